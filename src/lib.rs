@@ -1,0 +1,5 @@
+//! Tierflow: a flow control plane for Envoy.
+
+pub mod clock;
+pub mod names;
+pub mod policy;

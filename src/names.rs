@@ -1,0 +1,216 @@
+//! The words that every layer shares: names of documents, revisions, and the keys of rate limit descriptors.
+//!
+//! A name is checked once, where it enters; from then on its type is the proof.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest name of a document, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// The longest name of a tenant, in bytes. A tenant's name is the value of a header.
+pub const TENANT_BYTES_MAX: usize = 128;
+
+/// The name of a Gateway, Service, Api, Plan or limit: `[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// What a name must look like, as error messages say it.
+    pub const EXPECTED: &'static str =
+        "1 to 128 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit";
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let well_formed = bytes.len() <= NAME_BYTES_MAX
+            && bytes.first().copied().is_some_and(is_edge)
+            && bytes.last().copied().is_some_and(is_edge)
+            && bytes.iter().all(|&b| is_edge(b) || matches!(b, b'.' | b'_' | b'-'));
+        well_formed.then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of a tenant: 1 to 128 bytes of printable ASCII without spaces at its ends,
+/// that is, whatever a header can carry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantName(Arc<str>);
+
+impl TenantName {
+    pub const EXPECTED: &'static str = "1 to 128 bytes of printable ASCII without spaces at the ends";
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let well_formed = !text.is_empty()
+            && text.len() <= TENANT_BYTES_MAX
+            && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+            && text.trim() == text;
+        well_formed.then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! string_like {
+    ($type:ty) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+        // Lets maps that are keyed by the name be searched with a plain `&str`.
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+    };
+}
+string_like!(Name);
+string_like!(TenantName);
+
+/// The kinds of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Gateway,
+    Service,
+    Api,
+    Plan,
+    Tenant,
+    /// A list of Envoy rate limit actions, each with its limit. It has no `kind:` line of its own.
+    RateLimits,
+}
+
+impl Kind {
+    pub const ALL: [Self; 6] = [Self::Gateway, Self::Service, Self::Api, Self::Plan, Self::Tenant, Self::RateLimits];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "Gateway",
+            Self::Service => "Service",
+            Self::Api => "Api",
+            Self::Plan => "Plan",
+            Self::Tenant => "Tenant",
+            Self::RateLimits => "RateLimits",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What tells a document from every other of a set: `Api order-create`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DocumentId {
+    pub kind: Kind,
+    pub name: Arc<str>,
+}
+
+impl DocumentId {
+    pub fn new(kind: Kind, name: &str) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for DocumentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// What the source calls the state of its documents: a count of readings for files, etcd's revision for etcd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The content hash of an xDS resource, or of all resources of a type. Equal content has equal versions
+/// on every replica, which is what keeps a reconnecting Envoy from being sent what it already has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Version(u128);
+
+impl Version {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_128(bytes))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The rate limit service's domain of a gateway: what a gateway's Envoys put into
+/// `RateLimitRequest.domain`, and what the rate limit service finds the gateway by.
+pub fn domain_of_gateway(gateway: &Name) -> String {
+    format!("{GATEWAY_DOMAIN_PREFIX}{gateway}")
+}
+
+/// The inverse of [`domain_of_gateway`].
+pub fn gateway_of_domain(domain: &str) -> Option<&str> {
+    domain.strip_prefix(GATEWAY_DOMAIN_PREFIX)
+}
+
+const GATEWAY_DOMAIN_PREFIX: &str = "tierflow/";
+
+/// Keys of the descriptor entries that routes report. `compile` writes them, the matcher looks them up.
+pub mod descriptor {
+    /// The Api that the route belongs to.
+    pub const API: &str = "api";
+    /// The value of the gateway's tenant source; left out by Envoy where the request has none.
+    pub const TENANT: &str = "tenant";
+    /// Which entry of which RateLimits document the descriptor stands for: `name/index`.
+    pub const RATE_LIMITS: &str = "rate_limits";
+    pub const CLIENT_IP: &str = "client_ip";
+    pub const PATH: &str = "path";
+    pub const METHOD: &str = "method";
+    pub const HOST: &str = "host";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_lower_case_and_begin_and_end_with_a_letter_or_digit() {
+        for good in ["a", "order-create", "v1.2_x", &"a".repeat(128)] {
+            assert!(Name::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a b", "ä", &"a".repeat(129)] {
+            assert!(Name::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tenant_names_are_what_a_header_can_carry() {
+        for good in ["acme", "ACME Inc. #7", "~", &"t".repeat(128)] {
+            assert!(TenantName::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", " acme", "acme ", "a\tb", "é", &"t".repeat(129)] {
+            assert!(TenantName::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_found_by_the_domain_its_envoys_report() {
+        let shop = Name::parse("shop").unwrap();
+        assert_eq!(gateway_of_domain(&domain_of_gateway(&shop)), Some("shop"));
+        assert_eq!(gateway_of_domain("shop"), None);
+    }
+}

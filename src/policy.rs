@@ -1,0 +1,4 @@
+//! What the operator means.
+
+pub mod limit;
+pub mod rate;
