@@ -1,5 +1,6 @@
 //! Tierflow: a flow control plane for Envoy.
 
 pub mod clock;
+pub mod document;
 pub mod names;
 pub mod policy;

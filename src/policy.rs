@@ -1,4 +1,17 @@
 //! What the operator means.
 
+pub mod api;
+mod decode;
+pub mod gateway;
 pub mod limit;
+pub mod matches;
+pub mod parse;
+pub mod problem;
 pub mod rate;
+pub mod rate_limits;
+pub mod raw;
+pub mod service;
+pub mod set;
+pub mod tenant;
+mod text;
+pub mod tree;

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use super::rate::Rate;
+use super::problem::Findings;
+use super::rate::{LIMIT_MAX, Rate};
+use super::raw::{NumberOr, RawAlgorithm, RawCostSource, RawDimension, RawLimit, RawMode, WordOr};
+use super::text;
 use crate::names::{Name, descriptor};
 
 /// The statuses that a denial may have. The list is closed because each is a fixed row of the
@@ -68,7 +72,160 @@ pub enum Dimension {
     JwtClaim(String),
 }
 
+impl Limit {
+    /// Reads the limits of one list. Their names, given or made, tell them apart.
+    pub fn read_list(field: &str, raws: Option<&[RawLimit]>, findings: &mut Findings) -> Option<Vec<Arc<Self>>> {
+        let raws = text::not_empty(findings, field, raws);
+        findings.within(field, |findings| {
+            let read = |(index, raw)| findings.within(index, |findings| Self::read(raw, findings));
+            let limits: Vec<_> = raws.iter().enumerate().map(read).collect();
+            for (index, limit) in limits.iter().enumerate() {
+                let is_same = |other: &&Self| limit.as_ref().is_some_and(|limit| limit.name == other.name);
+                let Some(earlier) = limits.iter().take(index).flatten().find(is_same) else { continue };
+                findings.within(index, |findings| {
+                    let message = format!("is called {:?} like an earlier limit of this list", earlier.name.as_str());
+                    findings.say_with_help(message, "give one of them another `name`".to_owned());
+                });
+            }
+            limits.into_iter().map(|limit| limit.map(Arc::new)).collect()
+        })
+    }
+
+    fn read(raw: &RawLimit, findings: &mut Findings) -> Option<Self> {
+        let rate = findings.within("rate", |findings| findings.check(&raw.rate, Rate::parse(&raw.rate)));
+        let by = Dimension::read_list(raw.by.as_deref(), findings);
+        let algorithm = rate.and_then(|rate| Algorithm::read(raw, rate, findings));
+        let status = read_status(raw.status.unwrap_or(429), findings);
+        let cost = raw.cost.as_ref().map_or(Some(Cost::ONE), |raw| Cost::read(raw, findings));
+        let mode = match raw.mode {
+            None | Some(RawMode::Enforce) => Mode::Enforce,
+            Some(RawMode::Shadow) => Mode::Shadow,
+        };
+        let (rate, by) = (rate?, by?);
+        let name = match &raw.name {
+            Some(name) => text::name(findings, "name", name)?,
+            None => made_name(rate, by.iter().map(ToString::to_string), mode),
+        };
+        Some(Self { name, rate, by, algorithm: algorithm?, mode, status: status?, cost: cost? })
+    }
+}
+
+fn read_status(status: u32, findings: &mut Findings) -> Option<u16> {
+    let known = DENIAL_STATUSES.into_iter().find(|known| u32::from(*known) == status);
+    findings.within("status", |f| f.check(status, known.ok_or_else(|| format!("one of {DENIAL_STATUSES:?}"))))
+}
+
+/// A name for a limit that was given none: its window and what it counts by, as in `minute-by-client_ip`.
+/// The rate's number is left out: whoever changes it means the same limit, and the same counters.
+pub(super) fn made_name(rate: Rate, by: impl Iterator<Item = String>, mode: Mode) -> Name {
+    let mut name = rate.window.to_string();
+    for (position, dimension) in by.enumerate() {
+        name.push_str(if position == 0 { "-by-" } else { "-" });
+        name.extend(dimension.chars().map(|c| match c.to_ascii_lowercase() {
+            c if c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_') => c,
+            _ => '-',
+        }));
+    }
+    if mode == Mode::Shadow {
+        name.push_str("-shadow");
+    }
+    name.truncate(crate::names::NAME_BYTES_MAX);
+    let name = name.trim_end_matches(['.', '_', '-']);
+    Name::parse(name).expect("begins with a window, ends with a letter or digit, and all between is allowed")
+}
+
+impl Algorithm {
+    fn read(raw: &RawLimit, rate: Rate, findings: &mut Findings) -> Option<Self> {
+        let algorithm = match raw.algorithm {
+            None | Some(RawAlgorithm::SlidingWindow) => Self::SlidingWindow,
+            Some(RawAlgorithm::FixedWindow) => Self::FixedWindow,
+            Some(RawAlgorithm::TokenBucket) => {
+                let burst = text::number_within(findings, "burst", raw.burst, rate.limit.max(1), 1..=LIMIT_MAX)?;
+                return NonZeroU32::new(burst).map(|burst| Self::TokenBucket { burst });
+            }
+        };
+        if raw.burst.is_some() {
+            findings.within("burst", |findings| findings.say("needs `algorithm: token_bucket`".to_owned()));
+            return None;
+        }
+        Some(algorithm)
+    }
+}
+
+impl Cost {
+    const ONE: Self = Self::Hits(NonZeroU32::MIN);
+
+    fn read(raw: &NumberOr<RawCostSource>, findings: &mut Findings) -> Option<Self> {
+        findings.within("cost", |findings| match raw {
+            NumberOr::Number(number) => {
+                let hits = u32::try_from(*number).ok().filter(|n| *n <= LIMIT_MAX).and_then(NonZeroU32::new);
+                findings.check(number, hits.ok_or("1 to 1000000000 hits")).map(Self::Hits)
+            }
+            NumberOr::Other(RawCostSource::Header(name)) => {
+                findings.within("header", |f| f.check(name, text::header_name(name))).map(Self::Header)
+            }
+        })
+    }
+
+    /// The key of the descriptor entry that carries the cost, where the request says it.
+    pub fn descriptor_key(&self) -> Option<String> {
+        match self {
+            Self::Hits(_) => None,
+            Self::Header(name) => Some(Dimension::Header(name.clone()).descriptor_key()),
+        }
+    }
+}
+
 impl Dimension {
+    fn read_list(raws: Option<&[WordOr<RawDimension>]>, findings: &mut Findings) -> Option<Vec<Self>> {
+        let raws = text::not_empty(findings, "by", raws);
+        findings.within("by", |findings| {
+            let mut dimensions = Vec::with_capacity(raws.len());
+            for (index, raw) in raws.iter().enumerate() {
+                findings.within(index, |findings| match Self::read(raw, findings) {
+                    Some(dimension) if dimensions.contains(&dimension) => findings.say(format!("{dimension} stands twice")),
+                    Some(dimension) => dimensions.push(dimension),
+                    None => {}
+                });
+            }
+            (dimensions.len() == raws.len()).then_some(dimensions)
+        })
+    }
+
+    fn read(raw: &WordOr<RawDimension>, findings: &mut Findings) -> Option<Self> {
+        match raw {
+            WordOr::Word(word) => findings.check(word, Self::parse_word(word)),
+            WordOr::Long(RawDimension::Header(name)) => {
+                findings.within("header", |f| f.check(name, text::header_name(name))).map(Self::Header)
+            }
+            WordOr::Long(RawDimension::Query(name)) => {
+                findings.within("query", |f| f.check(name, text::plain(name))).map(Self::Query)
+            }
+            WordOr::Long(RawDimension::Cookie(name)) => {
+                findings.within("cookie", |f| f.check(name, text::cookie_name(name))).map(Self::Cookie)
+            }
+            WordOr::Long(RawDimension::JwtClaim(claim)) => {
+                findings.within("jwt_claim", |f| f.check(claim, text::plain(claim))).map(Self::JwtClaim)
+            }
+        }
+    }
+
+    fn parse_word(word: &str) -> Result<Self, &'static str> {
+        Ok(match word {
+            "client_ip" => Self::ClientIp { prefix: None },
+            "path" => Self::Path,
+            "method" => Self::Method,
+            "host" => Self::Host,
+            _ => {
+                let bits = word.strip_prefix("client_ip/").and_then(|bits| bits.parse::<u8>().ok());
+                let prefix = bits.filter(|bits| (1..=32).contains(bits)).ok_or(
+                    "client_ip, client_ip/1 to client_ip/32, path, method, host, or a mapping with header, query, cookie or jwt_claim",
+                )?;
+                Self::ClientIp { prefix: Some(prefix) }
+            }
+        })
+    }
+
     /// The key of the descriptor entry that carries this dimension's value.
     /// The network of a client's address is cut out by the limiter, so every prefix shares one entry.
     pub fn descriptor_key(&self) -> String {

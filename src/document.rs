@@ -1,0 +1,174 @@
+//! Documents as a source hands them over: bytes, and where they came from. What they mean is `policy`'s to say.
+//!
+//! A file holds any number of documents. They are cut apart before they are parsed, so that a broken one
+//! takes none of its neighbours along. YAML makes that safe: a line that begins with `---` ends a document
+//! even inside a quoted or block scalar (YAML 1.2.2, rule 206 `c-forbidden`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::names::{DocumentId, Kind, Revision};
+
+/// The largest document, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// The most documents of a set.
+pub const DOCUMENTS_MAX: usize = 1_000_000;
+
+/// Everything that a source holds at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    pub revision: Revision,
+    pub documents: Vec<Arc<Document>>,
+}
+
+/// One document as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub origin: Origin,
+    /// The document's bytes, or why they could not be read.
+    pub content: Result<Arc<[u8]>, Arc<str>>,
+}
+
+/// Where a document came from, as people are told it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    File {
+        path: Arc<str>,
+        /// The document's first line in the file, counted from 1.
+        line: u32,
+        /// Which of the file's documents it is, counted from 1.
+        number: u32,
+    },
+}
+
+impl Origin {
+    /// What holds the document, without the place in it: documents of one container come and go together.
+    pub fn container(&self) -> &Arc<str> {
+        match self {
+            Self::File { path, .. } => path,
+        }
+    }
+
+    /// A name for a document that has none of its own.
+    pub fn made_name(&self) -> String {
+        match self {
+            Self::File { path, number, .. } => format!("{path}#{number}"),
+        }
+    }
+
+    /// The document's first line, counted from 1.
+    pub fn first_line(&self) -> u32 {
+        match self {
+            Self::File { line, .. } => *line,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, .. } => write!(f, "{path}:{line}"),
+        }
+    }
+}
+
+/// Cuts a file into its documents. Documents without content (blank lines and comments only) are left out.
+pub fn split(path: &Arc<str>, bytes: &[u8]) -> Vec<Document> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut documents: Vec<Document> = Vec::new();
+    let mut chunk = Chunk { line: 1, bytes: Vec::new() };
+    for (line, text) in (1u32..).zip(bytes.split_inclusive(|&b| b == b'\n')) {
+        if is_separator(text) {
+            // What follows the dashes on their line is content of the document that begins there.
+            let next = Chunk { line, bytes: [b"   ", text.get(3..).unwrap_or_default()].concat() };
+            let number = documents.len() + 1;
+            documents.extend(std::mem::replace(&mut chunk, next).into_document(path, number));
+        } else {
+            chunk.bytes.extend_from_slice(text);
+        }
+    }
+    let number = documents.len() + 1;
+    documents.extend(chunk.into_document(path, number));
+    documents
+}
+
+struct Chunk {
+    line: u32,
+    bytes: Vec<u8>,
+}
+
+impl Chunk {
+    fn into_document(self, path: &Arc<str>, number: usize) -> Option<Document> {
+        let is_content = |line: &[u8]| !line.is_empty() && !line.starts_with(b"#");
+        let has_content = self.bytes.split(|&b| b == b'\n').any(|line| is_content(line.trim_ascii()));
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let origin = Origin::File { path: Arc::clone(path), line: self.line, number };
+        has_content.then(|| Document { origin, content: Ok(self.bytes.into()) })
+    }
+}
+
+fn is_separator(line: &[u8]) -> bool {
+    line.strip_prefix(b"---").is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
+}
+
+impl Document {
+    /// The identity that the text seems to claim, read without parsing it. It lets a document that can no
+    /// longer be parsed be told apart from one that was taken away.
+    pub fn claimed_id(&self) -> Option<DocumentId> {
+        let text = std::str::from_utf8(self.content.as_ref().ok()?).ok()?;
+        let field = |key: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+            let value = value.split(" #").next().unwrap_or_default().trim();
+            Some(value.trim_matches(['"', '\'']).to_owned())
+        };
+        let is_rate_limits = || text.lines().any(|line| line.starts_with("rate_limits:"));
+        let kind = match field("kind") {
+            Some(kind) => Kind::parse(&kind)?,
+            None => is_rate_limits().then_some(Kind::RateLimits)?,
+        };
+        Some(DocumentId::new(kind, &field("name")?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<(u32, String)> {
+        split(&"p.yaml".into(), text.as_bytes())
+            .into_iter()
+            .map(|d| (d.origin.first_line(), String::from_utf8(d.content.unwrap().to_vec()).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_file_is_cut_at_lines_of_three_dashes() {
+        assert_eq!(
+            cut("a: 1\n---\nb: 2\n--- # c\nc: 3\n"),
+            [(1, "a: 1\n".into()), (2, "   \nb: 2\n".into()), (4, "    # c\nc: 3\n".into())]
+        );
+    }
+
+    #[test]
+    fn documents_of_blank_lines_and_comments_are_left_out() {
+        assert_eq!(cut("\u{feff}# head\n\n---\r\na: 1\r\n---\n# tail"), [(3, "   \r\na: 1\r\n".into())]);
+        assert_eq!(cut(""), []);
+    }
+
+    #[test]
+    fn dashes_that_are_content_do_not_cut() {
+        assert_eq!(cut("a: |\n  ---\n----\n").len(), 1);
+    }
+
+    #[test]
+    fn a_broken_document_still_tells_who_it_was() {
+        let claimed = |text: &str| {
+            let document = split(&"p.yaml".into(), text.as_bytes()).remove(0);
+            document.claimed_id().map(|id| id.to_string())
+        };
+        assert_eq!(claimed("kind: Api # tier 1\nname: \"pay\"\nlimits: [\n").as_deref(), Some("Api pay"));
+        assert_eq!(claimed("rate_limits: [\nname: x").as_deref(), Some("RateLimits x"));
+        assert_eq!(claimed("kind: Api\nna"), None);
+        assert_eq!(claimed("kind: Nonsense\nname: x"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! An API: which requests belong to it, who answers them, and what they are limited to together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::limit::Limit;
+use super::matches::Match;
+use super::problem::Findings;
+use super::raw::{NumberOr, RawApi, RawRetry};
+use super::text;
+use crate::names::Name;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    pub name: Name,
+    pub gateway: Name,
+    pub matches: Match,
+    pub service: Name,
+    /// `None`: an answer may take as long as it likes.
+    pub timeout: Option<Duration>,
+    pub retry: Option<Retry>,
+    pub limits: Vec<Arc<Limit>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Envoy's names, as in `x-envoy-retry-on`.
+    pub conditions: Vec<&'static str>,
+    pub statuses: Vec<u32>,
+    pub attempts: u32,
+    pub per_try_timeout: Option<Duration>,
+    /// Whether the operator says that every method of the API may be repeated.
+    pub is_idempotent: bool,
+}
+
+/// What can be retried whatever the method, because the upstream has not seen the request.
+const UNSEEN_CONDITIONS: [&str; 2] = ["connect-failure", "refused-stream"];
+
+const CONDITIONS: [&str; 11] = [
+    "5xx",
+    "cancelled",
+    "connect-failure",
+    "deadline-exceeded",
+    "gateway-error",
+    "internal",
+    "refused-stream",
+    "reset",
+    "resource-exhausted",
+    "retriable-4xx",
+    "unavailable",
+];
+
+/// The methods that may be repeated without harm (RFC 9110, section 9.2.2).
+pub const IDEMPOTENT_METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"];
+
+pub fn is_idempotent(method: &str) -> bool {
+    IDEMPOTENT_METHODS.contains(&method)
+}
+
+impl Api {
+    pub fn read(raw: &RawApi, findings: &mut Findings) -> Option<Self> {
+        let name = text::name(findings, "name", &raw.name);
+        let gateway = text::name(findings, "gateway", &raw.gateway);
+        let service = text::name(findings, "service", &raw.service);
+        let matches = findings.within("match", |findings| Match::read(&raw.matches, findings));
+        let timeout = text::duration_or(
+            findings,
+            "timeout",
+            raw.timeout.as_deref(),
+            Duration::from_secs(15),
+            Duration::ZERO..=HOUR,
+        );
+        let retry = raw.retry.as_ref();
+        let retry = retry.map(|raw| findings.within("retry", |f| Retry::read(raw, matches.as_ref(), f)));
+        let limits = Limit::read_list("limits", raw.limits.as_deref(), findings);
+        Some(Self {
+            name: name?,
+            gateway: gateway?,
+            matches: matches?,
+            service: service?,
+            timeout: timeout.map(|timeout| Some(timeout).filter(|timeout| !timeout.is_zero()))?,
+            retry: match retry {
+                Some(retry) => Some(retry?),
+                None => None,
+            },
+            limits: limits?,
+        })
+    }
+}
+
+impl Retry {
+    fn read(raw: &RawRetry, matches: Option<&Match>, findings: &mut Findings) -> Option<Self> {
+        text::not_empty(findings, "on", Some(&raw.on));
+        let mut conditions = Vec::new();
+        let mut statuses = Vec::new();
+        findings.within("on", |findings| {
+            for (index, on) in raw.on.iter().enumerate() {
+                findings.within(index, |findings| match on {
+                    NumberOr::Number(status) => {
+                        let known = u32::try_from(*status).ok().filter(|status| (400..=599).contains(status));
+                        statuses.extend(findings.check(status, known.ok_or("a status of 400 to 599")));
+                    }
+                    NumberOr::Other(word) => {
+                        let known = CONDITIONS.into_iter().find(|known| known == word);
+                        let known = known.ok_or_else(|| format!("a status or one of {}", CONDITIONS.join(", ")));
+                        conditions.extend(findings.check(word, known));
+                    }
+                });
+            }
+        });
+        let attempts = text::number_within(findings, "attempts", raw.attempts, 1, 1..=10);
+        let per_try_timeout = raw.per_try_timeout.as_deref().map(|text| {
+            let bounds = Duration::from_millis(1)..=HOUR;
+            findings.within("per_try_timeout", |findings| findings.check(text, text::duration(text, bounds)))
+        });
+        let retry = Self {
+            conditions,
+            statuses,
+            attempts: attempts?,
+            per_try_timeout: match per_try_timeout {
+                Some(timeout) => Some(timeout?),
+                None => None,
+            },
+            is_idempotent: raw.idempotent.unwrap_or(false),
+        };
+        retry.refuse_if_it_never_acts(matches?, findings);
+        Some(retry)
+    }
+
+    fn refuse_if_it_never_acts(&self, matches: &Match, findings: &mut Findings) {
+        let methods = &matches.methods;
+        let some_method_can_repeat = methods.is_empty() || methods.iter().any(|method| is_idempotent(method));
+        if !some_method_can_repeat && !self.is_idempotent && self.for_unsafe_methods().is_none() {
+            let message = format!("never acts: {} may be repeated only on connect-failure", methods.join(" and "));
+            let help = "add connect-failure to `on`, or say `idempotent: true` if repeating does no harm".to_owned();
+            findings.say_with_help(message, help);
+        }
+    }
+
+    /// What is left of the policy for methods whose requests must not be repeated once the upstream saw them.
+    pub fn for_unsafe_methods(&self) -> Option<Self> {
+        if self.is_idempotent {
+            return Some(self.clone());
+        }
+        let mut conditions = self.conditions.clone();
+        conditions.retain(|condition| UNSEEN_CONDITIONS.contains(condition));
+        (!conditions.is_empty()).then(|| Self { conditions, statuses: Vec::new(), ..self.clone() })
+    }
+}

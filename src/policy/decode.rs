@@ -1,0 +1,157 @@
+//! From a document's JSON form to its raw type to its policy, reporting every problem and not only the first.
+//!
+//! A decoder stops at the first field that does not fit. So the field is reported and cut out, and the rest is
+//! decoded again, until what is left fits. What then only seems wrong because something was cut is kept quiet.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::problem::{Finding, Findings, Path, Segment, Target, nearest};
+
+/// More problems of one document than anybody reads.
+const CUTS_MAX: usize = 50;
+
+pub(super) fn decode<R: DeserializeOwned, P>(
+    json: Value,
+    findings: &mut Findings,
+    read: impl FnOnce(&R, &mut Findings) -> Option<P>,
+) -> Option<P> {
+    let mut cutter = Cutter { json, cuts: Vec::new() };
+    let raw: R = loop {
+        match serde_path_to_error::deserialize(&cutter.json) {
+            Ok(raw) => break raw,
+            Err(error) => {
+                let is_hopeless = !cutter.handle(&error, findings) || cutter.cuts.len() > CUTS_MAX;
+                if is_hopeless {
+                    return None;
+                }
+            }
+        }
+    };
+    let mut found = Findings::default();
+    let policy = read(&raw, &mut found);
+    let is_whole = cutter.cuts.is_empty();
+    for mut finding in found.into_inner() {
+        finding.path = cutter.original(&finding.path);
+        if !cutter.is_above_a_cut(&finding.path) {
+            findings.add(finding);
+        }
+    }
+    policy.filter(|_| is_whole)
+}
+
+struct Cutter {
+    json: Value,
+    /// What was cut out so far, by its path in the document as written.
+    cuts: Vec<Path>,
+}
+
+impl Cutter {
+    /// Reports an error, unless an earlier cut is its cause, and cuts out what it is about.
+    /// `false` where nothing sensible is left to decode.
+    fn handle(&mut self, error: &serde_path_to_error::Error<serde_json::Error>, findings: &mut Findings) -> bool {
+        let here = Path(error.path().iter().filter_map(segment).collect());
+        let written = self.original(&here);
+        let message = error.inner().to_string();
+        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let is_consequence = missing.is_some_and(|field| {
+            let mut path = written.clone();
+            path.0.push(field.into());
+            self.cuts.contains(&path)
+        });
+        if !is_consequence {
+            findings.add(explain(written.clone(), &message));
+        }
+        let mut cut = here;
+        // Without its only entry a mapping that chooses a variant chooses none, so the choice as a whole goes.
+        if error.path().iter().any(|segment| matches!(segment, serde_path_to_error::Segment::Enum { .. })) {
+            cut = before_enum(error.path());
+        }
+        self.cut(&cut)
+    }
+
+    /// Takes out what `path` leads to, and what is left empty by that. `false` where nothing else would be left.
+    fn cut(&mut self, path: &Path) -> bool {
+        self.cuts.push(self.original(path));
+        let Some((last, parents)) = path.0.split_last() else { return false };
+        let parent = parents.iter().try_fold(&mut self.json, |value, segment| match segment {
+            Segment::Key(key) => value.get_mut(&**key),
+            Segment::Index(index) => value.get_mut(*index),
+        });
+        match (parent, last) {
+            (Some(Value::Object(fields)), Segment::Key(key)) => {
+                let was_there = fields.remove(&**key).is_some();
+                let is_empty = fields.is_empty();
+                was_there && (!is_empty || self.cut(&Path(parents.to_vec())))
+            }
+            (Some(Value::Array(items)), Segment::Index(index)) if *index < items.len() => {
+                items.remove(*index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The path as it was before elements of sequences were cut out.
+    fn original(&self, path: &Path) -> Path {
+        let mut original = Path::default();
+        for segment in &path.0 {
+            let segment = match segment {
+                Segment::Key(_) => segment.clone(),
+                Segment::Index(index) => {
+                    let mut gone: Vec<usize> = self.cuts.iter().filter_map(|cut| element_of(cut, &original)).collect();
+                    gone.sort_unstable();
+                    gone.into_iter().fold(*index, |index, gone| if gone <= index { index + 1 } else { index }).into()
+                }
+            };
+            original.0.push(segment);
+        }
+        original
+    }
+
+    fn is_above_a_cut(&self, path: &Path) -> bool {
+        self.cuts.iter().any(|cut| cut.0.starts_with(&path.0))
+    }
+}
+
+/// The index of `path` in the sequence `parent`, where it is an element of it.
+fn element_of(path: &Path, parent: &Path) -> Option<usize> {
+    match path.0.split_last() {
+        Some((Segment::Index(index), rest)) if *rest == *parent.0 => Some(*index),
+        _ => None,
+    }
+}
+
+fn before_enum(path: &serde_path_to_error::Path) -> Path {
+    let is_enum = |segment: &&serde_path_to_error::Segment| matches!(segment, serde_path_to_error::Segment::Enum { .. });
+    Path(path.iter().take_while(|segment| !is_enum(segment)).filter_map(segment).collect())
+}
+
+fn segment(segment: &serde_path_to_error::Segment) -> Option<Segment> {
+    match segment {
+        serde_path_to_error::Segment::Seq { index } => Some((*index).into()),
+        serde_path_to_error::Segment::Map { key } => Some(key.as_str().into()),
+        serde_path_to_error::Segment::Enum { variant } => Some(variant.as_str().into()),
+        serde_path_to_error::Segment::Unknown => None,
+    }
+}
+
+/// serde's messages in the words of the other problems.
+fn explain(path: Path, message: &str) -> Finding {
+    let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let help = match quoted.split_first() {
+        Some((written, known)) if is_unknown => nearest(written, known.iter().copied()),
+        _ if message.contains("integer") && message.ends_with("expected a string") => {
+            Some("write it as a text: in quotes, or with its unit as in 5s".to_owned())
+        }
+        _ => None,
+    };
+    let is_about_the_key = is_unknown && matches!(path.0.last(), Some(Segment::Key(key)) if quoted.first() == Some(&&**key));
+    let target = if is_about_the_key { Target::Key } else { Target::Value };
+    let message = match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
+        Some(rest) => format!("found {rest}").replace("expected u32", "expected a whole number from 0"),
+        None => message.to_owned(),
+    };
+    Finding { path, target, message, help }
+}

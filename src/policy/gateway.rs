@@ -1,0 +1,304 @@
+//! A gateway: what a group of Envoys listens on, and how it tells clients and tenants apart.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::problem::Findings;
+use super::raw::{RawGateway, RawLimiter, RawNodes, RawOnError, RawTenantRule, RawTenantSource, RawTls};
+use super::text;
+use crate::names::{Name, TenantName};
+
+/// The most proxies in front that can be trusted.
+const TRUSTED_HOPS_MAX: u32 = 16;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    pub name: Name,
+    pub nodes: NodeSelector,
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    pub trusted_hops: u32,
+    pub tenant: Option<TenantRule>,
+    pub limiter: LimiterSettings,
+}
+
+/// Paths on the Envoy's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub certificate_chain: String,
+    pub private_key: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRule {
+    pub from: TenantSource,
+    pub missing: MissingTenant,
+    pub default_plan: DefaultPlan,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantSource {
+    Header(String),
+    Query(String),
+    Cookie(String),
+    JwtClaim(String),
+}
+
+/// What a request is that names no tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MissingTenant {
+    Is(TenantName),
+    /// 400
+    Reject,
+}
+
+/// What a tenant has that no document names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultPlan {
+    Plan(Name),
+    /// 403
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimiterSettings {
+    pub timeout: Duration,
+    pub on_error: OnError,
+}
+
+/// What happens to a request that nothing could be decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    Allow,
+    /// 503
+    Deny,
+}
+
+/// Which Envoys: every condition that is given has to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSelector {
+    pub clusters: Vec<Pattern>,
+    pub ids: Vec<Pattern>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A text, or the beginning of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    Exact(String),
+    Prefix(String),
+}
+
+impl Gateway {
+    pub fn read(raw: &RawGateway, findings: &mut Findings) -> Option<Self> {
+        let name = text::name(findings, "name", &raw.name);
+        let nodes = findings.within("nodes", |findings| NodeSelector::read(&raw.nodes, findings));
+        let listen = findings.within("listen", |findings| {
+            let address = raw.listen.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+            findings.check(&raw.listen, address.ok_or("an IP address and a port, as in 0.0.0.0:10000"))
+        });
+        let tls = raw.tls.as_ref().map(|raw| findings.within("tls", |findings| Tls::read(raw, findings)));
+        let trusted_hops = findings.within("client_ip", |findings| {
+            let hops = raw.client_ip.as_ref().map(|raw| raw.trusted_hops);
+            text::number_within(findings, "trusted_hops", hops, 0, 0..=TRUSTED_HOPS_MAX)
+        });
+        let tenant = raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
+        let limiter = findings.within("limiter", |findings| LimiterSettings::read(raw.limiter.as_ref(), findings));
+        Some(Self {
+            name: name?,
+            nodes: nodes?,
+            listen: listen?,
+            tls: transpose(tls)?,
+            trusted_hops: trusted_hops?,
+            tenant: transpose(tenant)?,
+            limiter: limiter?,
+        })
+    }
+}
+
+/// A part that may be left out, but not be wrong.
+fn transpose<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+    match part {
+        Some(None) => None,
+        Some(part) => Some(part),
+        None => Some(None),
+    }
+}
+
+impl Tls {
+    fn read(raw: &RawTls, findings: &mut Findings) -> Option<Self> {
+        let mut path = |field, path: &str| {
+            let absolute = path.starts_with('/').then(|| path.to_owned()).ok_or("an absolute path on the Envoy's host");
+            findings.within(field, |findings| findings.check(path, absolute))
+        };
+        let certificate_chain = path("certificate_chain", &raw.certificate_chain);
+        let private_key = path("private_key", &raw.private_key);
+        Some(Self { certificate_chain: certificate_chain?, private_key: private_key? })
+    }
+}
+
+impl TenantRule {
+    fn read(raw: &RawTenantRule, findings: &mut Findings) -> Option<Self> {
+        let from = findings.within("from", |findings| TenantSource::read(&raw.from, findings));
+        let missing = match raw.missing.as_deref() {
+            Some("reject") => Some(MissingTenant::Reject),
+            missing => {
+                let tenant = missing.unwrap_or("anonymous");
+                let parsed = TenantName::parse(tenant).ok_or("the name of a tenant, or `reject`");
+                findings.within("missing", |findings| findings.check(tenant, parsed)).map(MissingTenant::Is)
+            }
+        };
+        let default_plan = match raw.default_plan.as_str() {
+            "deny" => Some(DefaultPlan::Deny),
+            plan => text::name(findings, "default_plan", plan).map(DefaultPlan::Plan),
+        };
+        Some(Self { from: from?, missing: missing?, default_plan: default_plan? })
+    }
+}
+
+impl TenantSource {
+    fn read(raw: &RawTenantSource, findings: &mut Findings) -> Option<Self> {
+        match raw {
+            RawTenantSource::Header(name) => {
+                findings.within("header", |f| f.check(name, text::header_name(name))).map(Self::Header)
+            }
+            RawTenantSource::Query(name) => findings.within("query", |f| f.check(name, text::plain(name))).map(Self::Query),
+            RawTenantSource::Cookie(name) => {
+                findings.within("cookie", |f| f.check(name, text::cookie_name(name))).map(Self::Cookie)
+            }
+            RawTenantSource::JwtClaim(claim) => {
+                findings.within("jwt_claim", |f| f.check(claim, text::plain(claim))).map(Self::JwtClaim)
+            }
+            RawTenantSource::ClientCertificate(_) => findings.within("client_certificate", |findings| {
+                findings.say("is not supported yet: expected header, query, cookie or jwt_claim".to_owned());
+                None
+            }),
+        }
+    }
+}
+
+impl LimiterSettings {
+    fn read(raw: Option<&RawLimiter>, findings: &mut Findings) -> Option<Self> {
+        let bounds = Duration::from_millis(1)..=Duration::from_secs(10);
+        let timeout = raw.and_then(|raw| raw.timeout.as_deref());
+        let timeout = text::duration_or(findings, "timeout", timeout, Duration::from_millis(20), bounds)?;
+        let on_error = match raw.and_then(|raw| raw.on_error) {
+            None | Some(RawOnError::Allow) => OnError::Allow,
+            Some(RawOnError::Deny) => OnError::Deny,
+        };
+        Some(Self { timeout, on_error })
+    }
+}
+
+impl NodeSelector {
+    fn read(raw: &RawNodes, findings: &mut Findings) -> Option<Self> {
+        let metadata = raw.metadata.clone().unwrap_or_default();
+        let clusters = Pattern::read_list("clusters", raw.clusters.as_deref(), findings);
+        let ids = Pattern::read_list("ids", raw.ids.as_deref(), findings);
+        let selector = Self { clusters: clusters?, ids: ids?, metadata };
+        if selector == Self::default() {
+            findings.say("selects nothing in particular: expected clusters, ids or metadata".to_owned());
+            return None;
+        }
+        Some(selector)
+    }
+
+    pub fn selects(&self, id: &str, cluster: &str, metadata: &BTreeMap<String, String>) -> bool {
+        let one_of = |patterns: &[Pattern], text| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
+        one_of(&self.clusters, cluster)
+            && one_of(&self.ids, id)
+            && self.metadata.iter().all(|(key, value)| metadata.get(key) == Some(value))
+    }
+
+    /// Whether one Envoy could be selected by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let meet = |a: &[Pattern], b: &[Pattern]| {
+            a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| a.overlaps(b)))
+        };
+        let contradicts = |(key, value)| other.metadata.get(key).is_some_and(|other| other != value);
+        meet(&self.clusters, &other.clusters)
+            && meet(&self.ids, &other.ids)
+            && !self.metadata.iter().any(contradicts)
+    }
+}
+
+impl Pattern {
+    fn read_list(field: &str, raw: Option<&[String]>, findings: &mut Findings) -> Option<Vec<Self>> {
+        let raw = text::not_empty(findings, field, raw);
+        findings.within(field, |findings| {
+            let read = |(index, raw): (usize, &String)| {
+                findings.within(index, |findings| findings.check(raw, Self::parse(raw)))
+            };
+            // Collected before it is judged, so that every pattern is looked at.
+            raw.iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
+        })
+    }
+
+    fn parse(pattern: &str) -> Result<Self, String> {
+        let (stem, is_prefix) = match pattern.strip_suffix('*') {
+            Some(stem) => (stem, true),
+            None => (pattern, false),
+        };
+        if stem.contains('*') {
+            return Err("a text with a `*` at its end at most".to_owned());
+        }
+        match is_prefix {
+            true if stem.is_empty() => Ok(Self::Prefix(String::new())),
+            true => text::plain(stem).map(Self::Prefix),
+            false => text::plain(stem).map(Self::Exact),
+        }
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == text,
+            Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
+        }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(text), pattern) | (pattern, Self::Exact(text)) => pattern.matches(text),
+            (Self::Prefix(a), Self::Prefix(b)) => a.starts_with(b.as_str()) || b.starts_with(a.as_str()),
+        }
+    }
+
+    /// A text that the pattern matches.
+    pub fn example(&self) -> String {
+        match self {
+            Self::Exact(text) => text.clone(),
+            Self::Prefix(prefix) => format!("{prefix}1"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(clusters: &[&str], ids: &[&str], zone: Option<&str>) -> NodeSelector {
+        let patterns = |list: &[&str]| list.iter().map(|p| Pattern::parse(p).unwrap()).collect();
+        let metadata = zone.map(|zone| ("zone".to_owned(), zone.to_owned())).into_iter().collect();
+        NodeSelector { clusters: patterns(clusters), ids: patterns(ids), metadata }
+    }
+
+    #[test]
+    fn a_node_is_selected_when_every_condition_holds() {
+        let selector = selector(&["edge"], &["edge-*"], Some("a"));
+        let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
+        assert!(selector.selects("edge-1", "edge", &zone("a")));
+        assert!(!selector.selects("edge-1", "edge", &zone("b")));
+        assert!(!selector.selects("edge-1", "edges", &zone("a")));
+        assert!(!selector.selects("side-1", "edge", &zone("a")));
+    }
+
+    #[test]
+    fn selectors_overlap_when_one_node_could_satisfy_both() {
+        assert!(selector(&["edge"], &[], None).overlaps(&selector(&["edge", "x"], &["a"], None)));
+        assert!(selector(&["edge"], &[], None).overlaps(&selector(&[], &["a*"], None)));
+        assert!(selector(&["e*"], &[], None).overlaps(&selector(&["edge*"], &[], None)));
+        assert!(!selector(&["edge"], &[], None).overlaps(&selector(&["side"], &[], None)));
+        assert!(!selector(&["edge"], &[], Some("a")).overlaps(&selector(&["edge"], &[], Some("b"))));
+    }
+}

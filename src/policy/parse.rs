@@ -1,0 +1,159 @@
+//! One document: bytes -> tree -> raw -> policy. Everything that is wrong with it is found in one go.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::api::Api;
+use super::decode::decode;
+use super::gateway::Gateway;
+use super::problem::{Finding, Findings, Path, Place, Problem, Target, nearest};
+use super::rate_limits::RateLimits;
+use super::service::Service;
+use super::tenant::{Plan, Tenant};
+use super::tree::Tree;
+use crate::document::{DOCUMENT_BYTES_MAX, Document};
+use crate::names::{DocumentId, Kind};
+
+/// A document that makes sense by itself. Whether what it refers to exists is for the set to say.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    pub id: DocumentId,
+    pub document: Arc<Document>,
+    pub policy: Policy,
+}
+
+#[derive(Clone, Debug)]
+pub enum Policy {
+    Gateway(Arc<Gateway>),
+    Service(Arc<Service>),
+    Api(Arc<Api>),
+    Plan(Arc<Plan>),
+    Tenant(Arc<Tenant>),
+    RateLimits(Arc<RateLimits>),
+}
+
+/// A document that makes no sense, and why.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Who it is or claims to be, where that can be told.
+    pub id: Option<DocumentId>,
+    pub document: Arc<Document>,
+    pub problems: Vec<Problem>,
+}
+
+pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
+    let refuse = |id: Option<DocumentId>, findings: Vec<Finding>, tree: Option<&Tree>| {
+        let problems = findings.into_iter().map(|finding| Problem::locate(document, id.as_ref(), finding, tree));
+        let mut problems: Vec<_> = problems.collect();
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+        Refused { problems, document: Arc::clone(document), id }
+    };
+    let text = match read_text(document) {
+        Ok(text) => text,
+        Err((message, place)) => {
+            let mut refused = refuse(document.claimed_id(), vec![of_document(message, None)], None);
+            refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
+            return Err(refused);
+        }
+    };
+    let tree = match Tree::parse(text) {
+        Ok(tree) => tree,
+        Err(error) => {
+            let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
+            let mut refused = refuse(document.claimed_id(), vec![of_document(error.message, None)], None);
+            refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
+            return Err(refused);
+        }
+    };
+    let mut findings = Findings::default();
+    tree.findings().into_iter().for_each(|finding| findings.add(finding));
+    let mut json = tree.to_json();
+    let kind = take_kind(&mut json).map_err(|finding| refuse(document.claimed_id(), vec![finding], Some(&tree)))?;
+    let made_name = document.origin.made_name();
+    let name = json.get("name").map_or(Some(made_name.as_str()).filter(|_| kind == Kind::RateLimits), Value::as_str);
+    let id = name.map(|name| DocumentId::new(kind, name));
+    let policy = read(kind, json, &made_name, &mut findings);
+    match (policy, id) {
+        (Some(policy), Some(id)) if findings.is_empty() => Ok(Parsed { id, document: Arc::clone(document), policy }),
+        (_, id) => Err(refuse(id, findings.into_inner(), Some(&tree))),
+    }
+}
+
+fn read(kind: Kind, json: Value, made_name: &str, findings: &mut Findings) -> Option<Policy> {
+    fn decoded<R: DeserializeOwned, P>(
+        json: Value,
+        findings: &mut Findings,
+        read: impl FnOnce(&R, &mut Findings) -> Option<P>,
+        wrap: impl FnOnce(Arc<P>) -> Policy,
+    ) -> Option<Policy> {
+        decode(json, findings, read).map(|policy| wrap(Arc::new(policy)))
+    }
+    match kind {
+        Kind::Gateway => decoded(json, findings, Gateway::read, Policy::Gateway),
+        Kind::Service => decoded(json, findings, Service::read, Policy::Service),
+        Kind::Api => decoded(json, findings, Api::read, Policy::Api),
+        Kind::Plan => decoded(json, findings, Plan::read, Policy::Plan),
+        Kind::Tenant => decoded(json, findings, Tenant::read, Policy::Tenant),
+        Kind::RateLimits => {
+            decoded(json, findings, |raw, findings| RateLimits::read(raw, made_name, findings), Policy::RateLimits)
+        }
+    }
+}
+
+/// The document's text, or what is wrong with its bytes and where.
+fn read_text(document: &Document) -> Result<&str, (String, Option<Place>)> {
+    let bytes = document.content.as_ref().map_err(|reason| (reason.to_string(), None))?;
+    if bytes.len() > DOCUMENT_BYTES_MAX {
+        let message = format!("is {} bytes long, expected at most {DOCUMENT_BYTES_MAX}", bytes.len());
+        return Err((message, None));
+    }
+    let place_of = |position: usize| {
+        let before = bytes.get(..position).unwrap_or_default();
+        let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
+        let line_start = before.iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        let column = 1 + String::from_utf8_lossy(before.get(line_start..).unwrap_or_default()).chars().count();
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(Place::of(document, narrow(line), narrow(column), 1))
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ("holds bytes that are not UTF-8".to_owned(), place_of(error.valid_up_to())))?;
+    let is_forbidden = |c: &char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    match text.char_indices().find(|(_, c)| is_forbidden(c)) {
+        Some((position, c)) => Err((format!("holds the control character U+{:04X}", u32::from(c)), place_of(position))),
+        None => Ok(text),
+    }
+}
+
+/// Which kind of document it is. The `kind` field is taken out, so that what is left is what the kind's type knows.
+fn take_kind(json: &mut Value) -> Result<Kind, Finding> {
+    let Some(fields) = json.as_object_mut() else {
+        return Err(of_document("is not a mapping with `kind` and `name`".to_owned(), None));
+    };
+    let Some(kind) = fields.remove("kind") else {
+        if fields.contains_key("rate_limits") {
+            return Ok(Kind::RateLimits);
+        }
+        if fields.contains_key("domain") && fields.contains_key("descriptors") {
+            return Err(of_document("configurations of envoyproxy/ratelimit are not supported yet".to_owned(), None));
+        }
+        return Err(of_document(format!("has no `kind`: expected one of {}", kinds()), None));
+    };
+    let word = kind.as_str().unwrap_or_default();
+    Kind::parse(word).filter(|kind| *kind != Kind::RateLimits).ok_or_else(|| Finding {
+        path: Path::of(["kind"]),
+        target: Target::Value,
+        message: format!("found {kind}, expected one of {}", kinds()),
+        help: nearest(word, Kind::ALL.map(Kind::as_str)),
+    })
+}
+
+fn kinds() -> String {
+    let written = Kind::ALL.into_iter().filter(|kind| *kind != Kind::RateLimits);
+    written.map(Kind::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn of_document(message: String, help: Option<String>) -> Finding {
+    Finding { path: Path::default(), target: Target::Value, message, help }
+}

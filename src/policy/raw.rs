@@ -1,0 +1,388 @@
+//! Documents as written: the types that YAML is decoded into and that the JSON Schema is made from.
+//!
+//! They say which fields there are and of what shape. What the fields mean, and which values make sense,
+//! is decided when a raw document is turned into a policy (see `policy::{gateway, service, api, tenant, limit}`).
+//! The doc comments here are what an editor shows, so they are written for the operator.
+
+mod either;
+mod rate_limits;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use either::{NumberOr, WordOr};
+pub use rate_limits::*;
+
+/// One document of a policy set.
+#[derive(JsonSchema)]
+#[serde(tag = "kind")]
+#[schemars(title = "Tierflow policy")]
+pub enum RawDocument {
+    Gateway(RawGateway),
+    Service(RawService),
+    Api(RawApi),
+    Plan(RawPlan),
+    Tenant(RawTenant),
+}
+
+/// What a group of Envoys listens on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawGateway {
+    /// The gateway's name; its listener and route configuration are called the same.
+    pub name: String,
+    /// Which Envoys serve this gateway. Every condition given must hold.
+    pub nodes: RawNodes,
+    /// The address that Envoy listens on, as in `0.0.0.0:10000`.
+    pub listen: String,
+    /// Terminate TLS with this certificate. The paths are on the Envoy's host; Envoy reloads the files when they change.
+    pub tls: Option<RawTls>,
+    /// How the client's address is found.
+    pub client_ip: Option<RawClientIp>,
+    /// Where requests say which tenant they belong to. Without it the gateway has no tenant limits.
+    pub tenant: Option<RawTenantRule>,
+    /// How Envoy asks the rate limit service.
+    pub limiter: Option<RawLimiter>,
+}
+
+/// Selects Envoys by what they say of themselves in their bootstrap's `node`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawNodes {
+    /// `node.cluster` is one of these; a `*` at the end stands for anything.
+    pub clusters: Option<Vec<String>>,
+    /// `node.id` is one of these; a `*` at the end stands for anything.
+    pub ids: Option<Vec<String>>,
+    /// `node.metadata` has each of these string values.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// Path of the PEM certificate chain on the Envoy's host.
+    pub certificate_chain: String,
+    /// Path of the PEM private key on the Envoy's host.
+    pub private_key: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawClientIp {
+    /// How many proxies in front are believed in `x-forwarded-for`, 0 to 16. The client's address is the one
+    /// that the outermost of them saw; with 0 it is the connection's.
+    #[schemars(range(max = 16))]
+    pub trusted_hops: u32,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTenantRule {
+    /// Where a request names its tenant.
+    pub from: RawTenantSource,
+    /// The tenant of a request that names none, or `reject` to answer it with 400. Default: `anonymous`.
+    pub missing: Option<String>,
+    /// The Plan of tenants that no Tenant document names, or `deny` to answer them with 403.
+    pub default_plan: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawTenantSource {
+    /// The value of this request header.
+    Header(String),
+    /// The value of this parameter of the query.
+    Query(String),
+    /// The value of this cookie.
+    Cookie(String),
+    /// A string claim of the bearer token in `authorization`. The token's signature is not verified here.
+    JwtClaim(String),
+    /// The client certificate's subject alternative name. Not supported yet.
+    ClientCertificate(String),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimiter {
+    /// How long Envoy waits for a decision, 1ms to 10s. Default: 20ms.
+    pub timeout: Option<String>,
+    /// What happens to a request when no decision comes: `allow` it, or `deny` it with 503. Default: allow.
+    pub on_error: Option<RawOnError>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnError {
+    Allow,
+    Deny,
+}
+
+/// An upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawService {
+    /// The service's name; its cluster is called the same.
+    pub name: String,
+    /// Addresses of its instances, as in `10.0.0.7:8080`.
+    pub endpoints: Option<Vec<String>>,
+    /// A host name and port that Envoy resolves, as in `order.internal:8080`.
+    pub dns: Option<String>,
+    /// Instances that register themselves. Not supported yet.
+    pub registry: Option<String>,
+    /// What the service speaks. Default: http1.
+    pub protocol: Option<RawProtocol>,
+    /// How instances are chosen. Default: least_request.
+    pub load_balancing: Option<RawLoadBalancing>,
+    /// How long a connection may take to be made, 1ms to 60s. Default: 1s.
+    pub connect_timeout: Option<String>,
+    /// Asks each instance whether it is well; those that are not get no requests.
+    pub health_check: Option<RawHealthCheck>,
+    /// Bounds on what is under way to this service from one Envoy.
+    pub circuit_breaker: Option<RawCircuitBreaker>,
+    /// Leaves out instances that answer with errors.
+    pub outlier_detection: Option<RawOutlierDetection>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawProtocol {
+    Http1,
+    /// Needed for gRPC.
+    Http2,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawLoadBalancing {
+    RoundRobin,
+    LeastRequest,
+    Random,
+}
+
+/// One of `http`, `grpc` and `tcp`, and how often.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawHealthCheck {
+    /// GET this path; 200 is well.
+    pub http: Option<String>,
+    /// Ask `grpc.health.v1.Health` for this service; an empty name asks for the server.
+    pub grpc: Option<String>,
+    /// `true`: a connection is enough.
+    pub tcp: Option<bool>,
+    /// Default: 5s.
+    pub interval: Option<String>,
+    /// Default: 1s.
+    pub timeout: Option<String>,
+    /// So many failures in a row and an instance is left out, 1 to 100. Default: 2.
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy_threshold: Option<u32>,
+    /// So many successes in a row and it is back, 1 to 100. Default: 1.
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_threshold: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawCircuitBreaker {
+    /// Default: 1024.
+    pub max_connections: Option<u32>,
+    /// Requests that wait for a connection. Default: 1024.
+    pub max_pending_requests: Option<u32>,
+    /// Requests under way. Default: 1024.
+    pub max_requests: Option<u32>,
+    /// Retries under way. Without it retries are held to `retry_budget`.
+    pub max_retries: Option<u32>,
+    /// Retries under way as a share of the requests under way. Default: 20 percent, at least 3.
+    pub retry_budget: Option<RawRetryBudget>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRetryBudget {
+    /// 0 to 100.
+    #[schemars(range(max = 100))]
+    pub percent: u32,
+    /// So many retries are always allowed. Default: 3.
+    pub min_concurrency: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawOutlierDetection {
+    /// So many answers of 5xx in a row and the instance is left out. Default: 5.
+    pub consecutive_5xx: Option<u32>,
+    /// How long it is left out the first time. Default: 30s.
+    pub base_ejection_time: Option<String>,
+    /// How often instances are looked at. Default: 10s.
+    pub interval: Option<String>,
+    /// The most instances that may be left out, in percent. Default: 10.
+    #[schemars(range(max = 100))]
+    pub max_ejection_percent: Option<u32>,
+}
+
+/// A set of requests that belong together (tier 1).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawApi {
+    pub name: String,
+    /// The Gateway that takes these requests.
+    pub gateway: String,
+    /// Which requests.
+    #[serde(rename = "match")]
+    pub matches: RawMatch,
+    /// The Service that answers them.
+    pub service: String,
+    /// How long an answer may take, retries included; 0s for no limit, at most 1h. Default: 15s.
+    pub timeout: Option<String>,
+    /// When a request is tried again.
+    pub retry: Option<RawRetry>,
+    /// Limits of this API, all tenants together.
+    pub limits: Option<Vec<RawLimit>>,
+}
+
+/// Exactly one of `path`, `path_prefix`, `path_template` and `path_regex`, and further conditions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawMatch {
+    /// The whole path, without the query.
+    pub path: Option<String>,
+    /// The path or one below it: `/order` takes `/order` and `/order/7`, not `/orders`.
+    pub path_prefix: Option<String>,
+    /// A path with variables for whole segments, as in `/order/{id}`.
+    pub path_template: Option<String>,
+    /// A regular expression (RE2) for the whole path, at most 1024 bytes.
+    pub path_regex: Option<String>,
+    /// Any of these methods. Default: all.
+    pub methods: Option<Vec<String>>,
+    /// Any of these hosts, as in `shop.example` or `*.shop.example`, without a port. Default: all.
+    pub hosts: Option<Vec<String>>,
+    /// Conditions on request headers; all must hold.
+    pub headers: Option<BTreeMap<String, WordOr<RawCondition>>>,
+    /// Conditions on parameters of the query; all must hold.
+    pub query: Option<BTreeMap<String, WordOr<RawCondition>>>,
+}
+
+/// A condition on a value. A plain string is short for `exact`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawCondition {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Contains(String),
+    /// A regular expression (RE2) for the whole value.
+    Regex(String),
+    /// Whether there is one at all.
+    Present(bool),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRetry {
+    /// Conditions (connect-failure, refused-stream, reset, 5xx, gateway-error, retriable-4xx, cancelled,
+    /// deadline-exceeded, internal, resource-exhausted, unavailable) and statuses, as in `[connect-failure, 503]`.
+    pub on: Vec<NumberOr<String>>,
+    /// How often a request may be tried again, 1 to 10. Default: 1.
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: Option<u32>,
+    /// How long each try may take.
+    pub per_try_timeout: Option<String>,
+    /// `true` says that repeating any of these requests does no harm. Default: false; then POST, PATCH and the
+    /// like are tried again only when no connection was made.
+    pub idempotent: Option<bool>,
+}
+
+/// What a class of tenants may use (tier 2).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawPlan {
+    pub name: String,
+    /// Limits of each tenant over all APIs of a gateway.
+    pub limits: Option<Vec<RawLimit>>,
+    /// Limits of each tenant for single APIs.
+    pub apis: Option<BTreeMap<String, Vec<RawLimit>>>,
+}
+
+/// One tenant. Its name is the value of the gateway's tenant source.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTenant {
+    /// 1 to 128 bytes of printable ASCII.
+    pub name: String,
+    /// The Plan that the tenant has. Default: the gateway's `default_plan`.
+    pub plan: Option<String>,
+    /// Replaces the plan's limits over all APIs.
+    pub limits: Option<Vec<RawLimit>>,
+    /// Replaces the plan's limits for these APIs.
+    pub apis: Option<BTreeMap<String, Vec<RawLimit>>>,
+    /// A suspended tenant's requests are answered with 403. Default: active.
+    pub status: Option<RawTenantStatus>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawTenantStatus {
+    Active,
+    Suspended,
+}
+
+/// How much passes in which time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimit {
+    /// `N/window`: N is 0 to 1000000000; the window is s, m, h, d, w, month (30 days), year (365 days) or a
+    /// number of them, as in `100/10m`, 1s to 366d. `0/s` denies everything.
+    pub rate: String,
+    /// One counter for each value of these.
+    pub by: Option<Vec<WordOr<RawDimension>>>,
+    /// Default: sliding_window.
+    pub algorithm: Option<RawAlgorithm>,
+    /// With `token_bucket`: how many hits can be saved up. Default: N of the rate.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst: Option<u32>,
+    /// `shadow` counts and reports, and never denies. Default: enforce.
+    pub mode: Option<RawMode>,
+    /// The HTTP status of a denial: 400, 401, 402, 403, 404, 409, 413, 429, 451, 500, 502, 503 or 504. Default: 429.
+    pub status: Option<u32>,
+    /// What a request costs: a number of hits, or a header that holds it. Default: 1.
+    pub cost: Option<NumberOr<RawCostSource>>,
+    /// Shows in headers, metrics and answers. Default: made from the window and the dimensions.
+    pub name: Option<String>,
+}
+
+/// One of the words `client_ip`, `client_ip/24` (a network), `path` (without the query), `method` and `host`,
+/// or a mapping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDimension {
+    Header(String),
+    Query(String),
+    Cookie(String),
+    JwtClaim(String),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawAlgorithm {
+    /// Never more than N in any interval of the window's length.
+    SlidingWindow,
+    /// Refills evenly; `burst` hits can be saved up.
+    TokenBucket,
+    /// Windows aligned to UTC.
+    FixedWindow,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawMode {
+    Enforce,
+    Shadow,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawCostSource {
+    Header(String),
+}

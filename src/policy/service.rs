@@ -1,0 +1,261 @@
+//! A service: an upstream, how its instances are found, chosen and kept from harm.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::problem::Findings;
+use super::raw::{
+    RawCircuitBreaker, RawHealthCheck, RawLoadBalancing, RawOutlierDetection, RawProtocol, RawRetryBudget, RawService,
+};
+use super::text;
+use crate::names::Name;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: Name,
+    pub discovery: Discovery,
+    pub protocol: Protocol,
+    pub load_balancing: LoadBalancing,
+    pub connect_timeout: Duration,
+    pub health_check: Option<HealthCheck>,
+    pub circuit_breaker: CircuitBreaker,
+    pub outlier_detection: Option<OutlierDetection>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    Endpoints(Vec<SocketAddr>),
+    Dns { host: String, port: u16 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancing {
+    RoundRobin,
+    LeastRequest,
+    Random,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub unhealthy_threshold: u32,
+    pub healthy_threshold: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Http { path: String },
+    Grpc { service: String },
+    Tcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    pub max_connections: u32,
+    pub max_pending_requests: u32,
+    pub max_requests: u32,
+    pub retries: RetryBound,
+}
+
+/// What keeps retries from making an outage worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryBound {
+    Budget { percent: u32, min_concurrency: u32 },
+    Max(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutlierDetection {
+    pub consecutive_5xx: u32,
+    pub base_ejection_time: Duration,
+    pub interval: Duration,
+    pub max_ejection_percent: u32,
+}
+
+impl Service {
+    pub fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
+        let name = text::name(findings, "name", &raw.name);
+        let discovery = Discovery::read(raw, findings);
+        let bounds = MILLISECOND..=MINUTE;
+        let default = Duration::from_secs(1);
+        let connect_timeout =
+            text::duration_or(findings, "connect_timeout", raw.connect_timeout.as_deref(), default, bounds);
+        let health_check = raw.health_check.as_ref();
+        let health_check = health_check.map(|raw| findings.within("health_check", |f| HealthCheck::read(raw, f)));
+        let circuit_breaker =
+            findings.within("circuit_breaker", |findings| CircuitBreaker::read(raw.circuit_breaker.as_ref(), findings));
+        let outlier = raw.outlier_detection.as_ref();
+        let outlier = outlier.map(|raw| findings.within("outlier_detection", |f| OutlierDetection::read(raw, f)));
+        Some(Self {
+            name: name?,
+            discovery: discovery?,
+            protocol: match raw.protocol {
+                None | Some(RawProtocol::Http1) => Protocol::Http1,
+                Some(RawProtocol::Http2) => Protocol::Http2,
+            },
+            load_balancing: match raw.load_balancing {
+                None | Some(RawLoadBalancing::LeastRequest) => LoadBalancing::LeastRequest,
+                Some(RawLoadBalancing::RoundRobin) => LoadBalancing::RoundRobin,
+                Some(RawLoadBalancing::Random) => LoadBalancing::Random,
+            },
+            connect_timeout: connect_timeout?,
+            health_check: match health_check {
+                Some(health_check) => Some(health_check?),
+                None => None,
+            },
+            circuit_breaker: circuit_breaker?,
+            outlier_detection: match outlier {
+                Some(outlier) => Some(outlier?),
+                None => None,
+            },
+        })
+    }
+}
+
+impl Discovery {
+    fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
+        if raw.registry.is_some() {
+            findings.within("registry", |findings| {
+                findings.say("is not supported yet: expected endpoints or dns".to_owned());
+            });
+            return None;
+        }
+        match (&raw.endpoints, &raw.dns) {
+            (Some(endpoints), None) => Self::read_endpoints(endpoints, findings),
+            (None, Some(dns)) => findings.within("dns", |findings| findings.check(dns, Self::parse_dns(dns))),
+            (Some(_), Some(_)) => {
+                findings.within("dns", |f| f.say("stands beside endpoints: expected one of the two".to_owned()));
+                None
+            }
+            (None, None) => {
+                findings.say("has no instances: expected endpoints or dns".to_owned());
+                None
+            }
+        }
+    }
+
+    fn read_endpoints(endpoints: &[String], findings: &mut Findings) -> Option<Self> {
+        text::not_empty(findings, "endpoints", Some(endpoints));
+        let mut addresses: Vec<SocketAddr> = Vec::with_capacity(endpoints.len());
+        findings.within("endpoints", |findings| {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                let address = endpoint.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+                let address = address.ok_or("an IP address and a port, as in 10.0.0.7:8080 (host names go into dns)");
+                findings.within(index, |findings| match findings.check(endpoint, address) {
+                    Some(address) if addresses.contains(&address) => findings.say(format!("{address} stands twice")),
+                    Some(address) => addresses.push(address),
+                    None => {}
+                });
+            }
+        });
+        (!addresses.is_empty() && addresses.len() == endpoints.len()).then_some(Self::Endpoints(addresses))
+    }
+
+    fn parse_dns(dns: &str) -> Result<Self, &'static str> {
+        let expected = "a host name and a port, as in order.internal:8080";
+        let (host, port) = dns.rsplit_once(':').ok_or(expected)?;
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(expected)?;
+        let well_formed = (1..=253).contains(&host.len())
+            && host.split('.').all(|label| {
+                (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            });
+        well_formed.then(|| Self::Dns { host: host.to_owned(), port }).ok_or(expected)
+    }
+}
+
+impl HealthCheck {
+    fn read(raw: &RawHealthCheck, findings: &mut Findings) -> Option<Self> {
+        let probe = match (&raw.http, &raw.grpc, raw.tcp) {
+            (Some(path), None, None) => findings.within("http", |findings| {
+                let path = if path.starts_with('/') { text::plain(path) } else { Err("a path, as in /healthz".to_owned()) };
+                findings.check(&raw.http, path).map(|path| Probe::Http { path })
+            }),
+            (None, Some(service), None) => Some(Probe::Grpc { service: service.clone() }),
+            (None, None, Some(true)) => Some(Probe::Tcp),
+            _ => {
+                findings.say("expected exactly one of http: /path, grpc: service and tcp: true".to_owned());
+                None
+            }
+        };
+        let bounds = Duration::from_millis(10)..=10 * MINUTE;
+        let five_seconds = Duration::from_secs(5);
+        let interval = text::duration_or(findings, "interval", raw.interval.as_deref(), five_seconds, bounds.clone());
+        let timeout = text::duration_or(findings, "timeout", raw.timeout.as_deref(), Duration::from_secs(1), bounds);
+        let unhealthy = text::number_within(findings, "unhealthy_threshold", raw.unhealthy_threshold, 2, 1..=100);
+        let healthy = text::number_within(findings, "healthy_threshold", raw.healthy_threshold, 1, 1..=100);
+        Some(Self {
+            probe: probe?,
+            interval: interval?,
+            timeout: timeout?,
+            unhealthy_threshold: unhealthy?,
+            healthy_threshold: healthy?,
+        })
+    }
+}
+
+impl CircuitBreaker {
+    /// Envoy's own default for connections, requests and waiting requests.
+    const DEFAULT_MAX: u32 = 1024;
+
+    fn read(raw: Option<&RawCircuitBreaker>, findings: &mut Findings) -> Option<Self> {
+        let mut max = |field, number: fn(&RawCircuitBreaker) -> Option<u32>| {
+            text::number_within(findings, field, raw.and_then(number), Self::DEFAULT_MAX, 1..=1_000_000)
+        };
+        let max_connections = max("max_connections", |raw| raw.max_connections);
+        let max_pending_requests = max("max_pending_requests", |raw| raw.max_pending_requests);
+        let max_requests = max("max_requests", |raw| raw.max_requests);
+        let budget = raw.and_then(|raw| raw.retry_budget.as_ref());
+        let retries = match (raw.and_then(|raw| raw.max_retries), budget) {
+            (Some(_), Some(_)) => {
+                let message = "stands beside max_retries, which it would override: expected one of the two";
+                findings.within("retry_budget", |findings| findings.say(message.to_owned()));
+                None
+            }
+            (Some(max), None) => Some(RetryBound::Max(max)),
+            (None, budget) => findings.within("retry_budget", |findings| RetryBound::read(budget, findings)),
+        };
+        Some(Self {
+            max_connections: max_connections?,
+            max_pending_requests: max_pending_requests?,
+            max_requests: max_requests?,
+            retries: retries?,
+        })
+    }
+}
+
+impl RetryBound {
+    fn read(raw: Option<&RawRetryBudget>, findings: &mut Findings) -> Option<Self> {
+        let percent = text::number_within(findings, "percent", raw.map(|raw| raw.percent), 20, 0..=100);
+        let min = raw.and_then(|raw| raw.min_concurrency);
+        let min_concurrency = text::number_within(findings, "min_concurrency", min, 3, 0..=1_000_000);
+        Some(Self::Budget { percent: percent?, min_concurrency: min_concurrency? })
+    }
+}
+
+impl OutlierDetection {
+    fn read(raw: &RawOutlierDetection, findings: &mut Findings) -> Option<Self> {
+        let consecutive_5xx = text::number_within(findings, "consecutive_5xx", raw.consecutive_5xx, 5, 1..=1_000_000);
+        let bounds = MILLISECOND..=60 * MINUTE;
+        let base = raw.base_ejection_time.as_deref();
+        let base = text::duration_or(findings, "base_ejection_time", base, Duration::from_secs(30), bounds.clone());
+        let interval = text::duration_or(findings, "interval", raw.interval.as_deref(), Duration::from_secs(10), bounds);
+        let percent = text::number_within(findings, "max_ejection_percent", raw.max_ejection_percent, 10, 0..=100);
+        Some(Self {
+            consecutive_5xx: consecutive_5xx?,
+            base_ejection_time: base?,
+            interval: interval?,
+            max_ejection_percent: percent?,
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! The small texts that policies are made of. Each reader gives the value, or what it expected instead.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::problem::Findings;
+use crate::names::Name;
+
+/// The longest regular expression, in bytes.
+pub(super) const REGEX_BYTES_MAX: usize = 1024;
+/// The most memory that a compiled regular expression may take, in bytes.
+const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+/// The longest text that is matched or reported, in bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// `250ms`, `2s`, `1m`, `1h`: a whole number and a unit, within bounds.
+pub(super) fn duration(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let expected = || {
+        let (low, high) = (Millis(*bounds.start()), Millis(*bounds.end()));
+        format!("a duration of {low} to {high} with the unit ms, s, m or h, as in 250ms")
+    };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(expected()),
+    };
+    let ms = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ms)).ok_or_else(expected)?;
+    Some(Duration::from_millis(ms)).filter(|duration| bounds.contains(duration)).ok_or_else(expected)
+}
+
+/// Reads an optional duration that has a default.
+pub(super) fn duration_or(
+    findings: &mut Findings,
+    field: &str,
+    text: Option<&str>,
+    default: Duration,
+    bounds: RangeInclusive<Duration>,
+) -> Option<Duration> {
+    let Some(text) = text else { return Some(default) };
+    findings.within(field, |findings| findings.check(text, duration(text, bounds)))
+}
+
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX) {
+            ms if ms >= 3_600_000 && ms.is_multiple_of(3_600_000) => write!(f, "{}h", ms / 3_600_000),
+            ms if ms >= 60_000 && ms.is_multiple_of(60_000) => write!(f, "{}m", ms / 60_000),
+            ms if ms.is_multiple_of(1000) => write!(f, "{}s", ms / 1000),
+            ms => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+/// A name in the field where the reader is, or a finding.
+pub(super) fn name(findings: &mut Findings, field: &str, text: &str) -> Option<Name> {
+    findings.within(field, |findings| findings.check(text, Name::parse(text).ok_or(Name::EXPECTED)))
+}
+
+/// A number within bounds, or a finding.
+pub(super) fn number_within(
+    findings: &mut Findings,
+    field: &str,
+    number: Option<u32>,
+    default: u32,
+    bounds: RangeInclusive<u32>,
+) -> Option<u32> {
+    let Some(number) = number else { return Some(default) };
+    let (low, high) = (bounds.start(), bounds.end());
+    let checked = bounds.contains(&number).then_some(number).ok_or_else(|| format!("a number of {low} to {high}"));
+    findings.within(field, |findings| findings.check(number, checked))
+}
+
+/// The name of a request header, in lower case as HTTP/2 has it (RFC 9113, section 8.2.1).
+pub(super) fn header_name(text: &str) -> Result<String, &'static str> {
+    if is_token(text) { Ok(text.to_ascii_lowercase()) } else { Err("the name of a header, as in x-tenant-id") }
+}
+
+/// The name of a cookie (RFC 6265, section 4.1.1).
+pub(super) fn cookie_name(text: &str) -> Result<String, &'static str> {
+    if is_token(text) { Ok(text.to_owned()) } else { Err("the name of a cookie") }
+}
+
+/// A token of RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// A text without control characters that is neither empty nor very long.
+pub(super) fn plain(text: &str) -> Result<String, String> {
+    let well_formed = (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
+    well_formed.then(|| text.to_owned()).ok_or_else(|| format!("1 to {TEXT_BYTES_MAX} bytes of text"))
+}
+
+/// A regular expression that Envoy's RE2 takes too. It is compiled here so that a bad one is refused here.
+pub(super) fn regex(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > REGEX_BYTES_MAX {
+        return Err(format!("a regular expression of 1 to {REGEX_BYTES_MAX} bytes"));
+    }
+    match anchored_regex(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("a regular expression ({})", error.to_string().lines().last().unwrap_or_default())),
+    }
+}
+
+/// The expression as Envoy uses it: it has to match the whole value.
+pub(super) fn anchored_regex(text: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(REGEX_COMPILED_BYTES_MAX).build()
+}
+
+/// A list that, when it is given, has something in it.
+pub(super) fn not_empty<'a, T>(findings: &mut Findings, field: &str, list: Option<&'a [T]>) -> &'a [T] {
+    if list.is_some_and(<[T]>::is_empty) {
+        findings.within(field, |findings| findings.say("is empty: expected at least one entry".to_owned()));
+    }
+    list.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_and_bounds() {
+        let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+        for (text, ms) in [("20ms", 20), ("2s", 2000), ("1m", 60_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text, bounds.clone()), Ok(Duration::from_millis(ms)));
+        }
+        let expected = "a duration of 1ms to 1h with the unit ms, s, m or h, as in 250ms";
+        for text in ["", "5", "s", "0s", "2h", "-1s", "1.5s", "1d", "99999999999999999999s"] {
+            assert_eq!(duration(text, bounds.clone()), Err(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn regular_expressions_are_compiled_when_they_are_read() {
+        assert!(regex("/order/[0-9]+").is_ok());
+        assert!(regex("(").unwrap_err().contains("unclosed group"));
+        assert!(regex(&"a".repeat(1025)).is_err());
+        assert!(regex(r"(\w{1000}){100}").is_err(), "one that compiles to too much");
+    }
+}

@@ -1,0 +1,277 @@
+//! A YAML document as a tree that knows where each of its values stands.
+//!
+//! YAML is read once into this tree; what it means is then decoded from its JSON form. So every later
+//! check names a field by its path alone, and the tree turns paths into lines and columns.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_yaml::{Location, Spanned};
+
+use super::problem::{Finding, Path, Segment, Target};
+
+/// The deepest nesting of a document.
+const DEPTH_MAX: usize = 32;
+/// The most values of a document; more than any document of the largest size needs.
+const NODES_MAX: usize = 100_000;
+
+#[derive(Debug)]
+pub struct Tree(Spanned<Node>);
+
+/// Where something stands, by the document's own lines: all counted from 1, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub line: u32,
+    pub column: u32,
+    pub width: u32,
+}
+
+/// A document that is not YAML, or more of it than is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    pub message: String,
+    pub span: Option<Span>,
+}
+
+#[derive(Debug)]
+enum Node {
+    Scalar(Value),
+    Sequence(Vec<Spanned<Node>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
+}
+
+impl Tree {
+    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+        let options = serde_yaml::options! {
+            // Repeated keys are kept so that all of them can be reported at once.
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            merge_keys: MergeKeyPolicy::Error,
+            strict_booleans: true,
+            leading_zero_numbers_as_strings: true,
+            underscored_numbers_as_strings: true,
+            budget: serde_yaml::budget! {
+                max_anchors: 0,
+                max_aliases: 0,
+                max_depth: DEPTH_MAX,
+                max_nodes: NODES_MAX,
+            },
+        };
+        serde_yaml::from_str_with_options(text, options).map(Self).map_err(|error| SyntaxError::from(&error))
+    }
+
+    /// The tree without its places. Of repeated keys the first is kept.
+    pub fn to_json(&self) -> Value {
+        self.0.value.to_json()
+    }
+
+    /// What is wrong whatever the document means: keys that stand twice, and values that are left empty.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.0.value.collect_findings(&mut Path::default(), &mut findings);
+        findings
+    }
+
+    /// Where the field at `path` stands; where there is none, the nearest place above it.
+    pub fn locate(&self, path: &Path, target: Target) -> Span {
+        let mut key = &self.0.referenced;
+        let mut node = &self.0;
+        for segment in &path.0 {
+            let child = match (segment, &node.value) {
+                (Segment::Key(name), Node::Mapping(entries)) => {
+                    // A key that stands twice is reported where it stands again.
+                    entries.iter().rfind(|(key, _)| *key.value == **name).map(|(key, value)| (&key.referenced, value))
+                }
+                (Segment::Index(index), Node::Sequence(items)) => items.get(*index).map(|item| (&item.referenced, item)),
+                _ => None,
+            };
+            let Some((child_key, child)) = child else { return Span::from(*key) };
+            (key, node) = (child_key, child);
+        }
+        let is_scalar = matches!(node.value, Node::Scalar(ref value) if !value.is_null());
+        match target {
+            Target::Value if is_scalar => Span::from(node.referenced),
+            // A mapping or sequence begins somewhere below its key; the key is what people look for.
+            Target::Value | Target::Key => Span::from(*key),
+        }
+    }
+}
+
+impl Node {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Scalar(value) => value.clone(),
+            Self::Sequence(items) => items.iter().map(|item| item.value.to_json()).collect(),
+            Self::Mapping(entries) => {
+                let mut map = serde_json::Map::with_capacity(entries.len());
+                for (key, value) in entries {
+                    map.entry(key.value.clone()).or_insert_with(|| value.value.to_json());
+                }
+                Value::Object(map)
+            }
+        }
+    }
+
+    fn collect_findings(&self, path: &mut Path, findings: &mut Vec<Finding>) {
+        let mut visit = |segment: Segment, node: &Self, is_repeated: bool| {
+            path.0.push(segment);
+            if is_repeated {
+                let message = "this key stands twice in its mapping; one of the two would be lost".to_owned();
+                findings.push(Finding { path: path.clone(), target: Target::Key, message, help: None });
+            }
+            if matches!(node, Self::Scalar(Value::Null)) {
+                let message = "is empty: expected a value".to_owned();
+                let help = Some("leave the field out to get its default".to_owned());
+                findings.push(Finding { path: path.clone(), target: Target::Key, message, help });
+            }
+            node.collect_findings(path, findings);
+            path.0.pop();
+        };
+        match self {
+            Self::Scalar(_) => {}
+            Self::Sequence(items) => {
+                items.iter().enumerate().for_each(|(index, item)| visit(index.into(), &item.value, false));
+            }
+            Self::Mapping(entries) => {
+                let mut seen = std::collections::HashSet::with_capacity(entries.len());
+                for (key, value) in entries {
+                    visit(key.value.as_str().into(), &value.value, !seen.insert(key.value.as_str()));
+                }
+            }
+        }
+    }
+}
+
+impl From<Location> for Span {
+    fn from(location: Location) -> Self {
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let width = u32::try_from(location.span().len()).unwrap_or(1);
+        Self { line: narrow(location.line()), column: narrow(location.column()), width: width.max(1) }
+    }
+}
+
+impl From<&serde_yaml::Error> for SyntaxError {
+    fn from(error: &serde_yaml::Error) -> Self {
+        let error = error.without_snippet();
+        let span = error.location().filter(|location| *location != Location::UNKNOWN).map(Span::from);
+        let message = error.to_string();
+        // The library appends the place, which is told apart from the message here.
+        let message = match message.rfind(" at line ") {
+            Some(end) if span.is_some() => message.get(..end).unwrap_or(&message).to_owned(),
+            _ => message,
+        };
+        let message = match message {
+            m if m.contains("Anchors") || m.contains("Aliases") => "anchors and aliases are not taken".to_owned(),
+            m if m.contains("Depth") || m.contains("recursion limit") => format!("is nested deeper than {DEPTH_MAX} levels"),
+            m if m.contains("Nodes") => format!("has more than {NODES_MAX} values"),
+            m if m.contains("merge keys") => "merge keys (<<) are not taken".to_owned(),
+            m => m,
+        };
+        Self { message, span }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut sequence = Vec::new();
+        while let Some(item) = items.next_element()? {
+            sequence.push(item);
+        }
+        Ok(Node::Sequence(sequence))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut mapping = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            mapping.push(entry);
+        }
+        Ok(Node::Mapping(mapping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_path() {
+        let tree = Tree::parse("kind: Api\nlimits:\n  - rate: 10/m\n").unwrap();
+        let path = Path(vec!["limits".into(), 0.into(), "rate".into()]);
+        assert_eq!(tree.locate(&path, Target::Value), Span { line: 3, column: 11, width: 4 });
+        assert_eq!(tree.locate(&path, Target::Key), Span { line: 3, column: 5, width: 4 });
+        assert_eq!(tree.locate(&Path::of(["limits"]), Target::Value), Span { line: 2, column: 1, width: 6 });
+        let missing = Path::of(["limits", "nothing"]);
+        assert_eq!(tree.locate(&missing, Target::Value), Span { line: 2, column: 1, width: 6 });
+    }
+
+    #[test]
+    fn what_would_be_lost_silently_is_found() {
+        let tree = Tree::parse("a: 1\na: 2\nb:\nc: {d: 1, d: 2}").unwrap();
+        let found: Vec<_> = tree.findings().iter().map(|finding| finding.path.to_string()).collect();
+        assert_eq!(found, ["a", "b", "c.d"]);
+    }
+
+    #[test]
+    fn what_is_not_plain_yaml_is_refused() {
+        for (text, message) in [
+            ("a: &x [1]\nb: *x", "anchors and aliases are not taken"),
+            ("<<: {a: 1}\nb: 1", "merge keys (<<) are not taken"),
+            ("a: [1, 2", "unclosed bracket '['"),
+            (&"[".repeat(200_000), "is nested deeper than 32 levels"),
+            ("? [x]\n: 1", "expected string scalar"),
+        ] {
+            assert_eq!(Tree::parse(text).unwrap_err().message, message, "{:.40}", text);
+        }
+    }
+
+    #[test]
+    fn scalars_that_only_look_like_numbers_stay_as_they_were_written() {
+        let json = Tree::parse("a: 007\nb: 1_000\nc: yes\nd: 12").unwrap().to_json();
+        assert_eq!(json, serde_json::json!({"a": "007", "b": "1_000", "c": "yes", "d": 12}));
+    }
+}

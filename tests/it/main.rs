@@ -1,0 +1,4 @@
+//! Tests that see Tierflow as its users do.
+
+mod golden;
+mod refused;

@@ -1,0 +1,40 @@
+//! What is refused, and how people are told: each file in `tests/golden/refused` is a set of documents with
+//! mistakes, and the text beside it is everything that is said about them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::Renderer;
+use tierflow::document;
+use tierflow::policy::parse::parse;
+use tierflow::policy::problem::Problem;
+use tierflow::policy::set::{PolicySet, index};
+
+use crate::golden::assert_golden;
+
+fn problems_of(name: &str, bytes: &[u8]) -> Vec<Problem> {
+    let documents = document::split(&name.into(), bytes).into_iter().map(Arc::new);
+    let (parsed, refused): (Vec<_>, Vec<_>) = documents.map(|document| parse(&document)).partition(Result::is_ok);
+    let (by_id, mut problems) = index(parsed.into_iter().flatten().map(Arc::new));
+    problems.extend(refused.into_iter().filter_map(Result::err).flat_map(|refused| refused.problems));
+    if problems.is_empty() {
+        problems.extend(PolicySet::link(&by_id).err().unwrap_or_default());
+    }
+    problems
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/refused");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() > 5);
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let problems = problems_of(name, &std::fs::read(&file).unwrap());
+        assert!(!problems.is_empty(), "{name} has no problem");
+        let rendered: Vec<_> = problems.iter().map(|problem| problem.render(&Renderer::plain())).collect();
+        assert_golden(&file.with_extension("txt"), &(rendered.join("\n\n") + "\n"));
+    }
+}
