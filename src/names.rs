@@ -2,6 +2,7 @@
 //!
 //! A name is checked once, where it enters; from then on its type is the proof.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -148,12 +149,25 @@ impl Version {
     pub fn of(bytes: &[u8]) -> Self {
         Self(xxhash_rust::xxh3::xxh3_128(bytes))
     }
+
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
+}
+
+/// An Envoy, as it names itself in its bootstrap's `node`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeIdentity {
+    pub id: String,
+    pub cluster: String,
+    /// The string values of `node.metadata`.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// The rate limit service's domain of a gateway: what a gateway's Envoys put into
@@ -177,10 +191,24 @@ pub mod descriptor {
     pub const TENANT: &str = "tenant";
     /// Which entry of which RateLimits document the descriptor stands for: `name/index`.
     pub const RATE_LIMITS: &str = "rate_limits";
-    pub const CLIENT_IP: &str = "client_ip";
+    /// Envoy's own key for the client's address.
+    pub const CLIENT_IP: &str = "remote_address";
     pub const PATH: &str = "path";
     pub const METHOD: &str = "method";
     pub const HOST: &str = "host";
+
+    /// The value of a [`RATE_LIMITS`] entry.
+    pub fn rate_limits_id(list: &str, index: usize) -> String {
+        format!("{list}/{index}")
+    }
+}
+
+/// How a denial says its status: `compile` makes Envoy look for it, the rate limit service puts it there.
+pub mod denial {
+    /// Envoy puts the `dynamic_metadata` of a RateLimitResponse under the filter's own name.
+    pub const METADATA_NAMESPACE: &str = "envoy.filters.http.ratelimit";
+    /// The key of the HTTP status, which is a string.
+    pub const STATUS: &str = "tierflow.status";
 }
 
 #[cfg(test)]

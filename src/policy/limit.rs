@@ -245,6 +245,7 @@ impl Dimension {
 impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ClientIp { prefix: None } => f.write_str("client_ip"),
             Self::ClientIp { prefix: Some(bits) } => write!(f, "client_ip/{bits}"),
             _ => f.write_str(&self.descriptor_key()),
         }

@@ -1,4 +1,5 @@
 //! Tests that see Tierflow as its users do.
 
+mod descriptors;
 mod golden;
 mod refused;

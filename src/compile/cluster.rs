@@ -1,0 +1,177 @@
+//! Services as clusters, and the cluster of the rate limit service itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection as OutlierDetectionPb};
+use envoy_types::pb::envoy::config::core::v3::health_check::{
+    GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
+};
+use envoy_types::pb::envoy::config::core::v3::{HealthCheck as HealthCheckPb, Http1ProtocolOptions, Http2ProtocolOptions};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::Any;
+
+use super::{RateLimitService, any, endpoint, pb};
+use crate::policy::service::{
+    CircuitBreaker, Discovery, HealthCheck, LoadBalancing, OutlierDetection, Probe, Protocol, RetryBound, Service,
+};
+
+/// The name has a colon, which no service's name can have.
+pub(super) const RATE_LIMIT_CLUSTER: &str = "tierflow:rls";
+
+/// The service's name in `grpc.health.v1`.
+const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
+
+/// Envoy's edge guide: small buffers, so that many slow peers cost little memory.
+pub(super) const CONNECTION_BUFFER_BYTES: u32 = 32 * 1024;
+
+pub(super) fn service(service: &Service) -> Cluster {
+    let name = service.name.as_str();
+    let cluster = Cluster {
+        name: name.to_owned(),
+        connect_timeout: pb::duration(service.connect_timeout),
+        per_connection_buffer_limit_bytes: pb::uint32(CONNECTION_BUFFER_BYTES),
+        lb_policy: match service.load_balancing {
+            LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+            LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+            LoadBalancing::Random => LbPolicy::Random,
+        } as i32,
+        health_checks: service.health_check.as_ref().map(health_check).into_iter().collect(),
+        circuit_breakers: Some(circuit_breakers(&service.circuit_breaker)),
+        outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
+        typed_extension_protocol_options: protocol_options(service.protocol),
+        // An endpoint that was taken out of the policy is gone, however well it feels.
+        ignore_health_on_host_removal: true,
+        ..Default::default()
+    };
+    match &service.discovery {
+        Discovery::Endpoints(_) => Cluster {
+            cluster_discovery_type: discovery(DiscoveryType::Eds),
+            eds_cluster_config: Some(EdsClusterConfig { eds_config: pb::ads(), ..Default::default() }),
+            ..cluster
+        },
+        Discovery::Dns { host, port } => Cluster {
+            cluster_discovery_type: discovery(DiscoveryType::StrictDns),
+            load_assignment: Some(endpoint::assignment_of(name, std::iter::once(pb::host_port(host, *port)))),
+            ..cluster
+        },
+    }
+}
+
+/// How Envoy reaches the rate limit service. A limiter that hangs must cost requests next to nothing: its health
+/// is asked for twice a second even without traffic, and once it is unwell no request waits for it.
+pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
+    let half_a_second = pb::duration(Duration::from_millis(500));
+    let is_static = service.addresses.iter().all(|address| address.host.parse::<std::net::IpAddr>().is_ok());
+    let addresses = service.addresses.iter().map(|address| pb::host_port(&address.host, address.port));
+    let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
+    Cluster {
+        name: RATE_LIMIT_CLUSTER.to_owned(),
+        cluster_discovery_type: discovery(if is_static { DiscoveryType::Static } else { DiscoveryType::StrictDns }),
+        load_assignment: Some(endpoint::assignment_of(RATE_LIMIT_CLUSTER, addresses)),
+        connect_timeout: pb::duration(Duration::from_millis(250)),
+        lb_policy: LbPolicy::LeastRequest as i32,
+        typed_extension_protocol_options: protocol_options(Protocol::Http2),
+        health_checks: vec![HealthCheckPb {
+            timeout: half_a_second,
+            interval: half_a_second,
+            no_traffic_interval: half_a_second,
+            unhealthy_threshold: pb::uint32(2),
+            healthy_threshold: pb::uint32(1),
+            health_checker: Some(HealthChecker::GrpcHealthCheck(grpc)),
+            ..Default::default()
+        }],
+        common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..Default::default()
+        }),
+        circuit_breakers: Some(circuit_breakers(&CircuitBreaker {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            retries: RetryBound::Max(0),
+        })),
+        ..Default::default()
+    }
+}
+
+fn discovery(discovery: DiscoveryType) -> Option<ClusterDiscoveryType> {
+    Some(ClusterDiscoveryType::Type(discovery as i32))
+}
+
+fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
+    let protocol_config = match protocol {
+        Protocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
+        Protocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
+    };
+    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
+}
+
+fn health_check(health_check: &HealthCheck) -> HealthCheckPb {
+    let checker = match &health_check.probe {
+        Probe::Http { path } => {
+            HealthChecker::HttpHealthCheck(HttpHealthCheck { path: path.clone(), ..Default::default() })
+        }
+        Probe::Grpc { service } => {
+            HealthChecker::GrpcHealthCheck(GrpcHealthCheck { service_name: service.clone(), ..Default::default() })
+        }
+        Probe::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+    };
+    HealthCheckPb {
+        timeout: pb::duration(health_check.timeout),
+        interval: pb::duration(health_check.interval),
+        // Envoy's default is a minute: much too long to learn that an idle service has gone.
+        no_traffic_interval: pb::duration(health_check.interval),
+        unhealthy_threshold: pb::uint32(health_check.unhealthy_threshold),
+        healthy_threshold: pb::uint32(health_check.healthy_threshold),
+        health_checker: Some(checker),
+        ..Default::default()
+    }
+}
+
+fn circuit_breakers(breaker: &CircuitBreaker) -> CircuitBreakers {
+    let (max_retries, retry_budget) = match breaker.retries {
+        RetryBound::Max(max) => (pb::uint32(max), None),
+        RetryBound::Budget { percent, min_concurrency } => {
+            let budget_percent = Some(Percent { value: percent.into() });
+            let min_retry_concurrency = pb::uint32(min_concurrency);
+            (None, Some(RetryBudget { budget_percent, min_retry_concurrency, ..Default::default() }))
+        }
+    };
+    let thresholds = Thresholds {
+        max_connections: pb::uint32(breaker.max_connections),
+        max_pending_requests: pb::uint32(breaker.max_pending_requests),
+        max_requests: pb::uint32(breaker.max_requests),
+        max_retries,
+        retry_budget,
+        // So that one can see how near a breaker is before it opens.
+        track_remaining: true,
+        ..Default::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+}
+
+fn outlier_detection(outlier: &OutlierDetection) -> OutlierDetectionPb {
+    OutlierDetectionPb {
+        consecutive_5xx: pb::uint32(outlier.consecutive_5xx),
+        interval: pb::duration(outlier.interval),
+        base_ejection_time: pb::duration(outlier.base_ejection_time),
+        max_ejection_percent: pb::uint32(outlier.max_ejection_percent),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,112 @@
+//! A gateway's listener: an HTTP connection manager with the settings of Envoy's guide to edges
+//! ("Configuring Envoy as an edge proxy"), its routes by RDS.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType as TransportSocketConfig;
+use envoy_types::pb::envoy::config::core::v3::{
+    DataSource, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, WatchedDirectory,
+};
+use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
+use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode,
+};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type as SecretType;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate,
+};
+
+use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, pb};
+use crate::policy::gateway::{Gateway, Tls};
+
+pub(super) fn listener(gateway: &Gateway) -> Listener {
+    let manager = Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(FilterConfig::TypedConfig(any(&connection_manager(gateway)))),
+    };
+    let chain = FilterChain {
+        filters: vec![manager],
+        transport_socket: gateway.tls.as_ref().map(|_| downstream_tls(gateway)),
+        ..Default::default()
+    };
+    Listener {
+        name: gateway.name.as_str().to_owned(),
+        address: pb::socket_address(gateway.listen),
+        filter_chains: vec![chain],
+        per_connection_buffer_limit_bytes: pb::uint32(CONNECTION_BUFFER_BYTES),
+        ..Default::default()
+    }
+}
+
+fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
+    let rds = Rds { config_source: pb::ads(), route_config_name: gateway.name.as_str().to_owned() };
+    HttpConnectionManager {
+        stat_prefix: gateway.name.as_str().to_owned(),
+        codec_type: CodecType::Auto as i32,
+        route_specifier: Some(RouteSpecifier::Rds(rds)),
+        http_filters: filters::http_filters(gateway),
+        local_reply_config: Some(filters::local_replies()),
+        // The connection's address, or what the trusted proxies in front saw: never what a client says of itself.
+        use_remote_address: pb::boolean(true),
+        xff_num_trusted_hops: gateway.trusted_hops,
+        // One spelling of a path, so that another one is no way round a limit.
+        normalize_path: pb::boolean(true),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect as i32,
+        // Hosts are matched and counted without the port.
+        strip_port_mode: Some(StripPortMode::StripAnyHostPort(true)),
+        common_http_protocol_options: Some(HttpProtocolOptions {
+            idle_timeout: pb::duration(Duration::from_secs(3600)),
+            max_headers_count: pb::uint32(100),
+            ..Default::default()
+        }),
+        http2_protocol_options: Some(Http2ProtocolOptions {
+            max_concurrent_streams: pb::uint32(100),
+            initial_stream_window_size: pb::uint32(64 * 1024),
+            initial_connection_window_size: pb::uint32(1024 * 1024),
+            ..Default::default()
+        }),
+        stream_idle_timeout: pb::duration(Duration::from_secs(300)),
+        request_headers_timeout: pb::duration(Duration::from_secs(10)),
+        ..Default::default()
+    }
+}
+
+pub(super) fn secret_name(gateway: &Gateway) -> String {
+    format!("{}/tls", gateway.name)
+}
+
+/// The certificate is a resource of its own because only then does Envoy watch its files.
+pub(super) fn secret(gateway: &Gateway, tls: &Tls) -> Secret {
+    let file = |path: &str| Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() });
+    let directory = tls.certificate_chain.rsplit_once('/').map_or("/", |(directory, _)| directory);
+    let directory = if directory.is_empty() { "/" } else { directory };
+    let certificate = TlsCertificate {
+        certificate_chain: file(&tls.certificate_chain),
+        private_key: file(&tls.private_key),
+        watched_directory: Some(WatchedDirectory { path: directory.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    Secret { name: secret_name(gateway), r#type: Some(SecretType::TlsCertificate(certificate)) }
+}
+
+fn downstream_tls(gateway: &Gateway) -> TransportSocket {
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            tls_certificate_sds_secret_configs: vec![SdsSecretConfig {
+                name: secret_name(gateway),
+                sds_config: pb::ads(),
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(TransportSocketConfig::TypedConfig(any(&context))),
+    }
+}

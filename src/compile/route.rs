@@ -1,0 +1,174 @@
+//! The routes of a gateway. Envoy takes the first route that matches, so they are in the order of precedence,
+//! and which API a request belongs to does not depend on the order of documents.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::{
+    HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+};
+use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+
+use super::filters::HEADER_TO_METADATA;
+use super::{any, pb, rate_limit};
+use crate::policy::api::{Api, IDEMPOTENT_METHODS, Retry, is_idempotent};
+use crate::policy::gateway::Gateway;
+use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
+use crate::policy::set::PolicySet;
+
+pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
+    let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
+    let routes_of: BTreeMap<_, _> = apis.iter().map(|api| (&api.name, routes(policies, gateway, api))).collect();
+    let virtual_host = |(index, (apis, domains)): (usize, (Vec<&Api>, Vec<String>))| VirtualHost {
+        name: format!("{}/{index}", gateway.name),
+        domains,
+        routes: apis.iter().filter_map(|api| routes_of.get(&api.name)).flatten().cloned().collect(),
+        ..Default::default()
+    };
+    RouteConfiguration {
+        name: gateway.name.as_str().to_owned(),
+        virtual_hosts: virtual_hosts(&apis).into_iter().enumerate().map(virtual_host).collect(),
+        ..Default::default()
+    }
+}
+
+/// Envoy chooses a virtual host before it looks at routes. So each host that some API names gets every API that
+/// takes it, in order; hosts with the same APIs share a virtual host.
+fn virtual_hosts<'a>(apis: &[&'a Arc<Api>]) -> Vec<(Vec<&'a Api>, Vec<String>)> {
+    let hosts: BTreeSet<&HostMatch> = apis.iter().flat_map(|api| &api.matches.hosts).collect();
+    let mut virtual_hosts: Vec<(Vec<&Api>, Vec<String>)> = Vec::new();
+    for host in hosts.into_iter().map(Some).chain([None]) {
+        let takes_host = |api: &&&Arc<Api>| {
+            let own = &api.matches.hosts;
+            own.is_empty() || host.is_some_and(|host| own.iter().any(|own| own.covers(host)))
+        };
+        let mut taking: Vec<&Api> = apis.iter().filter(takes_host).map(|api| &***api).collect();
+        taking.sort_by(|a, b| {
+            a.matches.precedence(host).cmp(&b.matches.precedence(host)).then_with(|| a.name.cmp(&b.name))
+        });
+        let domain = host.map_or_else(|| "*".to_owned(), ToString::to_string);
+        let is_same = |(other, _): &&mut (Vec<&Api>, _)| other.iter().map(|api| &api.name).eq(taking.iter().map(|api| &api.name));
+        match virtual_hosts.iter_mut().find(is_same) {
+            Some((_, domains)) => domains.push(domain),
+            None => virtual_hosts.push((taking, vec![domain])),
+        }
+    }
+    virtual_hosts
+}
+
+/// An API is one route, or two where its methods differ in what may be retried.
+fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
+    let rate_limits = rate_limit::rate_limits(policies, gateway, api);
+    let cookies = rate_limit::cookies(policies, gateway, api);
+    let route = |methods: &[&str], retry: Option<&Retry>| Route {
+        name: api.name.as_str().to_owned(),
+        r#match: Some(route_match(api, methods)),
+        action: Some(Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(api.service.as_str().to_owned())),
+            timeout: pb::duration(api.timeout.unwrap_or_default()),
+            retry_policy: retry.map(retry_policy),
+            rate_limits: rate_limits.clone(),
+            ..Default::default()
+        })),
+        typed_per_filter_config: cookies.iter().map(|c| (HEADER_TO_METADATA.to_owned(), any(c))).collect::<HashMap<_, _>>(),
+        ..Default::default()
+    };
+    let methods: Vec<&str> = api.matches.methods.iter().map(String::as_str).collect();
+    let (safe, unsafe_): (Vec<&str>, Vec<&str>) = methods.iter().partition(|method| is_idempotent(method));
+    let retry = api.retry.as_ref();
+    let retry_of_unsafe = retry.and_then(Retry::for_unsafe_methods);
+    if retry == retry_of_unsafe.as_ref() || (unsafe_.is_empty() && !methods.is_empty()) {
+        return vec![route(&methods, retry)];
+    }
+    match (methods.is_empty(), safe.is_empty()) {
+        // The first takes the methods that may be repeated, the second all others.
+        (true, _) => vec![route(&IDEMPOTENT_METHODS, retry), route(&[], retry_of_unsafe.as_ref())],
+        (false, true) => vec![route(&methods, retry_of_unsafe.as_ref())],
+        (false, false) => vec![route(&safe, retry), route(&unsafe_, retry_of_unsafe.as_ref())],
+    }
+}
+
+fn route_match(api: &Api, methods: &[&str]) -> RouteMatch {
+    let method = match methods {
+        [] => None,
+        [method] => Some(MatchPattern::Exact((*method).to_owned())),
+        several => Some(MatchPattern::SafeRegex(pb::regex(&several.join("|")))),
+    };
+    let method = method.map(|pattern| HeaderMatcher {
+        name: ":method".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(pb::string_match(pattern))),
+        ..Default::default()
+    });
+    RouteMatch {
+        path_specifier: Some(path_specifier(&api.matches.path)),
+        headers: method.into_iter().chain(api.matches.headers.iter().map(header_matcher)).collect(),
+        query_parameters: api.matches.query.iter().map(query_matcher).collect(),
+        ..Default::default()
+    }
+}
+
+fn path_specifier(path: &PathMatch) -> PathSpecifier {
+    match path {
+        PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => PathSpecifier::Prefix("/".to_owned()),
+        PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
+        PathMatch::Regex(regex) => PathSpecifier::SafeRegex(pb::regex(regex)),
+        PathMatch::Template(segments) => {
+            let segment = |(index, segment): (usize, &TemplateSegment)| match segment {
+                TemplateSegment::Literal(literal) => format!("/{literal}"),
+                TemplateSegment::Variable => format!("/{{v{index}}}"),
+            };
+            let path_template = segments.iter().enumerate().map(segment).collect();
+            PathSpecifier::PathMatchPolicy(TypedExtensionConfig {
+                name: "envoy.path.match.uri_template.uri_template_matcher".to_owned(),
+                typed_config: Some(any(&UriTemplateMatchConfig { path_template })),
+            })
+        }
+    }
+}
+
+fn header_matcher((name, condition): (&String, &Condition)) -> HeaderMatcher {
+    let specifier = match pattern(condition) {
+        Ok(pattern) => HeaderMatchSpecifier::StringMatch(pb::string_match(pattern)),
+        Err(is_present) => HeaderMatchSpecifier::PresentMatch(is_present),
+    };
+    HeaderMatcher { name: name.clone(), header_match_specifier: Some(specifier), ..Default::default() }
+}
+
+fn query_matcher((name, condition): (&String, &Condition)) -> QueryParameterMatcher {
+    let specifier = match pattern(condition) {
+        Ok(pattern) => QueryParameterMatchSpecifier::StringMatch(pb::string_match(pattern)),
+        Err(is_present) => QueryParameterMatchSpecifier::PresentMatch(is_present),
+    };
+    QueryParameterMatcher { name: name.clone(), query_parameter_match_specifier: Some(specifier) }
+}
+
+/// The pattern of a condition on the value, or whether there has to be one.
+fn pattern(condition: &Condition) -> Result<MatchPattern, bool> {
+    Ok(match condition {
+        Condition::Exact(text) => MatchPattern::Exact(text.clone()),
+        Condition::Prefix(text) => MatchPattern::Prefix(text.clone()),
+        Condition::Suffix(text) => MatchPattern::Suffix(text.clone()),
+        Condition::Contains(text) => MatchPattern::Contains(text.clone()),
+        Condition::Regex(regex) => MatchPattern::SafeRegex(pb::regex(regex)),
+        Condition::Present(is_present) => return Err(*is_present),
+    })
+}
+
+fn retry_policy(retry: &Retry) -> RetryPolicy {
+    let by_status = (!retry.statuses.is_empty()).then_some("retriable-status-codes");
+    RetryPolicy {
+        retry_on: retry.conditions.iter().copied().chain(by_status).collect::<Vec<_>>().join(","),
+        retriable_status_codes: retry.statuses.clone(),
+        num_retries: pb::uint32(retry.attempts),
+        per_try_timeout: retry.per_try_timeout.and_then(pb::duration),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,333 @@
+//! Which limits a request meets, and which counter of each: a lookup by gateway and API, then by tenant.
+//!
+//! A matcher is made from a policy set and never changes, like the routes that were compiled from the same set.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Charge;
+use super::key::KeyHasher;
+use crate::names::{Name, TenantName, descriptor};
+use crate::policy::gateway::{DefaultPlan, MissingTenant};
+use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
+use crate::policy::set::PolicySet;
+use crate::policy::tenant::{LimitsByApi, Plan, Tenant};
+
+/// What an Envoy tells of a request: the entries of one descriptor, key and value.
+pub type Entries<'a> = [(&'a str, &'a str)];
+
+#[derive(Debug)]
+pub struct Matcher {
+    gateways: HashMap<Name, GatewayLimits>,
+    tenants: HashMap<TenantName, TenantLimits>,
+    /// What every key begins with.
+    keys: KeyHasher,
+}
+
+/// A request as the rate limit service hears of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub gateway: &'a str,
+    pub descriptors: &'a [&'a Entries<'a>],
+    /// What each limit's cost is multiplied by.
+    pub hits: u32,
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// It meets these limits; with none it passes.
+    Limits(SmallVec<[Applied<'a>; 8]>),
+    /// Its tenant is not served, whatever the counters say.
+    TenantDenied(TenantDenial),
+    /// Nothing is known of its gateway or its API.
+    Nothing,
+}
+
+/// A limit that a request meets.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    pub limit: &'a Limit,
+    pub tier: Tier,
+    /// Empty for limits that are for no API in particular.
+    pub api: &'a str,
+    pub charge: Charge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    Api,
+    Tenant,
+    /// A list of Envoy actions that was taken as it is.
+    RateLimits,
+}
+
+impl Tier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Tenant => "tenant",
+            Self::RateLimits => "rate_limits",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantDenial {
+    Missing,
+    Unknown,
+    Suspended,
+}
+
+#[derive(Debug)]
+struct GatewayLimits {
+    tenant: Option<TenantRule>,
+    apis: HashMap<Name, Vec<Prepared>>,
+    /// By the id that the route reports.
+    rate_limits: HashMap<String, Prepared>,
+}
+
+#[derive(Debug)]
+struct TenantRule {
+    missing: MissingTenant,
+    /// `None`: tenants without a document are denied.
+    default_plan: Option<Arc<PlanLimits>>,
+}
+
+#[derive(Debug)]
+struct PlanLimits {
+    limits: Vec<Prepared>,
+    apis: HashMap<Name, Vec<Prepared>>,
+}
+
+#[derive(Debug)]
+struct TenantLimits {
+    /// `None`: the gateway's default plan.
+    plan: Option<Arc<PlanLimits>>,
+    limits: Option<Vec<Prepared>>,
+    apis: HashMap<Name, Vec<Prepared>>,
+    is_suspended: bool,
+}
+
+/// A limit with the part of its keys that is the same for every request.
+#[derive(Debug)]
+struct Prepared {
+    limit: Arc<Limit>,
+    identity: Box<str>,
+    /// The keys of the entries that `limit.by` reads, in its order.
+    by_keys: Box<[String]>,
+    /// The key of the entry that says what a request costs.
+    cost_key: Option<String>,
+}
+
+impl Matcher {
+    /// Keys of counters depend on the seed, so that nobody outside can choose values whose counters collide.
+    pub fn new(policies: &PolicySet, seed: [u8; 16]) -> Self {
+        let plans: HashMap<&Name, Arc<PlanLimits>> =
+            policies.plans.iter().map(|(name, plan)| (name, Arc::new(PlanLimits::new(plan)))).collect();
+        let gateway = |name: &Name| GatewayLimits {
+            tenant: policies.gateways.get(name).and_then(|gateway| gateway.tenant.as_ref()).map(|tenant| TenantRule {
+                missing: tenant.missing.clone(),
+                default_plan: match &tenant.default_plan {
+                    DefaultPlan::Plan(plan) => plans.get(plan).cloned(),
+                    DefaultPlan::Deny => None,
+                },
+            }),
+            apis: policies.apis_of(name).map(|api| (api.name.clone(), prepare(&api.limits))).collect(),
+            rate_limits: rate_limits_of(policies, name),
+        };
+        let tenant = |tenant: &Tenant| TenantLimits {
+            plan: tenant.plan.as_ref().and_then(|plan| plans.get(plan)).cloned(),
+            limits: tenant.limits.as_deref().map(prepare),
+            apis: prepare_by_api(&tenant.apis),
+            is_suspended: tenant.is_suspended,
+        };
+        Self {
+            gateways: policies.gateways.keys().map(|name| (name.clone(), gateway(name))).collect(),
+            tenants: policies.tenants.iter().map(|(name, policy)| (name.clone(), tenant(policy))).collect(),
+            keys: KeyHasher::new(seed),
+        }
+    }
+
+    pub fn find<'a>(&'a self, asked: &Asked<'a>) -> Found<'a> {
+        let Some(gateway) = self.gateways.get(asked.gateway) else { return Found::Nothing };
+        let mut applied = SmallVec::new();
+        let mut is_known = false;
+        for entries in asked.descriptors {
+            let request = Request { gateway: asked.gateway, entries, hits: asked.hits };
+            if let Some(prepared) = value(entries, descriptor::RATE_LIMITS).and_then(|id| gateway.rate_limits.get(id)) {
+                is_known = true;
+                applied.push(self.apply_list_entry(prepared, &request));
+            }
+            let Some(api) = value(entries, descriptor::API) else { continue };
+            let Some((api, limits)) = gateway.apis.get_key_value(api) else { continue };
+            is_known = true;
+            let key = self.key("api", &request).part(api.as_str().as_bytes());
+            applied.extend(limits.iter().map(|prepared| prepared.apply(Tier::Api, api.as_str(), &key, &request)));
+            if let Some(rule) = &gateway.tenant {
+                if let Err(denial) = self.apply_tenant(rule, api, &request, &mut applied) {
+                    return Found::TenantDenied(denial);
+                }
+            }
+        }
+        if is_known { Found::Limits(applied) } else { Found::Nothing }
+    }
+
+    /// Adds the limits of the request's tenant: its own where it has them, else its plan's.
+    fn apply_tenant<'a>(
+        &'a self,
+        rule: &'a TenantRule,
+        api: &'a Name,
+        request: &Request<'a>,
+        applied: &mut SmallVec<[Applied<'a>; 8]>,
+    ) -> Result<(), TenantDenial> {
+        let named = value(request.entries, descriptor::TENANT).filter(|tenant| !tenant.is_empty());
+        let tenant = match (named, &rule.missing) {
+            (Some(tenant), _) => tenant,
+            (None, MissingTenant::Is(tenant)) => tenant.as_str(),
+            (None, MissingTenant::Reject) => return Err(TenantDenial::Missing),
+        };
+        let own = self.tenants.get(tenant);
+        if own.is_some_and(|own| own.is_suspended) {
+            return Err(TenantDenial::Suspended);
+        }
+        let plan = own.and_then(|own| own.plan.as_ref()).or(rule.default_plan.as_ref());
+        if own.is_none() && plan.is_none() {
+            return Err(TenantDenial::Unknown);
+        }
+        let over_all = own.and_then(|own| own.limits.as_ref()).or(plan.map(|plan| &plan.limits));
+        let for_api = own.and_then(|own| own.apis.get(api)).or(plan.and_then(|plan| plan.apis.get(api)));
+        let key = self.key("tenant", request).part(tenant.as_bytes());
+        applied.extend(over_all.into_iter().flatten().map(|prepared| prepared.apply(Tier::Tenant, "", &key, request)));
+        let key = key.part(b"api").part(api.as_str().as_bytes());
+        let for_api = for_api.into_iter().flatten();
+        applied.extend(for_api.map(|prepared| prepared.apply(Tier::Tenant, api.as_str(), &key, request)));
+        Ok(())
+    }
+
+    /// Everything that Envoy reported for the entry splits its counter, as in Envoy's own meaning of actions.
+    fn apply_list_entry<'a>(&self, prepared: &'a Prepared, request: &Request<'a>) -> Applied<'a> {
+        let key = request.entries.iter().fold(self.key("rate_limits", request), |hasher, (key, value)| {
+            let value = if value.starts_with('/') { without_query(value) } else { value };
+            hasher.part(key.as_bytes()).part(value.as_bytes())
+        });
+        prepared.apply(Tier::RateLimits, "", &key, request)
+    }
+
+    fn key(&self, scope: &str, request: &Request<'_>) -> KeyHasher {
+        self.keys.clone().part(scope.as_bytes()).part(request.gateway.as_bytes())
+    }
+}
+
+struct Request<'a> {
+    gateway: &'a str,
+    entries: &'a Entries<'a>,
+    hits: u32,
+}
+
+impl PlanLimits {
+    fn new(plan: &Plan) -> Self {
+        Self { limits: prepare(&plan.limits), apis: prepare_by_api(&plan.apis) }
+    }
+}
+
+impl Prepared {
+    fn new(limit: &Arc<Limit>) -> Self {
+        let algorithm = match limit.algorithm {
+            Algorithm::SlidingWindow => "sliding_window",
+            Algorithm::TokenBucket { .. } => "token_bucket",
+            Algorithm::FixedWindow => "fixed_window",
+        };
+        // The rate is left out: a limit whose rate changes keeps what it counted.
+        let by: Vec<String> = limit.by.iter().map(ToString::to_string).collect();
+        let identity = format!("{}\n{}\n{algorithm}\n{}", limit.name, limit.rate.window.secs(), by.join("\n"));
+        Self {
+            limit: Arc::clone(limit),
+            identity: identity.into(),
+            by_keys: limit.by.iter().map(Dimension::descriptor_key).collect(),
+            cost_key: limit.cost.descriptor_key(),
+        }
+    }
+
+    fn apply<'a>(&'a self, tier: Tier, api: &'a str, key: &KeyHasher, request: &Request<'_>) -> Applied<'a> {
+        let key = key.clone().part(self.identity.as_bytes());
+        let by = self.limit.by.iter().zip(&self.by_keys);
+        // What a request lacks is the empty value, in one counter for all such requests.
+        let value_of = |key| value(request.entries, key).unwrap_or_default();
+        let key = by.fold(key, |hasher, (dimension, key)| add_value(hasher, dimension, value_of(key)));
+        let charge = Charge {
+            key: key.finish(),
+            rate: self.limit.rate,
+            algorithm: self.limit.algorithm,
+            mode: self.limit.mode,
+            hits: self.cost(request.entries).saturating_mul(request.hits),
+        };
+        Applied { limit: &self.limit, tier, api, charge }
+    }
+
+    fn cost(&self, entries: &Entries<'_>) -> u32 {
+        let named = || value(entries, self.cost_key.as_deref()?)?.trim().parse::<u32>().ok().filter(|hits| *hits > 0);
+        match self.limit.cost {
+            Cost::Hits(hits) => hits.get(),
+            Cost::Header(_) => named().unwrap_or(1),
+        }
+    }
+}
+
+fn prepare(limits: &[Arc<Limit>]) -> Vec<Prepared> {
+    limits.iter().map(Prepared::new).collect()
+}
+
+fn prepare_by_api(apis: &LimitsByApi) -> HashMap<Name, Vec<Prepared>> {
+    apis.iter().map(|(api, limits)| (api.clone(), prepare(limits))).collect()
+}
+
+fn rate_limits_of(policies: &PolicySet, gateway: &Name) -> HashMap<String, Prepared> {
+    let lists = policies.rate_limits.values();
+    let of_gateway = lists.filter(|list| list.gateway.as_ref().is_none_or(|name| name == gateway));
+    let entries = of_gateway.flat_map(|list| {
+        let prepared = |(index, limit)| (descriptor::rate_limits_id(&list.name, index), Prepared::new(limit));
+        list.entries.iter().map(|entry| &entry.limit).enumerate().map(prepared)
+    });
+    entries.collect()
+}
+
+fn value<'a>(entries: &Entries<'a>, key: &str) -> Option<&'a str> {
+    entries.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
+}
+
+fn add_value(hasher: KeyHasher, dimension: &Dimension, value: &str) -> KeyHasher {
+    match dimension {
+        Dimension::ClientIp { prefix: Some(bits) } => hasher.part(&network(value, *bits)),
+        Dimension::Path => hasher.part(without_query(value).as_bytes()),
+        Dimension::Host => hasher.part(without_port(value).to_ascii_lowercase().as_bytes()),
+        _ => hasher.part(value.as_bytes()),
+    }
+}
+
+/// The network that an address is in: `bits` of an IPv4 address, 64 of an IPv6 address, which is what one
+/// subscriber has.
+fn network(address: &str, bits: u8) -> SmallVec<[u8; 16]> {
+    match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            SmallVec::from_slice(&(address.to_bits() & mask).to_be_bytes())
+        }
+        Ok(IpAddr::V6(address)) => SmallVec::from_slice(&(address.to_bits() >> 64).to_be_bytes()),
+        Err(_) => SmallVec::from_slice(address.as_bytes()),
+    }
+}
+
+fn without_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}

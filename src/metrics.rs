@@ -1,0 +1,85 @@
+//! What is measured. Labels are bounded: names of policies and types of resources, never tenants or keys.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub decisions: Family<DecisionLabels, Counter>,
+    pub decision_seconds: Histogram,
+    pub counter_keys: Gauge,
+    pub generation: Gauge,
+    pub reloads: Family<ReloadLabels, Counter>,
+    pub refused_documents: Gauge,
+    pub xds_streams: Family<GroupLabels, Gauge>,
+    pub xds_pushes: Family<TypeLabels, Counter>,
+    pub xds_push_bytes: Family<TypeLabels, Counter>,
+    pub xds_nacks: Family<TypeLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DecisionLabels {
+    pub gateway: String,
+    pub api: String,
+    pub tier: &'static str,
+    pub limit: String,
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabels {
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct GroupLabels {
+    pub group: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TypeLabels {
+    pub r#type: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tierflow");
+        let r = &mut registry;
+        let metrics = Self {
+            decisions: register(r, "decisions", "What was decided, by the limit that decided it", Family::default()),
+            decision_seconds: Histogram::new(exponential_buckets(2e-6, 2.0, 16)),
+            counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
+            generation: register(r, "generation", "The generation that is served", Gauge::default()),
+            reloads: register(r, "reload", "Sets of documents that were read, by what became of them", Family::default()),
+            refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
+            xds_streams: register(r, "xds_streams", "Open ADS streams", Family::default()),
+            xds_pushes: register(r, "xds_push", "Responses that were sent", Family::default()),
+            xds_push_bytes: register(r, "xds_push_bytes", "Bytes of resources that were sent", Family::default()),
+            xds_nacks: register(r, "xds_nack", "Responses that an Envoy refused", Family::default()),
+            registry: Registry::default(),
+        };
+        let help = "Time to decide a request, without the transport";
+        registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+fn register<M: prometheus_client::registry::Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl Metrics {
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}

@@ -1,0 +1,88 @@
+//! What Envoys are to have: for each gateway, its xDS resources as encoded bytes with content hashes.
+//!
+//! `compile` makes a snapshot, ADS sessions compare it with what their Envoy has, `admin` shows it.
+//! Nothing in it changes once it is made.
+
+pub mod render;
+pub mod resource;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::names::{Name, Version};
+use resource::{Resource, ResourceType};
+
+/// The resources of every gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub groups: BTreeMap<Name, Arc<Resources>>,
+}
+
+/// The resources of a group of Envoys, by type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    by_type: [OfType; ResourceType::COUNT],
+}
+
+/// The resources of one type, ordered by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfType {
+    /// Of all of them together; equal content has equal versions.
+    pub version: Version,
+    pub by_name: BTreeMap<Arc<str>, Arc<Resource>>,
+}
+
+impl Resources {
+    pub fn new(resources: impl IntoIterator<Item = (ResourceType, Arc<Resource>)>) -> Self {
+        let mut by_type: [BTreeMap<Arc<str>, Arc<Resource>>; ResourceType::COUNT] = Default::default();
+        for (resource_type, resource) in resources {
+            if let Some(by_name) = by_type.get_mut(resource_type.index()) {
+                by_name.insert(Arc::clone(&resource.name), resource);
+            }
+        }
+        Self { by_type: by_type.map(OfType::new) }
+    }
+
+    /// What an Envoy gets that several gateways select. Resources with equal names are equal: clusters are named
+    /// after their service, everything else after its gateway.
+    pub fn union<'a>(groups: impl IntoIterator<Item = &'a Arc<Self>>) -> Arc<Self> {
+        let mut groups = groups.into_iter();
+        match (groups.next(), groups.next()) {
+            (None, _) => Arc::new(Self::default()),
+            (Some(only), None) => Arc::clone(only),
+            (Some(first), Some(second)) => {
+                let all = [first, second].into_iter().chain(groups).flat_map(|group| group.iter());
+                Arc::new(Self::new(all.map(|(resource_type, resource)| (resource_type, Arc::clone(resource)))))
+            }
+        }
+    }
+
+    pub fn of_type(&self, resource_type: ResourceType) -> &OfType {
+        static NONE: std::sync::LazyLock<OfType> = std::sync::LazyLock::new(OfType::default);
+        self.by_type.get(resource_type.index()).unwrap_or(&NONE)
+    }
+
+    /// All resources, in the order of [`ResourceType::ALL`] and then of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (ResourceType, &Arc<Resource>)> {
+        let of_type = |resource_type| self.of_type(resource_type).by_name.values().map(move |r| (resource_type, r));
+        ResourceType::ALL.into_iter().flat_map(of_type)
+    }
+}
+
+impl OfType {
+    fn new(by_name: BTreeMap<Arc<str>, Arc<Resource>>) -> Self {
+        let mut content = Vec::with_capacity(by_name.len() * 48);
+        for (name, resource) in &by_name {
+            content.extend_from_slice(name.as_bytes());
+            content.push(0);
+            content.extend_from_slice(&resource.version.to_bytes());
+        }
+        Self { version: Version::of(&content), by_name }
+    }
+}
+
+impl Default for OfType {
+    fn default() -> Self {
+        Self::new(BTreeMap::new())
+    }
+}

@@ -1,0 +1,80 @@
+//! One xDS resource, encoded once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prost::bytes::Bytes;
+
+use crate::names::Version;
+
+/// The types of resources, in the order in which they are sent: what is referred to goes before what refers
+/// to it (xDS protocol, "Eventual consistency considerations").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    Cluster,
+    Endpoint,
+    Secret,
+    Listener,
+    Route,
+}
+
+impl ResourceType {
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoint, Self::Secret, Self::Listener, Self::Route];
+    pub const COUNT: usize = Self::ALL.len();
+
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
+    }
+
+    /// Short and in lower case, for labels and lists.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Endpoint => "endpoint",
+            Self::Secret => "secret",
+            Self::Listener => "listener",
+            Self::Route => "route",
+        }
+    }
+
+    /// Whether an Envoy may ask for all resources of the type without naming them. Of the others it names what
+    /// its listeners and clusters refer to (xDS rule: no wildcard for EDS, RDS and SDS).
+    pub fn has_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+impl fmt::Display for ResourceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub name: Arc<str>,
+    /// The hash of `body`.
+    pub version: Version,
+    /// The encoded message, without the `Any` around it. Shared by all streams that send it.
+    pub body: Bytes,
+}
+
+impl Resource {
+    pub fn new(name: &str, body: Vec<u8>) -> Self {
+        Self { name: name.into(), version: Version::of(&body), body: body.into() }
+    }
+}

@@ -1,0 +1,154 @@
+//! Policies from a folder: every `.yaml`, `.yml` and `.json` file below it, in the order of their names.
+//!
+//! A file that cannot be read is a document that is refused: it is shown, and it does not count as deleted.
+
+mod watch;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::document::{self, DOCUMENTS_MAX, Document, Origin};
+
+pub use watch::Watcher;
+
+/// The largest file, in bytes.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The deepest folder below the root.
+const DEPTH_MAX: usize = 32;
+
+/// The documents of a folder, or of a single file. An error says that the path as a whole cannot be read.
+pub fn read(root: &Path) -> io::Result<Vec<Arc<Document>>> {
+    let is_folder = fs::metadata(root).map_err(|error| name_path(root, &error))?.is_dir();
+    let mut reader = Reader { real_root: fs::canonicalize(root)?, documents: Vec::new() };
+    if is_folder {
+        reader.read_folder(root, 0)?;
+    } else {
+        reader.read_file(root);
+    }
+    Ok(reader.documents)
+}
+
+struct Reader {
+    /// Where symbolic links have to stay.
+    real_root: PathBuf,
+    documents: Vec<Arc<Document>>,
+}
+
+impl Reader {
+    fn read_folder(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        let entries = fs::read_dir(folder).map_err(|error| name_path(folder, &error))?;
+        let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Editors keep their copies behind a dot, and Kubernetes the versions of a mounted ConfigMap.
+            if name.starts_with('.') {
+                continue;
+            }
+            let is_policy = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() && depth < DEPTH_MAX && self.is_inside(&path) => {
+                    self.read_folder(&path, depth + 1)?;
+                }
+                _ if is_policy => self.read_file(&path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        let shown: Arc<str> = path.to_string_lossy().into();
+        match self.read_bytes(path) {
+            Ok(bytes) => {
+                let room = DOCUMENTS_MAX.saturating_sub(self.documents.len());
+                self.documents.extend(document::split(&shown, &bytes).into_iter().take(room).map(Arc::new));
+            }
+            Err(reason) => {
+                let origin = Origin::File { path: shown, line: 1, number: 1 };
+                self.documents.push(Arc::new(Document { origin, content: Err(reason.into()) }));
+            }
+        }
+    }
+
+    fn read_bytes(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+        // Anything but a regular file could block for ever, or never end.
+        if !metadata.is_file() {
+            return Err("is not a regular file".to_owned());
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(format!("is {} bytes long, expected at most {FILE_BYTES_MAX}", metadata.len()));
+        }
+        if !self.is_inside(path) {
+            return Err("is a link that leads out of the policy folder".to_owned());
+        }
+        fs::read(path).map_err(|error| format!("cannot be read: {error}"))
+    }
+
+    fn is_inside(&self, path: &Path) -> bool {
+        fs::canonicalize(path).is_ok_and(|real| real.starts_with(&self.real_root))
+    }
+}
+
+fn name_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(root: &Path) -> Vec<String> {
+        let documents = read(root).unwrap();
+        let shown = |document: &Arc<Document>| {
+            let path = document.origin.to_string().replace(root.to_str().unwrap(), "");
+            match &document.content {
+                Ok(bytes) => format!("{path} {}", String::from_utf8_lossy(bytes).trim()),
+                Err(reason) => format!("{path} {reason}"),
+            }
+        };
+        documents.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn a_folder_is_read_recursively_in_the_order_of_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("b")).unwrap();
+        for (name, text) in [("c.yaml", "c: 1\n---\nd: 1"), ("b/x.yml", "x: 1"), ("a.json", "{}"), ("z.txt", "z"), (".a.yaml", "h")] {
+            fs::write(root.join(name), text).unwrap();
+        }
+        assert_eq!(shown(root), ["/a.json:1 {}", "/b/x.yml:1 x: 1", "/c.yaml:1 c: 1", "/c.yaml:2 d: 1"]);
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_folder_only() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret.yaml"), "s: 1").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        // A ConfigMap as Kubernetes mounts it.
+        fs::create_dir(root.join("..2026")).unwrap();
+        fs::write(root.join("..2026/api.yaml"), "a: 1").unwrap();
+        std::os::unix::fs::symlink("..2026", root.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/api.yaml", root.join("api.yaml")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("secret.yaml"), root.join("out.yaml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.join("dangling.yaml")).unwrap();
+        std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
+        let documents = shown(root);
+        assert_eq!(documents[0], "/api.yaml:1 a: 1");
+        assert!(documents[1].starts_with("/dangling.yaml:1 cannot be read: No such file"), "{documents:?}");
+        assert!(documents.contains(&"/out.yaml:1 is a link that leads out of the policy folder".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_never_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = std::process::Command::new("mkfifo").arg(folder.path().join("pipe.yaml")).status().unwrap();
+        assert!(status.success());
+        assert_eq!(shown(folder.path()), ["/pipe.yaml:1 is not a regular file"]);
+    }
+}

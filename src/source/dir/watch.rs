@@ -1,0 +1,88 @@
+//! Watches a policy folder. A notification only says that something happened; the folder is then read whole,
+//! once it has been quiet for a moment, so that a save in several steps is one change. A slow poll stands
+//! behind it, for file systems that do not notify and notifications that got lost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::document::{Document, Documents};
+use crate::names::Revision;
+
+/// A folder is read once nothing happened in it for so long...
+const QUIET: Duration = Duration::from_millis(50);
+/// ...or at the latest so long after the first event.
+const QUIET_MAX: Duration = Duration::from_millis(500);
+/// How often the folder is read without an event.
+const POLL: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct Watcher {
+    root: PathBuf,
+    /// Kept because notifications end when it is dropped. `None` where the system gives none: the poll remains.
+    _notifications: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<()>,
+    revision: Revision,
+    /// What was handed over last, so that a reading without a change is no new revision.
+    last: Option<Vec<Arc<Document>>>,
+}
+
+impl Watcher {
+    pub fn new(root: &Path) -> Self {
+        // One waiting event is enough: it stands for all that happened before the folder is read.
+        let (sender, events) = mpsc::channel(1);
+        let notify = move |_: notify::Result<notify::Event>| drop(sender.try_send(()));
+        let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
+            watcher.watch(root, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, folder = %root.display(), "no file notifications; the folder is read every 2 s");
+        }
+        Self { root: root.to_owned(), _notifications: watcher.ok(), events, revision: Revision(0), last: None }
+    }
+
+    /// The folder's documents, as soon as they differ from what was handed over before.
+    pub async fn next(&mut self) -> Documents {
+        loop {
+            if let Some(documents) = self.read().await {
+                return documents;
+            }
+            self.wait().await;
+        }
+    }
+
+    async fn read(&mut self) -> Option<Documents> {
+        let root = self.root.clone();
+        // Reading many files takes a while, and a network file system may hang.
+        let documents = match tokio::task::spawn_blocking(move || super::read(&root)).await.ok()? {
+            Ok(documents) => documents,
+            Err(error) => {
+                tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
+                return None;
+            }
+        };
+        if self.last.as_ref() == Some(&documents) {
+            return None;
+        }
+        self.revision.0 += 1;
+        self.last = Some(documents.clone());
+        Some(Documents { revision: self.revision, documents })
+    }
+
+    async fn wait(&mut self) {
+        match tokio::time::timeout(POLL, self.events.recv()).await {
+            Err(_) => {}
+            Ok(Some(())) => {
+                let latest = Instant::now() + QUIET_MAX;
+                while let Ok(Some(())) = timeout_at(latest.min(Instant::now() + QUIET), self.events.recv()).await {}
+            }
+            // There are no notifications: the poll's pace is all there is.
+            Ok(None) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
