@@ -1,5 +1,6 @@
 //! Tierflow: a flow control plane for Envoy.
 
 pub mod clock;
+pub mod limiter;
 pub mod names;
 pub mod policy;
