@@ -72,3 +72,25 @@ pub struct Verdict {
     /// none if it never will because it has more hits than the limit allows at all.
     pub retry_after: Option<Duration>,
 }
+
+/// Builders, so that a test shows only what matters to it.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    pub(crate) fn charge(key: u64, rate: &str) -> Charge {
+        let key = key::KeyHasher::new([7; 16]).part(&key.to_le_bytes()).finish();
+        let rate = Rate::parse(rate).unwrap();
+        Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 1 }
+    }
+
+    impl Charge {
+        pub(crate) fn hits(self, hits: u32) -> Self {
+            Self { hits, ..self }
+        }
+
+        pub(crate) fn shadow(self) -> Self {
+            Self { mode: Mode::Shadow, ..self }
+        }
+    }
+}
