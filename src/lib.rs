@@ -1,8 +1,22 @@
 //! Tierflow: a flow control plane for Envoy.
 
+// words
 pub mod clock;
-pub mod compile;
 pub mod document;
+pub mod metrics;
 pub mod names;
+// policy
 pub mod policy;
+// results
+pub mod compile;
 pub mod snapshot;
+// limiter
+pub mod limiter;
+// the outside
+pub mod counters;
+pub mod source;
+// the served state
+pub mod live;
+pub mod nodes;
+// servers
+pub mod xds;

@@ -1,0 +1,163 @@
+//! Counters in this process.
+//!
+//! The keys are spread over shards, each under a lock of its own. A request takes the locks of all its keys'
+//! shards before it asks the first, always in ascending order, and keeps them until the last is charged.
+//! So it sees and changes its counters as one step, and no two requests wait for each other in a circle.
+//!
+//! Memory is bounded by the number of keys. A key whose counter holds no more than 65 535 hits, as every key
+//! of a lower limit does, takes at most 192 bytes; `table` tells how. One that holds more takes another 248.
+//! Keys that count nothing any more are dropped by [`Memory::sweep`]; what happens to the others when there
+//! are too many, `shard` tells.
+
+mod shard;
+mod table;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use super::{Admission, OnNoRoom, Outcome};
+use crate::clock::Timestamp;
+use crate::limiter::key::CounterKey;
+use crate::limiter::{Charge, Verdict};
+use shard::Shard;
+
+/// Enough that many threads seldom meet, few enough that a sweep comes round.
+const SHARDS_MAX: usize = 256;
+/// Below this, chance would fill some shards long before the others.
+const KEYS_PER_SHARD_MIN: usize = 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// How many keys are held at most. They are shared out to the shards evenly, so the first shard may be
+    /// full when a few percent are left.
+    pub keys_max: usize,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { keys_max: 1_000_000 }
+    }
+}
+
+pub struct Memory {
+    /// Plain mutexes: even a question moves its counter on to the present, so there are no readers.
+    shards: Box<[Mutex<Shard>]>,
+    /// Counts the sweeps; tells which shard is next.
+    sweeps: AtomicUsize,
+}
+
+impl Memory {
+    pub fn new(limits: MemoryLimits) -> Self {
+        let shards = (limits.keys_max / KEYS_PER_SHARD_MIN).clamp(1, SHARDS_MAX);
+        let keys_max = limits.keys_max / shards;
+        Self { shards: (0..shards).map(|_| Mutex::new(Shard::new(keys_max))).collect(), sweeps: AtomicUsize::new(0) }
+    }
+
+    /// Decides one request over all its limits, and charges it: to every enforced limit if all of them have
+    /// room, else to none; to each shadow limit that has room.
+    ///
+    /// Where two charges name the same key, each is judged by the hits of both.
+    pub fn admit(&self, charges: &[Charge], now: Timestamp, on_no_room: OnNoRoom) -> Admission {
+        let mut shards = self.lock(charges);
+        let judge = |charge: &Charge| shards.of(charge.key).judge(charge, hits_of_key(charges, charge.key), now);
+        let mut outcomes: SmallVec<_> = charges.iter().map(judge).map(Outcome::Judged).collect();
+        let all_allow = enforced(charges, &outcomes).all(is_allowed);
+
+        for (charge, outcome) in charges.iter().zip(&mut outcomes) {
+            let to_count = is_allowed(*outcome) && (all_allow || !charge.is_enforced());
+            if to_count && !shards.of(charge.key).reserve(charge, charges, now) {
+                *outcome = Outcome::NoRoom;
+            }
+        }
+        let no_room_denies = on_no_room == OnNoRoom::Deny && enforced(charges, &outcomes).any(|o| o == Outcome::NoRoom);
+        let admitted = all_allow && !no_room_denies;
+
+        for (charge, outcome) in charges.iter().zip(&mut outcomes) {
+            let to_count = is_allowed(*outcome) && (admitted || !charge.is_enforced());
+            if to_count && let Some(verdict) = shards.of(charge.key).charge(charge, now) {
+                *outcome = Outcome::Judged(verdict);
+            }
+        }
+        Admission { admitted, outcomes }
+    }
+
+    /// What [`Memory::admit`] would hear from this limit alone. Charges nothing.
+    pub fn peek(&self, charge: &Charge, now: Timestamp) -> Verdict {
+        self.shard(self.index_of(charge.key)).lock().judge(charge, charge.hits, now)
+    }
+
+    /// Forgets a counter, with all that it counted. False if there was none.
+    pub fn remove(&self, key: CounterKey) -> bool {
+        self.shard(self.index_of(key)).lock().remove(key)
+    }
+
+    /// Drops the keys of the next shard that count nothing any more. One shard a call, so that no lock is held
+    /// for long: whoever calls it [`Memory::sweeps_per_round`] times has swept them all.
+    pub fn sweep(&self, now: Timestamp) {
+        let index = self.sweeps.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        self.shard(index).lock().sweep(now);
+    }
+
+    pub fn sweeps_per_round(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// How many keys are held.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Locks the shards of all charges: ascending, and each once.
+    fn lock(&self, charges: &[Charge]) -> LockedShards<'_> {
+        let mut indexes: SmallVec<[usize; 4]> = charges.iter().map(|charge| self.index_of(charge.key)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let locked = indexes.into_iter().map(|index| (index, self.shard(index).lock())).collect();
+        LockedShards { memory: self, locked }
+    }
+
+    /// The high bits choose the shard; the table inside it uses the low ones.
+    fn index_of(&self, key: CounterKey) -> usize {
+        let high = (key.as_u128() >> 112) as usize;
+        (high * self.shards.len()) >> 16
+    }
+
+    fn shard(&self, index: usize) -> &Mutex<Shard> {
+        self.shards.get(index).expect("an index is a number of 16 bits, scaled down to the number of shards")
+    }
+}
+
+struct LockedShards<'a> {
+    memory: &'a Memory,
+    locked: SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>,
+}
+
+impl LockedShards<'_> {
+    fn of(&mut self, key: CounterKey) -> &mut Shard {
+        let index = self.memory.index_of(key);
+        let locked = self.locked.iter_mut().find(|(locked, _)| *locked == index);
+        &mut locked.expect("the shards of all charges were locked").1
+    }
+}
+
+/// All that a request asks of one counter. Each key is usually there once.
+fn hits_of_key(charges: &[Charge], key: CounterKey) -> u32 {
+    charges.iter().filter(|charge| charge.key == key).fold(0, |hits, charge| hits.saturating_add(charge.hits))
+}
+
+fn enforced(charges: &[Charge], outcomes: &[Outcome]) -> impl Iterator<Item = Outcome> {
+    charges.iter().zip(outcomes).filter(|(charge, _)| charge.is_enforced()).map(|(_, outcome)| *outcome)
+}
+
+fn is_allowed(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Judged(verdict) if verdict.allowed)
+}
+
+#[cfg(test)]
+mod tests;

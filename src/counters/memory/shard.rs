@@ -1,0 +1,126 @@
+//! One shard of the counters: keys up to a maximum, and what happens at the maximum.
+//!
+//! A new key then takes the place of another. A bounded number of keys is looked at, spread over the whole
+//! shard and always others, so that an attack with ever new keys costs each request the same:
+//! - The first idle key found is dropped.
+//! - Else the one of those found that is the furthest from its limit.
+//! - A key that has used more than half of its limit stays: to drop it for a stranger would be a refund for
+//!   whoever can make up keys. If no other was found, there is no room.
+//!
+//! So a flood of new keys can at most give back, to a key that it happens to hit, half of that key's limit.
+
+use super::table::Table;
+use crate::clock::Timestamp;
+use crate::limiter::algorithm::Cell;
+use crate::limiter::key::CounterKey;
+use crate::limiter::{Charge, Verdict};
+
+/// How many keys a search for room looks at.
+const KEYS_SEARCHED: usize = 32;
+/// After how many that may go it is content, if none of them is idle.
+const KEYS_COMPARED: usize = 8;
+/// A key that has used more of its limit than this is not dropped for another.
+const FULLNESS_EVICTABLE_MAX: f64 = 0.5;
+/// 2^64 divided by the golden ratio.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
+pub(super) struct Shard {
+    table: Table,
+    keys_max: usize,
+    /// Where the search for room stands: a fraction of the table, as a number of 64 bits.
+    hand: u64,
+    /// The newest time at which keys were dropped. A key that was idle and comes back starts here: a thread
+    /// that read its clock a moment earlier finds no refund.
+    swept_at: Timestamp,
+}
+
+impl Shard {
+    pub(super) fn new(keys_max: usize) -> Self {
+        let keys_max = keys_max.min(Table::KEYS_MAX);
+        Self { table: Table::default(), keys_max, hand: 0, swept_at: Timestamp::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What the limit says to `hits`, for a key that is held or not. Makes no key.
+    pub(super) fn judge(&mut self, charge: &Charge, hits: u32, now: Timestamp) -> Verdict {
+        match self.table.find(charge.key) {
+            Some(cell) => cell.judge(charge.rate.limit, hits, now),
+            None => self.fresh(charge).judge(charge.rate.limit, hits, now),
+        }
+    }
+
+    /// Sees to it that there is a counter to charge, without dropping one of `charges` for it.
+    /// False if there is no room for it.
+    pub(super) fn reserve(&mut self, charge: &Charge, charges: &[Charge], now: Timestamp) -> bool {
+        if charge.hits == 0 || self.table.find(charge.key).is_some() {
+            return true;
+        }
+        if self.table.len() >= self.keys_max && !self.make_room(charges, now) {
+            return false;
+        }
+        self.table.insert(charge.key, self.fresh(charge));
+        true
+    }
+
+    /// Counts the hits of a charge that was reserved. None if there was nothing to count, and no counter.
+    pub(super) fn charge(&mut self, charge: &Charge, now: Timestamp) -> Option<Verdict> {
+        self.table.find(charge.key).map(|cell| cell.charge(charge.hits, now))
+    }
+
+    pub(super) fn remove(&mut self, key: CounterKey) -> bool {
+        self.table.remove(key)
+    }
+
+    /// Drops every key that counts nothing any more.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        self.swept_at = self.swept_at.max(now);
+        let mut place = 0;
+        while let Some(entry) = self.table.at(place) {
+            let key = entry.key;
+            if entry.cell.is_idle(now) {
+                self.table.remove(key); // and another key moves here
+            } else {
+                place += 1;
+            }
+        }
+        self.table.shrink();
+    }
+
+    fn fresh(&self, charge: &Charge) -> Cell {
+        Cell::new(charge.rate, charge.algorithm, self.swept_at)
+    }
+
+    /// Drops a key that is no part of `charges`. False if none was found that may go.
+    fn make_room(&mut self, charges: &[Charge], now: Timestamp) -> bool {
+        let mut emptiest: Option<(CounterKey, f64)> = None;
+        let mut compared = 0;
+        for _ in 0..KEYS_SEARCHED {
+            let place = self.next_place();
+            let Some(entry) = self.table.at(place) else { break };
+            let fullness = entry.cell.fullness(now);
+            let may_go = fullness <= FULLNESS_EVICTABLE_MAX && charges.iter().all(|charge| charge.key != entry.key);
+            if !may_go {
+                continue;
+            }
+            if emptiest.is_none_or(|(_, least)| fullness < least) {
+                emptiest = Some((entry.key, fullness));
+            }
+            compared += 1;
+            if fullness == 0.0 || compared == KEYS_COMPARED {
+                break;
+            }
+        }
+        self.swept_at = self.swept_at.max(now);
+        emptiest.is_some_and(|(key, _)| self.table.remove(key))
+    }
+
+    /// Steps of the golden ratio: however many are made, they lie evenly over the table. Keys that came
+    /// together lie together, so a walk from place to place could meet nothing but full ones.
+    fn next_place(&mut self) -> usize {
+        self.hand = self.hand.wrapping_add(GOLDEN_RATIO);
+        ((u128::from(self.hand) * self.table.len() as u128) >> 64) as usize
+    }
+}

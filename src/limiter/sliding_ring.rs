@@ -1,0 +1,176 @@
+//! The conservative ring: counts of hits in sub-buckets of the window, the oldest of them counted in full.
+//!
+//! Time is cut into sub-buckets of S = ⌈W/60⌉ nanoseconds, and the ring holds the current one and the 60
+//! before it. At a time `now` in sub-bucket `c`, a hit after `now - W` is after `now - 60 S`, so it lies in
+//! sub-bucket `c - 60` or later: **every interval of length W that ends now lies inside the 61 sub-buckets
+//! that are summed**. Rounding S up is what makes this exact for windows that 60 does not divide.
+//!
+//! The price: a hit counts for up to 61 S instead of W, so room comes back up to W/60 (and 61 ns) late.
+
+use crate::clock::Timestamp;
+use crate::policy::rate::Window;
+
+const SUB_BUCKETS_PER_WINDOW: u64 = 60;
+const RING_LEN: u64 = SUB_BUCKETS_PER_WINDOW + 1;
+
+/// The sum of a ring of `u16` is a `u16` as well: it serves limits below 65 536 with 124 bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Ring<C> {
+    /// The sum of the counts, kept up so that the usual decision reads no count.
+    sum: C,
+    /// Sub-bucket `i` of all time is at `i % 61`.
+    counts: [C; RING_LEN as usize],
+}
+
+/// How wide the counts of a ring are.
+pub(super) trait Count: Copy + Default + Into<u32> {
+    const MAX: u32;
+    /// The count for `n`, which is at most [`Self::MAX`].
+    fn of(n: u32) -> Self;
+}
+
+impl Count for u16 {
+    const MAX: u32 = u16::MAX as u32;
+    fn of(n: u32) -> Self {
+        Self::try_from(n).unwrap_or(Self::MAX)
+    }
+}
+
+impl Count for u32 {
+    const MAX: u32 = u32::MAX;
+    fn of(n: u32) -> Self {
+        n
+    }
+}
+
+impl<C: Count> Ring<C> {
+    pub(super) fn new() -> Self {
+        Self { sum: C::default(), counts: [C::default(); RING_LEN as usize] }
+    }
+
+    /// The same counts, in counts of another width.
+    pub(super) fn widened<D: Count>(&self) -> Ring<D> {
+        Ring { sum: D::of(self.sum.into()), counts: self.counts.map(|count| D::of(count.into())) }
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        self.sum.into()
+    }
+
+    /// Forgets the sub-buckets that drop out between two times.
+    pub(super) fn advance(&mut self, window: Window, from: Timestamp, to: Timestamp) {
+        let (from, to) = (sub_bucket(window, from), sub_bucket(window, to));
+        for index in from + 1..=to.min(from + RING_LEN) {
+            let Some(count) = self.counts.get_mut(slot(index)) else { continue };
+            let expired = std::mem::take(count).into();
+            self.sum = C::of(self.used().saturating_sub(expired));
+        }
+    }
+
+    pub(super) fn fits(&self, hits: u32) -> bool {
+        hits <= C::MAX - self.used()
+    }
+
+    /// Adds hits at a time that the ring covers; as many as fit.
+    pub(super) fn charge(&mut self, window: Window, hits: u32, at: Timestamp) {
+        let hits = hits.min(C::MAX - self.used());
+        if let Some(count) = self.counts.get_mut(slot(sub_bucket(window, at))) {
+            *count = C::of((*count).into() + hits);
+            self.sum = C::of(self.used() + hits);
+        }
+    }
+
+    /// The time at which no more than `keep` hits count, if none are added after `now`.
+    pub(super) fn falls_to(&self, keep: u32, window: Window, now: Timestamp) -> Timestamp {
+        let newest = sub_bucket(window, now);
+        let mut used = self.used();
+        for index in newest.saturating_sub(SUB_BUCKETS_PER_WINDOW)..newest {
+            used = used.saturating_sub(self.counts.get(slot(index)).copied().unwrap_or_default().into());
+            if used <= keep {
+                return drops_out(window, index);
+            }
+        }
+        drops_out(window, newest)
+    }
+}
+
+fn sub_bucket_nanos(window: Window) -> u64 {
+    window.nanos().div_ceil(SUB_BUCKETS_PER_WINDOW)
+}
+
+/// The number of the sub-bucket that a time is in, counted from the Unix epoch.
+fn sub_bucket(window: Window, at: Timestamp) -> u64 {
+    at.as_nanos() / sub_bucket_nanos(window)
+}
+
+/// When a sub-bucket counts no more: with the beginning of the one that takes its slot.
+fn drops_out(window: Window, index: u64) -> Timestamp {
+    Timestamp::from_nanos((index + RING_LEN).saturating_mul(sub_bucket_nanos(window)))
+}
+
+fn slot(index: u64) -> usize {
+    (index % RING_LEN) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rate::WINDOW_SECS_MAX;
+
+    #[test]
+    fn an_interval_of_a_windows_length_lies_inside_the_ring() {
+        for secs in [1, 2, 7, 59, 60, 61, 3600, WINDOW_SECS_MAX] {
+            let window = Window::from_secs(secs).unwrap();
+            let nanos = sub_bucket_nanos(window);
+            assert!(nanos * SUB_BUCKETS_PER_WINDOW >= window.nanos(), "{secs}");
+            // The worst `now` is the last nanosecond of a sub-bucket.
+            for now in [1000 * nanos, 1000 * nanos - 1] {
+                let oldest = Timestamp::from_nanos(now - window.nanos());
+                let now = Timestamp::from_nanos(now);
+                assert!(sub_bucket(window, now) - sub_bucket(window, oldest) < RING_LEN, "{secs}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hit_counts_until_its_sub_bucket_drops_out() {
+        let window = Window::from_secs(60).unwrap();
+        let secs = |secs: u64| Timestamp::from_nanos(secs * 1_000_000_000);
+        let mut ring = Ring::<u16>::new();
+        ring.charge(window, 3, secs(100));
+        ring.charge(window, 4, secs(110));
+        assert_eq!(ring.falls_to(6, window, secs(110)), secs(161));
+        assert_eq!(ring.falls_to(4, window, secs(110)), secs(161));
+        assert_eq!(ring.falls_to(3, window, secs(110)), secs(171));
+        for (from, to, used) in [(110, 160, 7), (160, 161, 4), (161, 170, 4), (170, 100_000, 0)] {
+            ring.advance(window, secs(from), secs(to));
+            assert_eq!(ring.used(), used, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_full_ring_neither_wraps_nor_forgets() {
+        let window = Window::from_secs(1).unwrap();
+        let mut ring = Ring::<u16>::new();
+        ring.charge(window, 65_000, Timestamp::from_nanos(1));
+        assert!(ring.fits(535) && !ring.fits(536) && !ring.fits(u32::MAX));
+        ring.charge(window, u32::MAX, Timestamp::from_nanos(2));
+        assert_eq!(ring.used(), 65_535);
+        let mut wide = ring.widened::<u32>();
+        wide.charge(window, u32::MAX, Timestamp::from_nanos(500_000_000));
+        assert_eq!(wide.used(), u32::MAX);
+        wide.advance(window, Timestamp::from_nanos(500_000_000), Timestamp::from_nanos(1_100_000_000));
+        assert_eq!(wide.used(), u32::MAX - 65_535);
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_overflow() {
+        let window = Window::from_secs(1).unwrap();
+        let end = Timestamp::from_nanos(u64::MAX);
+        let mut ring = Ring::<u32>::new();
+        ring.charge(window, 1, end);
+        assert_eq!(ring.falls_to(0, window, end), end);
+        ring.advance(window, Timestamp::default(), end);
+        assert_eq!(ring.used(), 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! The sliding window: never more than the limit in any interval of the window's length.
+//!
+//! ```text
+//! Log (every hit, exact) -> Ring<u16> (sub-buckets, conservative) -> Ring<u32>
+//! ```
+//!
+//! A counter begins as a log and grows when a charge does not fit, so its form depends on what it holds and
+//! not on the limit: a limit that is raised or lowered needs no care. As no more hits count than the limit
+//! allows, a limit of up to 14 is always exact, and one below 65 536 never needs the wide ring.
+//! Growing can let a hit count longer than before, by up to W/60, and never shorter.
+
+use super::sliding_log::Log;
+use super::sliding_ring::Ring;
+use crate::clock::Timestamp;
+use crate::policy::rate::Window;
+
+#[derive(Clone, Debug)]
+pub(super) enum SlidingWindow {
+    Log(Log),
+    Ring(Ring<u16>),
+    /// Rare, and so boxed: it must not make the other counters larger.
+    WideRing(Box<Ring<u32>>),
+}
+
+impl SlidingWindow {
+    pub(super) fn new() -> Self {
+        Self::Log(Log::new())
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        match self {
+            Self::Log(log) => log.used(),
+            Self::Ring(ring) => ring.used(),
+            Self::WideRing(ring) => ring.used(),
+        }
+    }
+
+    pub(super) fn advance(&mut self, window: Window, from: Timestamp, to: Timestamp) {
+        match self {
+            Self::Log(log) => log.advance(window, to),
+            Self::Ring(ring) => ring.advance(window, from, to),
+            Self::WideRing(ring) => ring.advance(window, from, to),
+        }
+    }
+
+    pub(super) fn charge(&mut self, window: Window, hits: u32, now: Timestamp) {
+        match self {
+            Self::Log(log) if log.fits(hits) => log.charge(hits, now),
+            Self::Ring(ring) if ring.fits(hits) => ring.charge(window, hits, now),
+            Self::WideRing(ring) => ring.charge(window, hits, now),
+            Self::Log(log) => {
+                let mut ring = Ring::new();
+                log.times().for_each(|hit| ring.charge(window, 1, hit));
+                *self = Self::Ring(ring);
+                self.charge(window, hits, now);
+            }
+            Self::Ring(ring) => {
+                *self = Self::WideRing(Box::new(ring.widened()));
+                self.charge(window, hits, now);
+            }
+        }
+    }
+
+    pub(super) fn falls_to(&self, keep: u32, window: Window, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Log(log) => log.falls_to(keep, window),
+            Self::Ring(ring) => ring.falls_to(keep, window, now),
+            Self::WideRing(ring) => ring.falls_to(keep, window, now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiter::sliding_log::LOG_HITS_MAX;
+
+    #[test]
+    fn it_grows_when_a_charge_does_not_fit_and_keeps_what_was_counted() {
+        let window = Window::from_secs(60).unwrap();
+        let mut counter = SlidingWindow::new();
+        let mut now = Timestamp::from_nanos(1_000_000_000_000);
+        let mut total = 0;
+        for (hits, form) in [(1, "Log"), (LOG_HITS_MAX as u32 - 1, "Log"), (1, "Ring"), (65_520, "Ring"), (1, "Wide")] {
+            counter.charge(window, hits, now);
+            total += hits;
+            assert_eq!(counter.used(), total);
+            assert!(format!("{counter:?}").starts_with(form), "{form} after {total}");
+            let later = now.plus_nanos(1_500_000_000);
+            counter.advance(window, now, later);
+            now = later;
+        }
+        let later = now.plus_nanos(61_000_000_000);
+        counter.advance(window, now, later);
+        assert_eq!(counter.used(), 0);
+    }
+
+    #[test]
+    fn a_charge_may_grow_a_log_into_a_wide_ring_at_once() {
+        let window = Window::from_secs(1).unwrap();
+        let mut counter = SlidingWindow::new();
+        counter.charge(window, 1_000_000_000, Timestamp::from_nanos(1));
+        assert_eq!(counter.used(), 1_000_000_000);
+    }
+}
