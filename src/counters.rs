@@ -9,6 +9,7 @@ pub mod memory;
 
 use smallvec::SmallVec;
 
+pub use crate::limiter::OnNoRoom;
 use crate::limiter::Verdict;
 
 /// What a request is told.
@@ -27,14 +28,4 @@ pub enum Outcome {
     Judged(Verdict),
     /// The limit has room, but the store has none to count in: nothing was counted for this limit.
     NoRoom,
-}
-
-/// What an enforced limit does that would allow a request but can't count it. A store has to be told
-/// beforehand, because it decides before it charges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnNoRoom {
-    /// The request is denied, and charged to no limit.
-    Deny,
-    /// The other limits decide.
-    Pass,
 }

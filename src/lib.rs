@@ -18,5 +18,13 @@ pub mod source;
 // the served state
 pub mod live;
 pub mod nodes;
-// servers
+// servers: each translates, none knows another
+pub mod admin;
+pub mod rls;
 pub mod xds;
+// shell
+pub mod cli;
+pub mod config;
+pub mod explain;
+pub mod serve;
+pub mod telemetry;

@@ -63,6 +63,16 @@ impl Charge {
     }
 }
 
+/// What an enforced limit does that would allow a request but can't count it. A store has to be told
+/// beforehand, because it decides before it charges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNoRoom {
+    /// The request is denied, and charged to no limit.
+    Deny,
+    /// The other limits decide.
+    Pass,
+}
+
 /// What a counter says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {

@@ -90,7 +90,8 @@ impl Writer {
             return Adopted::Unchanged;
         }
         let number = served.map_or(0, |served| served.number) + 1;
-        let generation = Generation::new(number, documents.revision, adoption.documents, adoption.policies, &self.settings);
+        let generation =
+            Generation::new(number, documents.revision, adoption.documents, adoption.policies, &self.settings);
         self.live.generation.store(Some(Arc::new(generation)));
         self.live.changed.send_replace(number);
         Adopted::Served

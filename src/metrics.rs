@@ -1,5 +1,7 @@
 //! What is measured. Labels are bounded: names of policies and types of resources, never tenants or keys.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -25,10 +27,10 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
-    pub gateway: String,
-    pub api: String,
+    pub gateway: Arc<str>,
+    pub api: Arc<str>,
     pub tier: &'static str,
-    pub limit: String,
+    pub limit: Arc<str>,
     pub result: &'static str,
 }
 
@@ -56,7 +58,12 @@ impl Default for Metrics {
             decision_seconds: Histogram::new(exponential_buckets(2e-6, 2.0, 16)),
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
-            reloads: register(r, "reload", "Sets of documents that were read, by what became of them", Family::default()),
+            reloads: register(
+                r,
+                "reload",
+                "Sets of documents that were read, by what became of them",
+                Family::default(),
+            ),
             refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
             xds_streams: register(r, "xds_streams", "Open ADS streams", Family::default()),
             xds_pushes: register(r, "xds_push", "Responses that were sent", Family::default()),
@@ -70,7 +77,12 @@ impl Default for Metrics {
     }
 }
 
-fn register<M: prometheus_client::registry::Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+fn register<M: prometheus_client::registry::Metric + Clone>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    metric: M,
+) -> M {
     registry.register(name, help, metric.clone());
     metric
 }

@@ -33,6 +33,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// For those who keep the text: it is shared, not copied.
+    pub fn to_arc(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 /// The name of a tenant: 1 to 128 bytes of printable ASCII without spaces at its ends,

@@ -24,6 +24,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
@@ -43,6 +44,8 @@ pub struct Xds {
     pub clock: Clock,
     /// Tells replicas apart in `control_plane.identifier`.
     pub identifier: Arc<str>,
+    /// Streams never end by themselves: this ends them.
+    pub shutdown: CancellationToken,
 }
 
 impl Xds {

@@ -12,7 +12,9 @@ use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, Outl
 use envoy_types::pb::envoy::config::core::v3::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
-use envoy_types::pb::envoy::config::core::v3::{HealthCheck as HealthCheckPb, Http1ProtocolOptions, Http2ProtocolOptions};
+use envoy_types::pb::envoy::config::core::v3::{
+    HealthCheck as HealthCheckPb, Http1ProtocolOptions, Http2ProtocolOptions,
+};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{

@@ -81,7 +81,8 @@ pub(super) fn secret_name(gateway: &Gateway) -> String {
 
 /// The certificate is a resource of its own because only then does Envoy watch its files.
 pub(super) fn secret(gateway: &Gateway, tls: &Tls) -> Secret {
-    let file = |path: &str| Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() });
+    let file =
+        |path: &str| Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() });
     let directory = tls.certificate_chain.rsplit_once('/').map_or("/", |(directory, _)| directory);
     let directory = if directory.is_empty() { "/" } else { directory };
     let certificate = TlsCertificate {

@@ -54,7 +54,8 @@ fn virtual_hosts<'a>(apis: &[&'a Arc<Api>]) -> Vec<(Vec<&'a Api>, Vec<String>)> 
             a.matches.precedence(host).cmp(&b.matches.precedence(host)).then_with(|| a.name.cmp(&b.name))
         });
         let domain = host.map_or_else(|| "*".to_owned(), ToString::to_string);
-        let is_same = |(other, _): &&mut (Vec<&Api>, _)| other.iter().map(|api| &api.name).eq(taking.iter().map(|api| &api.name));
+        let is_same =
+            |(other, _): &&mut (Vec<&Api>, _)| other.iter().map(|api| &api.name).eq(taking.iter().map(|api| &api.name));
         match virtual_hosts.iter_mut().find(is_same) {
             Some((_, domains)) => domains.push(domain),
             None => virtual_hosts.push((taking, vec![domain])),
@@ -77,7 +78,10 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
             rate_limits: rate_limits.clone(),
             ..Default::default()
         })),
-        typed_per_filter_config: cookies.iter().map(|c| (HEADER_TO_METADATA.to_owned(), any(c))).collect::<HashMap<_, _>>(),
+        typed_per_filter_config: cookies
+            .iter()
+            .map(|c| (HEADER_TO_METADATA.to_owned(), any(c)))
+            .collect::<HashMap<_, _>>(),
         ..Default::default()
     };
     let methods: Vec<&str> = api.matches.methods.iter().map(String::as_str).collect();

@@ -46,13 +46,15 @@ pub struct Memory {
     shards: Box<[Mutex<Shard>]>,
     /// Counts the sweeps; tells which shard is next.
     sweeps: AtomicUsize,
+    keys_max: usize,
 }
 
 impl Memory {
     pub fn new(limits: MemoryLimits) -> Self {
         let shards = (limits.keys_max / KEYS_PER_SHARD_MIN).clamp(1, SHARDS_MAX);
-        let keys_max = limits.keys_max / shards;
-        Self { shards: (0..shards).map(|_| Mutex::new(Shard::new(keys_max))).collect(), sweeps: AtomicUsize::new(0) }
+        let keys_of_shard = limits.keys_max / shards;
+        let shards = (0..shards).map(|_| Mutex::new(Shard::new(keys_of_shard))).collect();
+        Self { shards, sweeps: AtomicUsize::new(0), keys_max: limits.keys_max }
     }
 
     /// Decides one request over all its limits, and charges it: to every enforced limit if all of them have
@@ -102,6 +104,11 @@ impl Memory {
 
     pub fn sweeps_per_round(&self) -> usize {
         self.shards.len()
+    }
+
+    /// How many keys are held at most.
+    pub fn keys_max(&self) -> usize {
+        self.keys_max
     }
 
     /// How many keys are held.

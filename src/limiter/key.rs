@@ -1,5 +1,6 @@
 //! Names of counters: 128 bits instead of the strings that a limit counts by.
 
+use std::fmt;
 use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
@@ -21,6 +22,13 @@ impl CounterKey {
 /// is hashed once.
 #[derive(Clone)]
 pub struct KeyHasher(SipHasher13);
+
+/// The state holds the seed, which is nobody's business.
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHasher(..)")
+    }
+}
 
 impl KeyHasher {
     /// Replicas that share counters share the seed.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Charge;
 use super::key::KeyHasher;
+use super::{Charge, OnNoRoom};
 use crate::names::{Name, TenantName, descriptor};
-use crate::policy::gateway::{DefaultPlan, MissingTenant};
+use crate::policy::gateway::{DefaultPlan, Gateway, MissingTenant, OnError};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
 use crate::policy::set::PolicySet;
 use crate::policy::tenant::{LimitsByApi, Plan, Tenant};
@@ -36,15 +36,16 @@ pub struct Asked<'a> {
     pub hits: u32,
 }
 
-/// What is to be done with a request.
+/// What is known of a request.
 #[derive(Debug)]
-pub enum Found<'a> {
-    /// It meets these limits; with none it passes.
-    Limits(SmallVec<[Applied<'a>; 8]>),
-    /// Its tenant is not served, whatever the counters say.
-    TenantDenied(TenantDenial),
-    /// Nothing is known of its gateway or its API.
-    Nothing,
+pub struct Found<'a> {
+    pub gateway: &'a Name,
+    /// `None` where only lists of actions apply.
+    pub api: Option<&'a Name>,
+    /// The limits that it meets, or why its tenant is not served whatever the counters say.
+    pub limits: Result<SmallVec<[Applied<'a>; 8]>, TenantDenial>,
+    /// What the gateway wants where a limit cannot be counted.
+    pub on_no_room: OnNoRoom,
 }
 
 /// A limit that a request meets.
@@ -52,8 +53,6 @@ pub enum Found<'a> {
 pub struct Applied<'a> {
     pub limit: &'a Limit,
     pub tier: Tier,
-    /// Empty for limits that are for no API in particular.
-    pub api: &'a str,
     pub charge: Charge,
 }
 
@@ -84,6 +83,7 @@ pub enum TenantDenial {
 
 #[derive(Debug)]
 struct GatewayLimits {
+    on_no_room: OnNoRoom,
     tenant: Option<TenantRule>,
     apis: HashMap<Name, Vec<Prepared>>,
     /// By the id that the route reports.
@@ -128,8 +128,12 @@ impl Matcher {
     pub fn new(policies: &PolicySet, seed: [u8; 16]) -> Self {
         let plans: HashMap<&Name, Arc<PlanLimits>> =
             policies.plans.iter().map(|(name, plan)| (name, Arc::new(PlanLimits::new(plan)))).collect();
-        let gateway = |name: &Name| GatewayLimits {
-            tenant: policies.gateways.get(name).and_then(|gateway| gateway.tenant.as_ref()).map(|tenant| TenantRule {
+        let gateway = |name: &Name, gateway: &Gateway| GatewayLimits {
+            on_no_room: match gateway.limiter.on_error {
+                OnError::Allow => OnNoRoom::Pass,
+                OnError::Deny => OnNoRoom::Deny,
+            },
+            tenant: gateway.tenant.as_ref().map(|tenant| TenantRule {
                 missing: tenant.missing.clone(),
                 default_plan: match &tenant.default_plan {
                     DefaultPlan::Plan(plan) => plans.get(plan).cloned(),
@@ -146,34 +150,35 @@ impl Matcher {
             is_suspended: tenant.is_suspended,
         };
         Self {
-            gateways: policies.gateways.keys().map(|name| (name.clone(), gateway(name))).collect(),
+            gateways: policies.gateways.iter().map(|(name, policy)| (name.clone(), gateway(name, policy))).collect(),
             tenants: policies.tenants.iter().map(|(name, policy)| (name.clone(), tenant(policy))).collect(),
             keys: KeyHasher::new(seed),
         }
     }
 
-    pub fn find<'a>(&'a self, asked: &Asked<'a>) -> Found<'a> {
-        let Some(gateway) = self.gateways.get(asked.gateway) else { return Found::Nothing };
+    /// `None` where nothing is known of the request's gateway or its API.
+    pub fn find<'a>(&'a self, asked: &Asked<'a>) -> Option<Found<'a>> {
+        let (name, gateway) = self.gateways.get_key_value(asked.gateway)?;
         let mut applied = SmallVec::new();
-        let mut is_known = false;
+        let mut api = None;
+        let mut denial = None;
         for entries in asked.descriptors {
             let request = Request { gateway: asked.gateway, entries, hits: asked.hits };
             if let Some(prepared) = value(entries, descriptor::RATE_LIMITS).and_then(|id| gateway.rate_limits.get(id)) {
-                is_known = true;
                 applied.push(self.apply_list_entry(prepared, &request));
             }
-            let Some(api) = value(entries, descriptor::API) else { continue };
-            let Some((api, limits)) = gateway.apis.get_key_value(api) else { continue };
-            is_known = true;
-            let key = self.key("api", &request).part(api.as_str().as_bytes());
-            applied.extend(limits.iter().map(|prepared| prepared.apply(Tier::Api, api.as_str(), &key, &request)));
+            let Some(named) = value(entries, descriptor::API) else { continue };
+            let Some((named, limits)) = gateway.apis.get_key_value(named) else { continue };
+            api = Some(named);
+            let key = self.key("api", &request).part(named.as_str().as_bytes());
+            applied.extend(limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, &request)));
             if let Some(rule) = &gateway.tenant {
-                if let Err(denial) = self.apply_tenant(rule, api, &request, &mut applied) {
-                    return Found::TenantDenied(denial);
-                }
+                denial = self.apply_tenant(rule, named, &request, &mut applied).err();
             }
         }
-        if is_known { Found::Limits(applied) } else { Found::Nothing }
+        let is_known = api.is_some() || !applied.is_empty();
+        let limits = denial.map_or(Ok(applied), Err);
+        is_known.then_some(Found { gateway: name, api, limits, on_no_room: gateway.on_no_room })
     }
 
     /// Adds the limits of the request's tenant: its own where it has them, else its plan's.
@@ -201,10 +206,10 @@ impl Matcher {
         let over_all = own.and_then(|own| own.limits.as_ref()).or(plan.map(|plan| &plan.limits));
         let for_api = own.and_then(|own| own.apis.get(api)).or(plan.and_then(|plan| plan.apis.get(api)));
         let key = self.key("tenant", request).part(tenant.as_bytes());
-        applied.extend(over_all.into_iter().flatten().map(|prepared| prepared.apply(Tier::Tenant, "", &key, request)));
+        applied.extend(over_all.into_iter().flatten().map(|prepared| prepared.apply(Tier::Tenant, &key, request)));
         let key = key.part(b"api").part(api.as_str().as_bytes());
         let for_api = for_api.into_iter().flatten();
-        applied.extend(for_api.map(|prepared| prepared.apply(Tier::Tenant, api.as_str(), &key, request)));
+        applied.extend(for_api.map(|prepared| prepared.apply(Tier::Tenant, &key, request)));
         Ok(())
     }
 
@@ -214,7 +219,7 @@ impl Matcher {
             let value = if value.starts_with('/') { without_query(value) } else { value };
             hasher.part(key.as_bytes()).part(value.as_bytes())
         });
-        prepared.apply(Tier::RateLimits, "", &key, request)
+        prepared.apply(Tier::RateLimits, &key, request)
     }
 
     fn key(&self, scope: &str, request: &Request<'_>) -> KeyHasher {
@@ -252,7 +257,7 @@ impl Prepared {
         }
     }
 
-    fn apply<'a>(&'a self, tier: Tier, api: &'a str, key: &KeyHasher, request: &Request<'_>) -> Applied<'a> {
+    fn apply<'a>(&'a self, tier: Tier, key: &KeyHasher, request: &Request<'_>) -> Applied<'a> {
         let key = key.clone().part(self.identity.as_bytes());
         let by = self.limit.by.iter().zip(&self.by_keys);
         // What a request lacks is the empty value, in one counter for all such requests.
@@ -265,7 +270,7 @@ impl Prepared {
             mode: self.limit.mode,
             hits: self.cost(request.entries).saturating_mul(request.hits),
         };
-        Applied { limit: &self.limit, tier, api, charge }
+        Applied { limit: &self.limit, tier, charge }
     }
 
     fn cost(&self, entries: &Entries<'_>) -> u32 {

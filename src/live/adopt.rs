@@ -52,7 +52,8 @@ pub(super) fn adopt(
     let mut refused: Vec<Refusal> = broken.into_iter().map(|broken| adopter.refusal_of_broken(broken)).collect();
     refused.extend(adopter.reverted.iter().map(|id| adopter.refusal_of_reverted(id)));
     for refusal in &mut refused {
-        let is_same = |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
+        let is_same =
+            |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
         refusal.since = refused_before.iter().find(is_same).map_or(now, |before| before.since);
     }
     Adoption { documents: adopter.candidate, policies, refused }

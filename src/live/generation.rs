@@ -65,9 +65,11 @@ impl Generation {
     /// Whether these documents are the ones that are served, wherever they stand.
     pub(super) fn has_documents(&self, documents: &ParsedById) -> bool {
         self.documents.len() == documents.len()
-            && self.documents.iter().zip(documents).all(|((own_id, own), (id, other))| {
-                own_id == id && own.document.content == other.document.content
-            })
+            && self
+                .documents
+                .iter()
+                .zip(documents)
+                .all(|((own_id, own), (id, other))| own_id == id && own.document.content == other.document.content)
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.

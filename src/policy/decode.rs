@@ -123,7 +123,8 @@ fn element_of(path: &Path, parent: &Path) -> Option<usize> {
 }
 
 fn before_enum(path: &serde_path_to_error::Path) -> Path {
-    let is_enum = |segment: &&serde_path_to_error::Segment| matches!(segment, serde_path_to_error::Segment::Enum { .. });
+    let is_enum =
+        |segment: &&serde_path_to_error::Segment| matches!(segment, serde_path_to_error::Segment::Enum { .. });
     Path(path.iter().take_while(|segment| !is_enum(segment)).filter_map(segment).collect())
 }
 
@@ -147,7 +148,8 @@ fn explain(path: Path, message: &str) -> Finding {
         }
         _ => None,
     };
-    let is_about_the_key = is_unknown && matches!(path.0.last(), Some(Segment::Key(key)) if quoted.first() == Some(&&**key));
+    let is_about_the_key =
+        is_unknown && matches!(path.0.last(), Some(Segment::Key(key)) if quoted.first() == Some(&&**key));
     let target = if is_about_the_key { Target::Key } else { Target::Value };
     let message = match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
         Some(rest) => format!("found {rest}").replace("expected u32", "expected a whole number from 0"),

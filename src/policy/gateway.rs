@@ -103,7 +103,8 @@ impl Gateway {
             let hops = raw.client_ip.as_ref().map(|raw| raw.trusted_hops);
             text::number_within(findings, "trusted_hops", hops, 0, 0..=TRUSTED_HOPS_MAX)
         });
-        let tenant = raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
+        let tenant =
+            raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
         let limiter = findings.within("limiter", |findings| LimiterSettings::read(raw.limiter.as_ref(), findings));
         Some(Self {
             name: name?,
@@ -163,7 +164,9 @@ impl TenantSource {
             RawTenantSource::Header(name) => {
                 findings.within("header", |f| f.check(name, text::header_name(name))).map(Self::Header)
             }
-            RawTenantSource::Query(name) => findings.within("query", |f| f.check(name, text::plain(name))).map(Self::Query),
+            RawTenantSource::Query(name) => {
+                findings.within("query", |f| f.check(name, text::plain(name))).map(Self::Query)
+            }
             RawTenantSource::Cookie(name) => {
                 findings.within("cookie", |f| f.check(name, text::cookie_name(name))).map(Self::Cookie)
             }
@@ -217,9 +220,7 @@ impl NodeSelector {
             a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| a.overlaps(b)))
         };
         let contradicts = |(key, value)| other.metadata.get(key).is_some_and(|other| other != value);
-        meet(&self.clusters, &other.clusters)
-            && meet(&self.ids, &other.ids)
-            && !self.metadata.iter().any(contradicts)
+        meet(&self.clusters, &other.clusters) && meet(&self.ids, &other.ids) && !self.metadata.iter().any(contradicts)
     }
 }
 

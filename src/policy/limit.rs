@@ -183,7 +183,9 @@ impl Dimension {
             let mut dimensions = Vec::with_capacity(raws.len());
             for (index, raw) in raws.iter().enumerate() {
                 findings.within(index, |findings| match Self::read(raw, findings) {
-                    Some(dimension) if dimensions.contains(&dimension) => findings.say(format!("{dimension} stands twice")),
+                    Some(dimension) if dimensions.contains(&dimension) => {
+                        findings.say(format!("{dimension} stands twice"))
+                    }
                     Some(dimension) => dimensions.push(dimension),
                     None => {}
                 });

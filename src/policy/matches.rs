@@ -169,7 +169,9 @@ impl PathMatch {
         };
         let segments = path.split('/').skip(1).map(segment).collect::<Result<Vec<_>, _>>()?;
         let has_variable = segments.contains(&TemplateSegment::Variable);
-        has_variable.then_some(Self::Template(segments)).ok_or_else(|| "a variable like {id}; without one use `path`".to_owned())
+        has_variable
+            .then_some(Self::Template(segments))
+            .ok_or_else(|| "a variable like {id}; without one use `path`".to_owned())
     }
 
     fn parse_regex(regex: &str) -> Result<Self, String> {
@@ -226,7 +228,8 @@ impl HostMatch {
             None => (host, false),
         };
         let is_label = |label: &str| {
-            (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
         if name.len() > 253 || !name.split('.').all(is_label) {
             return Err("a host name without a port, as in shop.example or *.shop.example".to_owned());
@@ -267,7 +270,9 @@ impl Condition {
             RawCondition::Prefix(text) => text_in("prefix", text).map(Self::Prefix),
             RawCondition::Suffix(text) => text_in("suffix", text).map(Self::Suffix),
             RawCondition::Contains(text) => text_in("contains", text).map(Self::Contains),
-            RawCondition::Regex(text) => findings.within("regex", |f| f.check(text, text::regex(text))).map(Self::Regex),
+            RawCondition::Regex(text) => {
+                findings.within("regex", |f| f.check(text, text::regex(text))).map(Self::Regex)
+            }
             RawCondition::Present(present) => Some(Self::Present(*present)),
         }
     }
@@ -346,7 +351,11 @@ mod tests {
     fn a_template_takes_one_segment_for_each_variable() {
         let template = path(PathMatch::parse_template, "/order/{id}/items");
         assert!(template.matches("/order/7/items"));
-        assert!(!template.matches("/order//items") && !template.matches("/order/7") && !template.matches("/order/7/items/1"));
+        assert!(
+            !template.matches("/order//items")
+                && !template.matches("/order/7")
+                && !template.matches("/order/7/items/1")
+        );
         assert_eq!(template, path(PathMatch::parse_template, "/order/{order}/items"));
         for bad in ["/order/{id", "/order/a{id}", "/order/{}", "/order/*", "/order"] {
             assert!(PathMatch::parse_template(bad).is_err(), "{bad}");

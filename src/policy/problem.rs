@@ -202,7 +202,12 @@ impl Place {
         let bytes = document.content.as_deref().unwrap_or_default();
         let text = String::from_utf8_lossy(bytes);
         let text = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
-        Self { line: document.origin.first_line() + line.saturating_sub(1), column, width: width.max(1), text: text.into() }
+        Self {
+            line: document.origin.first_line() + line.saturating_sub(1),
+            column,
+            width: width.max(1),
+            text: text.into(),
+        }
     }
 
     fn byte_range(&self) -> std::ops::Range<usize> {

@@ -168,7 +168,8 @@ impl Discovery {
         let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(expected)?;
         let well_formed = (1..=253).contains(&host.len())
             && host.split('.').all(|label| {
-                (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                (1..=63).contains(&label.len())
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             });
         well_formed.then(|| Self::Dns { host: host.to_owned(), port }).ok_or(expected)
     }
@@ -178,7 +179,8 @@ impl HealthCheck {
     fn read(raw: &RawHealthCheck, findings: &mut Findings) -> Option<Self> {
         let probe = match (&raw.http, &raw.grpc, raw.tcp) {
             (Some(path), None, None) => findings.within("http", |findings| {
-                let path = if path.starts_with('/') { text::plain(path) } else { Err("a path, as in /healthz".to_owned()) };
+                let path =
+                    if path.starts_with('/') { text::plain(path) } else { Err("a path, as in /healthz".to_owned()) };
                 findings.check(&raw.http, path).map(|path| Probe::Http { path })
             }),
             (None, Some(service), None) => Some(Probe::Grpc { service: service.clone() }),
@@ -249,7 +251,8 @@ impl OutlierDetection {
         let bounds = MILLISECOND..=60 * MINUTE;
         let base = raw.base_ejection_time.as_deref();
         let base = text::duration_or(findings, "base_ejection_time", base, Duration::from_secs(30), bounds.clone());
-        let interval = text::duration_or(findings, "interval", raw.interval.as_deref(), Duration::from_secs(10), bounds);
+        let interval =
+            text::duration_or(findings, "interval", raw.interval.as_deref(), Duration::from_secs(10), bounds);
         let percent = text::number_within(findings, "max_ejection_percent", raw.max_ejection_percent, 10, 0..=100);
         Some(Self {
             consecutive_5xx: consecutive_5xx?,

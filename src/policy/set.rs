@@ -127,8 +127,10 @@ impl Linker<'_> {
             let api = self.set.apis.get(name);
             let gateway = api.and_then(|api| self.set.gateways.get(&api.gateway));
             if let Some(gateway) = gateway.filter(|gateway| gateway.tenant.is_none()) {
-                let message = format!("never acts: Gateway {} has no `tenant`, so its requests have none", gateway.name);
-                let others = [DocumentId::new(Kind::Api, name.as_str()), DocumentId::new(Kind::Gateway, gateway.name.as_str())];
+                let message =
+                    format!("never acts: Gateway {} has no `tenant`, so its requests have none", gateway.name);
+                let others =
+                    [DocumentId::new(Kind::Api, name.as_str()), DocumentId::new(Kind::Gateway, gateway.name.as_str())];
                 self.problems.push(problem(parsed, &others, path(), message, None));
             }
         }
@@ -160,7 +162,9 @@ impl Linker<'_> {
         let mut problems = Vec::new();
         for gateways in by_port.values() {
             for (a, b) in pairs(gateways).filter(|(a, b)| meet(a, b)) {
-                let message = |other: &Gateway| format!("collides with Gateway {}, which listens on {} of the same nodes", other.name, other.listen);
+                let message = |other: &Gateway| {
+                    format!("collides with Gateway {}, which listens on {} of the same nodes", other.name, other.listen)
+                };
                 problems.extend(self.both(Kind::Gateway, (&a.name, message(b)), (&b.name, message(a)), &["listen"]));
             }
         }
@@ -176,7 +180,8 @@ impl Linker<'_> {
         let mut problems = Vec::new();
         for apis in by_path.values() {
             for (a, b) in pairs(apis).filter(|(a, b)| a.matches.collides(&b.matches)) {
-                let message = |other: &Api| format!("takes the same requests as Api {}: nothing tells the two apart", other.name);
+                let message =
+                    |other: &Api| format!("takes the same requests as Api {}: nothing tells the two apart", other.name);
                 problems.extend(self.both(Kind::Api, (&a.name, message(b)), (&b.name, message(a)), &["match"]));
             }
         }

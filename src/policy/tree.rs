@@ -81,7 +81,9 @@ impl Tree {
                     // A key that stands twice is reported where it stands again.
                     entries.iter().rfind(|(key, _)| *key.value == **name).map(|(key, value)| (&key.referenced, value))
                 }
-                (Segment::Index(index), Node::Sequence(items)) => items.get(*index).map(|item| (&item.referenced, item)),
+                (Segment::Index(index), Node::Sequence(items)) => {
+                    items.get(*index).map(|item| (&item.referenced, item))
+                }
                 _ => None,
             };
             let Some((child_key, child)) = child else { return Span::from(*key) };
@@ -161,7 +163,9 @@ impl From<&serde_yaml::Error> for SyntaxError {
         };
         let message = match message {
             m if m.contains("Anchors") || m.contains("Aliases") => "anchors and aliases are not taken".to_owned(),
-            m if m.contains("Depth") || m.contains("recursion limit") => format!("is nested deeper than {DEPTH_MAX} levels"),
+            m if m.contains("Depth") || m.contains("recursion limit") => {
+                format!("is nested deeper than {DEPTH_MAX} levels")
+            }
             m if m.contains("Nodes") => format!("has more than {NODES_MAX} values"),
             m if m.contains("merge keys") => "merge keys (<<) are not taken".to_owned(),
             m => m,

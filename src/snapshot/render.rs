@@ -28,6 +28,15 @@ pub fn to_json(resource_type: ResourceType, resource: &Resource) -> Value {
         .unwrap_or(Value::Null)
 }
 
+/// The same as a `google.protobuf.Any`: with an `@type`.
+pub fn to_any_json(resource_type: ResourceType, resource: &Resource) -> Value {
+    let mut json = to_json(resource_type, resource);
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("@type".to_owned(), resource_type.type_url().into());
+    }
+    json
+}
+
 /// All resources as the `static_resources` of a bootstrap: what would come by ADS stands in its place.
 /// An Envoy that is started with it serves the gateway as it is now, without a control plane.
 pub fn to_static_bootstrap(resources: &Resources) -> Value {

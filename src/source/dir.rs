@@ -118,7 +118,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir(root.join("b")).unwrap();
-        for (name, text) in [("c.yaml", "c: 1\n---\nd: 1"), ("b/x.yml", "x: 1"), ("a.json", "{}"), ("z.txt", "z"), (".a.yaml", "h")] {
+        for (name, text) in
+            [("c.yaml", "c: 1\n---\nd: 1"), ("b/x.yml", "x: 1"), ("a.json", "{}"), ("z.txt", "z"), (".a.yaml", "h")]
+        {
             fs::write(root.join(name), text).unwrap();
         }
         assert_eq!(shown(root), ["/a.json:1 {}", "/b/x.yml:1 x: 1", "/c.yaml:1 c: 1", "/c.yaml:2 d: 1"]);

@@ -75,7 +75,9 @@ impl Delta {
             one.is_pending = true;
             response.nonce.clone_from(&one.nonce);
             // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-            if let (ResourceType::Cluster, Some(endpoints)) = (resource_type, self.types.get_mut(ResourceType::Endpoint.index())) {
+            if let (ResourceType::Cluster, Some(endpoints)) =
+                (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
+            {
                 response.resources.iter().for_each(|cluster| drop(endpoints.known.remove(&cluster.name)));
             }
             responses.push(response);
@@ -89,7 +91,7 @@ impl OneType {
         self.is_pending = false;
         let under_way = std::mem::take(&mut self.under_way);
         match answer {
-            Answer::Acknowledged => under_way.iter().for_each(|name| drop(self.doubtful.remove(name))),
+            Answer::Acknowledged => self.doubtful.retain(|name| !under_way.contains(name)),
             Answer::Refused(_) => self.doubtful.extend(under_way),
         }
     }
@@ -131,7 +133,8 @@ impl OneType {
         };
         let mut to_send: Vec<_> = self.subscription.select(resources).filter(is_due).map(Arc::clone).collect();
         let is_gone = |name: &str| !resources.by_name.contains_key(name) || !self.subscription.wants(name);
-        let mut removed: BTreeSet<String> = self.known.keys().filter(|name| is_gone(name)).map(|name| name.to_string()).collect();
+        let mut removed: BTreeSet<String> =
+            self.known.keys().filter(|name| is_gone(name)).map(|name| name.to_string()).collect();
         removed.extend(self.owed.iter().filter(|name| is_gone(name)).cloned());
         // An Envoy that wants all and gets none waits for nothing more.
         let is_first_of_all = self.nonce.is_empty() && self.subscription.wants_all() && self.known.is_empty();

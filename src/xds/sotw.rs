@@ -71,15 +71,19 @@ impl Sotw {
         let mut responses = Vec::new();
         for resource_type in ResourceType::ALL {
             let Some(one) = self.types.get_mut(resource_type.index()) else { continue };
-            let Some((changed, mut response)) = one.update(resource_type, resources.of_type(resource_type)) else { continue };
+            let Some((changed, mut response)) = one.update(resource_type, resources.of_type(resource_type)) else {
+                continue;
+            };
             self.last_nonce += 1;
             one.nonce = self.last_nonce.to_string();
             one.is_pending = true;
             response.nonce.clone_from(&one.nonce);
             responses.push(response);
             // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-            if let (ResourceType::Cluster, Some(endpoints)) = (resource_type, self.types.get_mut(ResourceType::Endpoint.index())) {
-                changed.iter().for_each(|cluster| drop(endpoints.sent.remove(cluster)));
+            if let (ResourceType::Cluster, Some(endpoints)) =
+                (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
+            {
+                endpoints.sent.retain(|name, _| !changed.contains(name));
             }
         }
         responses
@@ -94,9 +98,11 @@ impl OneType {
         }
         let wanted: Vec<_> = self.subscription.select(resources).collect();
         let is_changed = |name: &Arc<str>, version| self.sent.get(name) != Some(&version);
-        let changed: Vec<_> = wanted.iter().filter(|r| is_changed(&r.name, r.version)).map(|r| Arc::clone(&r.name)).collect();
+        let changed: Vec<_> =
+            wanted.iter().filter(|r| is_changed(&r.name, r.version)).map(|r| Arc::clone(&r.name)).collect();
         let is_full_state = resource_type.has_wildcard();
-        let has_lost = is_full_state && self.sent.len() + changed.iter().filter(|name| !self.sent.contains_key(*name)).count() > wanted.len();
+        let has_lost = is_full_state
+            && self.sent.len() + changed.iter().filter(|name| !self.sent.contains_key(*name)).count() > wanted.len();
         // An Envoy that wants all and gets none waits for nothing more.
         let is_first_of_all = self.nonce.is_empty() && self.subscription.wants_all();
         if changed.is_empty() && !has_lost && !is_first_of_all {
@@ -108,7 +114,13 @@ impl OneType {
             self.sent.clear();
         }
         self.sent.extend(to_send.iter().map(|resource| (Arc::clone(&resource.name), resource.version)));
-        let response = Outgoing { resource_type, version: resources.version, resources: to_send, removed: Vec::new(), nonce: String::new() };
+        let response = Outgoing {
+            resource_type,
+            version: resources.version,
+            resources: to_send,
+            removed: Vec::new(),
+            nonce: String::new(),
+        };
         Some((changed, response))
     }
 }

@@ -45,6 +45,7 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
     let node = V::node(&first).filter(|node| !node.id.is_empty());
     let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream needs node.id"))?;
     let changes = xds.live.subscribe();
+    let shutdown = xds.shutdown.clone();
     let mut stream = Stream::<V> {
         seat: xds.nodes.join(Node {
             identity: identity(node),
@@ -61,7 +62,12 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
         xds,
         sender,
     };
-    tracing::info!(node = stream.node.id, cluster = stream.node.cluster, protocol = V::PROTOCOL.as_str(), "Envoy connected");
+    tracing::info!(
+        node = stream.node.id,
+        cluster = stream.node.cluster,
+        protocol = V::PROTOCOL.as_str(),
+        "Envoy connected"
+    );
     stream.on_request(first).await?;
     loop {
         tokio::select! {
@@ -69,10 +75,8 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
                 Some(request) => stream.on_request(request).await?,
                 None => return Ok(()),
             },
-            changed = stream.changes.changed() => match changed {
-                Ok(()) => stream.on_change().await?,
-                Err(_) => return Err(Status::unavailable("shutting down")),
-            },
+            Ok(()) = stream.changes.changed() => stream.on_change().await?,
+            () = shutdown.cancelled() => return Err(Status::unavailable("shutting down; connect again")),
             () = sender.closed() => return Ok(()),
         }
     }
@@ -101,7 +105,8 @@ impl<V: Variant> Stream<'_, V> {
         };
         let generation = self.xds.live.generation();
         let resources = generation.as_ref().map(|generation| self.resources(generation));
-        let Step { answer, subscribed, responses } = self.session.on_request(resource_type, request, resources.as_deref());
+        let Step { answer, subscribed, responses } =
+            self.session.on_request(resource_type, request, resources.as_deref());
         if subscribed > NAMES_MAX {
             return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names of one type")));
         }
@@ -129,7 +134,12 @@ impl<V: Variant> Stream<'_, V> {
         match answer {
             Answer::Acknowledged => self.seat.acknowledged(resource_type),
             Answer::Refused(message) => {
-                tracing::warn!(node = self.node.id, r#type = resource_type.as_str(), message, "Envoy refused a response");
+                tracing::warn!(
+                    node = self.node.id,
+                    r#type = resource_type.as_str(),
+                    message,
+                    "Envoy refused a response"
+                );
                 self.xds.metrics.xds_nacks.get_or_create(&type_label(resource_type)).inc();
                 self.seat.refused(resource_type, message, self.xds.clock.now());
             }
@@ -146,7 +156,8 @@ impl<V: Variant> Stream<'_, V> {
             self.xds.metrics.xds_pushes.get_or_create(&label).inc();
             self.xds.metrics.xds_push_bytes.get_or_create(&label).inc_by(bytes as u64);
             let generation = generation.map_or(0, |generation| generation.number);
-            self.seat.sent(response.resource_type, Sent { generation, version: response.version, at: self.xds.clock.now() });
+            self.seat
+                .sent(response.resource_type, Sent { generation, version: response.version, at: self.xds.clock.now() });
         }
         Ok(())
     }

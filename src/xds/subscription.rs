@@ -89,9 +89,4 @@ impl Subscription {
             Box::new(self.names.iter().filter_map(|name| resources.by_name.get(name.as_str())))
         }
     }
-
-    /// The names that are wanted and don't exist.
-    pub(super) fn missing<'a>(&'a self, resources: &'a OfType) -> impl Iterator<Item = &'a String> {
-        self.names.iter().filter(|name| !resources.by_name.contains_key(name.as_str()))
-    }
 }

@@ -19,14 +19,19 @@ use crate::snapshot::Resources;
 use crate::snapshot::resource::{Resource, ResourceType};
 
 /// What the stream needs of a variant.
-pub(super) trait Variant: Default + Send + 'static {
+pub(super) trait Variant: Default + Send + Sync + 'static {
     type Request: Send + 'static;
     type Response: Send + 'static;
     const PROTOCOL: Protocol;
 
     fn node(request: &Self::Request) -> Option<&NodePb>;
     fn type_url(request: &Self::Request) -> &str;
-    fn on_request(&mut self, resource_type: ResourceType, request: Self::Request, resources: Option<&Resources>) -> Step;
+    fn on_request(
+        &mut self,
+        resource_type: ResourceType,
+        request: Self::Request,
+        resources: Option<&Resources>,
+    ) -> Step;
     fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing>;
     fn encode(response: &Outgoing, identifier: &str) -> Self::Response;
 }
@@ -44,7 +49,12 @@ impl Variant for Sotw {
         &request.type_url
     }
 
-    fn on_request(&mut self, resource_type: ResourceType, request: DiscoveryRequest, resources: Option<&Resources>) -> Step {
+    fn on_request(
+        &mut self,
+        resource_type: ResourceType,
+        request: DiscoveryRequest,
+        resources: Option<&Resources>,
+    ) -> Step {
         let request = sotw::Request {
             resource_type,
             names: request.resource_names,
@@ -83,7 +93,12 @@ impl Variant for Delta {
         &request.type_url
     }
 
-    fn on_request(&mut self, resource_type: ResourceType, request: DeltaDiscoveryRequest, resources: Option<&Resources>) -> Step {
+    fn on_request(
+        &mut self,
+        resource_type: ResourceType,
+        request: DeltaDiscoveryRequest,
+        resources: Option<&Resources>,
+    ) -> Step {
         let request = delta::Request {
             resource_type,
             subscribe: request.resource_names_subscribe,

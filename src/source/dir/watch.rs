@@ -35,7 +35,10 @@ impl Watcher {
     pub fn new(root: &Path) -> Self {
         // One waiting event is enough: it stands for all that happened before the folder is read.
         let (sender, events) = mpsc::channel(1);
-        let notify = move |_: notify::Result<notify::Event>| drop(sender.try_send(()));
+        let notify = move |_: notify::Result<notify::Event>| {
+            // A full channel holds an event already, which is as good.
+            let _ = sender.try_send(());
+        };
         let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
             watcher.watch(root, RecursiveMode::Recursive)?;
             Ok(watcher)

@@ -1,0 +1,99 @@
+//! The admin HTTP API: what is served, to whom, and what is wrong with it. It only reads.
+
+mod documents;
+mod error;
+mod health;
+mod nodes;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::clock::{Clock, Timestamp};
+use crate::counters::memory::Memory;
+use crate::live::{Generation, Live};
+use crate::metrics::Metrics;
+use crate::nodes::Nodes;
+use crate::snapshot::render;
+use error::Problem;
+
+/// What the API tells about. The addresses are `serve`'s to know.
+#[derive(Clone)]
+pub struct Admin {
+    pub live: Arc<Live>,
+    pub nodes: Arc<Nodes>,
+    pub counters: Arc<Memory>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub listeners: Listeners,
+}
+
+/// The addresses that Tierflow listens on.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Listeners {
+    pub xds: std::net::SocketAddr,
+    pub rls: std::net::SocketAddr,
+    pub admin: std::net::SocketAddr,
+}
+
+impl Admin {
+    pub fn into_router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .route("/metrics", get(metrics))
+            .route("/v1/policies", get(documents::list))
+            .route("/v1/policies/{kind}/{name}", get(documents::one))
+            .route("/v1/nodes", get(nodes::list))
+            .route("/v1/nodes/{id}", get(nodes::one))
+            .route("/v1/status", get(status::status))
+            .route("/v1/config_dump", get(config_dump))
+            .fallback(error::not_found)
+            .method_not_allowed_fallback(error::method_not_allowed)
+            .with_state(self)
+    }
+
+    fn generation(&self) -> Result<Arc<Generation>, Problem> {
+        self.live.generation().ok_or_else(|| Problem::unavailable("no policy set is loaded yet"))
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
+    admin.metrics.counter_keys.set(i64::try_from(admin.counters.len()).unwrap_or(i64::MAX));
+    ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], admin.metrics.render())
+}
+
+#[derive(serde::Deserialize)]
+struct ConfigDump {
+    gateway: String,
+}
+
+/// The resources that a gateway's Envoys are to have.
+async fn config_dump(
+    State(admin): State<Admin>,
+    Query(query): Query<ConfigDump>,
+) -> Result<axum::Json<Value>, Problem> {
+    let generation = admin.generation()?;
+    let resources = generation.snapshot.groups.get(query.gateway.as_str());
+    let resources =
+        resources.ok_or_else(|| Problem::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
+    let resource = |(resource_type, resource): (_, &Arc<crate::snapshot::resource::Resource>)| {
+        json!({
+            "name": resource.name,
+            "version": resource.version.to_string(),
+            "resource": render::to_any_json(resource_type, resource),
+        })
+    };
+    let resources: Vec<Value> = resources.iter().map(resource).collect();
+    Ok(axum::Json(json!({ "generation": generation.number, "resources": resources })))
+}
+
+/// RFC 3339, in UTC and whole milliseconds.
+fn rfc3339(timestamp: Timestamp) -> String {
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(timestamp.as_nanos()))
+        .to_string()
+}

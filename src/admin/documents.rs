@@ -1,0 +1,97 @@
+//! The documents, those that are served and those that are refused.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::ETAG;
+use serde_json::{Value, json};
+
+use super::error::Problem;
+use super::{Admin, rfc3339};
+use crate::live::{Generation, Refusal};
+use crate::names::{DocumentId, Kind};
+use crate::policy::parse::Parsed;
+use crate::policy::problem;
+
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
+    let generation = admin.generation()?;
+    let refused = admin.live.refused();
+    let mut rows: BTreeMap<Option<DocumentId>, Vec<Value>> = BTreeMap::new();
+    for parsed in generation.documents.values() {
+        let refusal = refused.iter().find(|refusal| refusal.id.as_ref() == Some(&parsed.id));
+        rows.entry(Some(parsed.id.clone())).or_default().push(row(parsed, refusal));
+    }
+    for refusal in refused.iter().filter(|refusal| !refusal.is_served) {
+        rows.entry(refusal.id.clone()).or_default().push(refusal_json(refusal));
+    }
+    let documents: Vec<Value> = rows.into_values().flatten().collect();
+    Ok(Json(json!({ "generation": generation.number, "revision": generation.revision.0, "documents": documents })))
+}
+
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<(HeaderMap, Json<Value>), Problem> {
+    let generation = admin.generation()?;
+    let kinds = Kind::ALL.map(Kind::as_str).join(", ");
+    let kind = Kind::parse(&kind).ok_or_else(|| Problem::not_found(&format!("{kind:?} is none of {kinds}")))?;
+    let id = DocumentId::new(kind, &name);
+    let refused = admin.live.refused();
+    let refusal = refused.iter().find(|refusal| refusal.id.as_ref() == Some(&id));
+    let served = generation.documents.get(&id);
+    let body = match (served, refusal) {
+        (Some(parsed), refusal) => with_text(row(parsed, refusal), parsed),
+        (None, Some(refusal)) => refusal_json(refusal),
+        (None, None) => return Err(Problem::not_found(&format!("no {kind} is called {name:?}"))),
+    };
+    let mut headers = HeaderMap::new();
+    if let Ok(etag) = etag(&generation).parse() {
+        headers.insert(ETAG, etag);
+    }
+    Ok((headers, Json(body)))
+}
+
+fn etag(generation: &Generation) -> String {
+    format!("\"{}\"", generation.revision)
+}
+
+fn row(parsed: &Parsed, refusal: Option<&Refusal>) -> Value {
+    json!({
+        "kind": parsed.id.kind.as_str(),
+        "name": parsed.id.name,
+        "origin": parsed.document.origin.to_string(),
+        "served": true,
+        "refused": refusal.map(refusal_json),
+    })
+}
+
+fn with_text(mut row: Value, parsed: &Parsed) -> Value {
+    let text = parsed.document.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    if let Some(fields) = row.as_object_mut() {
+        fields.insert("text".to_owned(), text.into());
+    }
+    row
+}
+
+pub(super) fn refusal_json(refusal: &Refusal) -> Value {
+    json!({
+        "kind": refusal.id.as_ref().map(|id| id.kind.as_str()),
+        "name": refusal.id.as_ref().map(|id| &id.name),
+        "origin": refusal.origin.to_string(),
+        "served": refusal.is_served,
+        "since": rfc3339(refusal.since),
+        "problems": refusal.problems.iter().map(problem_json).collect::<Vec<_>>(),
+    })
+}
+
+fn problem_json(problem: &problem::Problem) -> Value {
+    json!({
+        "location": problem.location(),
+        "path": problem.path.to_string(),
+        "message": problem.message,
+        "help": problem.help,
+        "line": problem.place.as_ref().map(|place| &place.text),
+    })
+}

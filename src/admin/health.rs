@@ -1,0 +1,27 @@
+//! Whether the process runs, and whether it can do its work.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Admin;
+
+/// The process runs.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// A policy set is loaded. The listeners are bound before this can be asked. Refused documents and a store that
+/// fills up are shown and do not make it unready: degraded is not dead.
+pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+    let generation = admin.live.generation().map(|generation| generation.number);
+    let keys = admin.counters.len();
+    let rows = json!([
+        { "name": "policies", "ok": generation.is_some(), "value": generation, "threshold": "a generation is served" },
+        { "name": "refused_documents", "ok": admin.live.refused().is_empty(), "value": admin.live.refused().len(), "threshold": 0 },
+        { "name": "counter_keys", "ok": keys < admin.counters.keys_max(), "value": keys, "threshold": admin.counters.keys_max() },
+    ]);
+    let status = if generation.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": generation.is_some(), "checks": rows })))
+}

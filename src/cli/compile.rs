@@ -1,0 +1,50 @@
+//! `tierflow compile`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Failure;
+use super::output::{self, Format};
+use crate::compile::{HostPort, RateLimitService};
+use crate::config::parse_host_port;
+use crate::live::Generation;
+use crate::snapshot::{Resources, render};
+
+/// Print the xDS that a gateway's Envoys would get, as a bootstrap that stands by itself:
+/// `envoy --mode validate -c` takes it, and so does an Envoy without a control plane.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A file or folder of policies.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Only this gateway. Default: the only one there is.
+    #[arg(long, value_name = "NAME")]
+    gateway: Option<String>,
+    /// How Envoys reach the rate limit service.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
+    rls_advertise: Vec<HostPort>,
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    output: Format,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let generation = output::load(&args.path, RateLimitService { addresses: args.rls_advertise.clone() })?;
+    let resources = choose(&generation, args.gateway.as_deref())?;
+    output::print_value(&render::to_static_bootstrap(&resources), args.output)
+}
+
+fn choose(generation: &Generation, gateway: Option<&str>) -> Result<Arc<Resources>, Failure> {
+    let groups = &generation.snapshot.groups;
+    let names = || groups.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = match gateway {
+        Some(gateway) => {
+            groups.get(gateway).ok_or_else(|| format!("no Gateway is called {gateway:?}; there are: {}", names()))?
+        }
+        None => match groups.values().collect::<Vec<_>>().as_slice() {
+            [only] => only,
+            [] => return Err("there is no Gateway".to_owned()),
+            _ => return Err(format!("there are several gateways, choose one with --gateway: {}", names())),
+        },
+    };
+    Ok(Arc::clone(found))
+}

@@ -1,0 +1,93 @@
+//! `tierflow explain`
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::Failure;
+use super::output::{self, Format};
+use crate::compile::RateLimitService;
+use crate::explain::{Explanation, Request, explain};
+
+/// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A file or folder of policies.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// Path and query.
+    #[arg(long = "path", value_name = "/PATH")]
+    request_path: String,
+    /// Default: any host, where only APIs without `hosts` match.
+    #[arg(long, default_value = "")]
+    host: String,
+    /// A request header; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
+    header: Vec<(String, String)>,
+    #[arg(long, default_value = "127.0.0.1")]
+    client_ip: IpAddr,
+    /// Only this gateway. Default: all.
+    #[arg(long, value_name = "NAME")]
+    gateway: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, as in x-tenant-id=acme")?;
+    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let generation = output::load(&args.path, RateLimitService { addresses: Vec::new() })?;
+    let request = Request {
+        method: args.method.clone(),
+        path: args.request_path.clone(),
+        host: args.host.clone(),
+        headers: args.header.clone(),
+        client_ip: args.client_ip,
+    };
+    let gateways = generation.policies.gateways.values();
+    let chosen = gateways.filter(|gateway| args.gateway.as_ref().is_none_or(|name| gateway.name.as_str() == name));
+    let explanations: Vec<Explanation> =
+        chosen.map(|gateway| explain(&generation.policies, &generation.matcher, gateway, &request)).collect();
+    if explanations.is_empty() {
+        return Err("there is no such Gateway".to_owned());
+    }
+    match args.output {
+        Format::Table => output::print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
+        format => output::print_value(&serde_json::to_value(&explanations).unwrap_or(Value::Null), format),
+    }
+}
+
+fn table(explanation: &Explanation) -> String {
+    let mut lines = vec![format!("gateway  {}", explanation.gateway)];
+    match (&explanation.api, &explanation.service) {
+        (Some(api), Some(service)) => lines.push(format!("api      {api} -> service {service}")),
+        _ => lines.push("api      none: 404".to_owned()),
+    }
+    lines.extend(explanation.tenant.as_ref().map(|tenant| format!("tenant   {tenant}")));
+    lines.extend(explanation.denied.map(|reason| format!("denied   {reason}")));
+    if explanation.api.is_some() && explanation.denied.is_none() {
+        lines.extend(limit_rows(explanation));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn limit_rows(explanation: &Explanation) -> Vec<String> {
+    if explanation.limits.is_empty() {
+        return vec!["limits   none".to_owned()];
+    }
+    let header = ["TIER", "LIMIT", "RATE", "COUNTED BY", "ALGORITHM", "MODE", "COST"].map(str::to_owned);
+    let row = |limit: &crate::explain::ExplainedLimit| {
+        let by = if limit.by.is_empty() { "-".to_owned() } else { limit.by.join(" ") };
+        let texts = [limit.tier, &limit.name, &limit.rate, &by, limit.algorithm, limit.mode];
+        let [tier, name, rate, by, algorithm, mode] = texts.map(str::to_owned);
+        [tier, name, rate, by, algorithm, mode, limit.cost.to_string()]
+    };
+    let rows: Vec<[String; 7]> = std::iter::once(header).chain(explanation.limits.iter().map(row)).collect();
+    output::aligned(&rows).into_iter().map(|row| format!("limits   {row}")).collect()
+}

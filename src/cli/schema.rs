@@ -1,0 +1,29 @@
+//! `tierflow schema`
+
+use schemars::JsonSchema;
+use serde_json::json;
+
+use super::Failure;
+use super::output::{self, Format};
+use crate::policy::raw::{RawDocument, RawRateLimits};
+
+/// Print the JSON Schema of the policy language, for editors.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[arg(short, long, value_enum, default_value = "json")]
+    output: Format,
+}
+
+/// A document with a kind, or a list of rate limits.
+#[derive(JsonSchema)]
+#[schemars(title = "Tierflow policy", untagged)]
+#[expect(dead_code, reason = "only its JSON Schema is used")]
+enum AnyDocument {
+    Kind(RawDocument),
+    RateLimits(RawRateLimits),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let schema = serde_json::to_value(schemars::schema_for!(AnyDocument)).unwrap_or_else(|_| json!({}));
+    output::print_value(&schema, args.output)
+}

@@ -1,0 +1,70 @@
+//! `tierflow serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::compile::HostPort;
+use crate::config::{Config, parse_host_port};
+use crate::serve;
+use crate::telemetry::{self, LogFormat};
+
+/// Serve policies to Envoys and decide their requests.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Folder of policies: every .yaml, .yml and .json file below it. It is watched.
+    #[arg(long, value_name = "DIR", default_value = "policies", env = "TIERFLOW_POLICIES")]
+    policies: PathBuf,
+    /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
+    xds_listen: SocketAddr,
+    /// Where Envoys ask for decisions (gRPC).
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8081", env = "TIERFLOW_RLS_LISTEN")]
+    rls_listen: SocketAddr,
+    /// Where the admin API is served (HTTP).
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIERFLOW_ADMIN_LISTEN")]
+    admin_listen: SocketAddr,
+    /// How Envoys reach the rate limit service, comma-separated. Default: loopback and the bound port.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
+    rls_advertise: Vec<HostPort>,
+    /// The most counters that are kept, 1024 to 100000000. Each takes at most 192 bytes while its limit is below 65536.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
+    counter_keys_max: u64,
+    /// Serve nothing when the folder holds no document. Without it what was served stays.
+    #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
+    allow_empty: bool,
+    /// What is logged, as a filter like `info` or `tierflow=debug,warn`.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
+    log: String,
+    /// How it is logged.
+    #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    telemetry::init(&args.log, args.log_format)?;
+    let config = Config {
+        policies: args.policies,
+        xds_listen: args.xds_listen,
+        rls_listen: args.rls_listen,
+        admin_listen: args.admin_listen,
+        rls_advertise: args.rls_advertise,
+        counter_keys_max: usize::try_from(args.counter_keys_max).unwrap_or(usize::MAX),
+        allow_empty: args.allow_empty,
+    };
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let mut running = serve::start(&config).map_err(|error| error.to_string())?;
+    let ended = signals.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        tokio::select! {
+            failure = running.failure() => Err(failure),
+            _ = terminate.recv() => Ok(()),
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string()),
+        }
+    });
+    tracing::info!("stopping");
+    running.stop();
+    ended
+}

@@ -1,0 +1,47 @@
+//! What `serve` is told, as meant. The command line is one way to say it, the demo and the tests are others.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::compile::HostPort;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of policies.
+    pub policies: PathBuf,
+    pub xds_listen: SocketAddr,
+    pub rls_listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    /// How Envoys reach the rate limit service. Empty: loopback and the bound port.
+    pub rls_advertise: Vec<HostPort>,
+    /// The most counters that are kept.
+    pub counter_keys_max: usize,
+    /// Whether a folder without any document means that nothing is to be served.
+    pub allow_empty: bool,
+}
+
+/// A `host:port` as people write it.
+pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
+    let expected = || format!("{text:?}: expected HOST:PORT, as in 10.0.0.7:8081");
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(expected)?;
+    let is_well_formed = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
+    if is_well_formed { Ok(HostPort { host: host.to_owned(), port }) } else { Err(expected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_read_in_every_spelling() {
+        let parsed = |text| parse_host_port(text).map(|address| (address.host, address.port));
+        assert_eq!(parsed("10.0.0.7:8081"), Ok(("10.0.0.7".to_owned(), 8081)));
+        assert_eq!(parsed("[::1]:8081"), Ok(("::1".to_owned(), 8081)));
+        assert_eq!(parsed("limiter.internal:1"), Ok(("limiter.internal".to_owned(), 1)));
+        for bad in ["", "host", ":80", "host:0", "host:99999", "a b:80"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+    }
+}

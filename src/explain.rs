@@ -1,0 +1,250 @@
+//! Why a request is treated as it is: which API takes it, and which limits it meets. The same matcher answers
+//! that the rate limit service asks; only what Envoy would do with the request is done here instead.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::limiter::matcher::{Applied, Asked, Matcher, TenantDenial};
+use crate::names::{Name, descriptor};
+use crate::policy::api::Api;
+use crate::policy::gateway::{Gateway, TenantSource};
+use crate::policy::limit::{Algorithm, Dimension, Mode};
+use crate::policy::matches::{HostMatch, Match};
+use crate::policy::rate_limits::RateLimits;
+use crate::policy::raw::{RawAction, RawHeaderMatcher, RawStringMatch};
+use crate::policy::set::PolicySet;
+
+/// A request as a client would send it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    /// With the query.
+    pub path: String,
+    pub host: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub client_ip: IpAddr,
+}
+
+/// What one gateway does with the request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    pub gateway: String,
+    /// `None`: the gateway answers with 404.
+    pub api: Option<String>,
+    pub service: Option<String>,
+    /// As the request names it.
+    pub tenant: Option<String>,
+    /// Why the tenant is denied whatever the counters say.
+    pub denied: Option<&'static str>,
+    pub limits: Vec<ExplainedLimit>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplainedLimit {
+    pub tier: &'static str,
+    pub name: String,
+    pub rate: String,
+    /// What splits the counter, with this request's values.
+    pub by: Vec<String>,
+    pub algorithm: &'static str,
+    pub mode: &'static str,
+    pub status: u16,
+    /// The hits that this request costs.
+    pub cost: u32,
+}
+
+pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
+    let api = find_api(policies, &gateway.name, request);
+    let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
+    let mut explanation = Explanation {
+        gateway: gateway.name.to_string(),
+        api: api.map(|api| api.name.to_string()),
+        service: api.map(|api| api.service.to_string()),
+        tenant: tenant.clone(),
+        denied: None,
+        limits: Vec::new(),
+    };
+    let Some(api) = api else { return explanation };
+    let own = own_entries(api, tenant, request);
+    let descriptors: Vec<Vec<(String, String)>> =
+        std::iter::once(own).chain(list_descriptors(policies, gateway, api, request)).collect();
+    let borrowed: Vec<Vec<(&str, &str)>> =
+        descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()).collect();
+    let borrowed: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
+    let found = matcher.find(&Asked { gateway: gateway.name.as_str(), descriptors: &borrowed, hits: 1 });
+    match found.map(|found| found.limits) {
+        Some(Ok(limits)) => explanation.limits = limits.iter().map(|limit| explained(limit, &borrowed)).collect(),
+        Some(Err(TenantDenial::Missing)) => explanation.denied = Some("400: the request names no tenant"),
+        Some(Err(TenantDenial::Unknown)) => explanation.denied = Some("403: no such tenant"),
+        Some(Err(TenantDenial::Suspended)) => explanation.denied = Some("403: the tenant is suspended"),
+        None => {}
+    }
+    explanation
+}
+
+/// The API that Envoy's routes would choose.
+fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Name, request: &Request) -> Option<&'a Api> {
+    let host = HostMatch::Exact(request.host.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let taking = policies.apis_of(gateway).filter(|api| takes(&api.matches, &host, request));
+    let order = |a: &&&std::sync::Arc<Api>, b: &&&std::sync::Arc<Api>| {
+        a.matches.precedence(Some(&host)).cmp(&b.matches.precedence(Some(&host))).then_with(|| a.name.cmp(&b.name))
+    };
+    taking.collect::<Vec<_>>().iter().min_by(order).map(|api| &***api)
+}
+
+fn takes(matches: &Match, host: &HostMatch, request: &Request) -> bool {
+    let (path, _) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    (matches.hosts.is_empty() || matches.hosts.iter().any(|own| own.covers(host)))
+        && (matches.methods.is_empty() || matches.methods.contains(&request.method))
+        && matches.path.matches(path)
+        && matches.headers.iter().all(|(name, condition)| condition.holds(header(request, name)))
+        && matches.query.iter().all(|(name, condition)| condition.holds(query(request, name)))
+}
+
+fn tenant_of(source: &TenantSource, request: &Request) -> Option<String> {
+    match source {
+        TenantSource::Header(name) => header(request, name).map(str::to_owned),
+        TenantSource::Query(name) => query(request, name).map(str::to_owned),
+        TenantSource::Cookie(name) => cookie(request, name).map(str::to_owned),
+        // Tokens are Envoy's to read.
+        TenantSource::JwtClaim(_) => None,
+    }
+}
+
+/// The entries of the route's own descriptor: all that any limit could ask for.
+fn own_entries(api: &Api, tenant: Option<String>, request: &Request) -> Vec<(String, String)> {
+    let mut entries = vec![
+        (descriptor::API.to_owned(), api.name.to_string()),
+        (descriptor::CLIENT_IP.to_owned(), request.client_ip.to_string()),
+        (descriptor::PATH.to_owned(), request.path.clone()),
+        (descriptor::METHOD.to_owned(), request.method.clone()),
+        (descriptor::HOST.to_owned(), request.host.clone()),
+    ];
+    entries.extend(tenant.map(|tenant| (descriptor::TENANT.to_owned(), tenant)));
+    let keyed = |dimension: fn(String) -> Dimension, (name, value): (&str, &str)| {
+        (dimension(name.to_owned()).descriptor_key(), value.to_owned())
+    };
+    entries.extend(request.headers.iter().map(|(name, value)| keyed(Dimension::Header, (name, value))));
+    entries.extend(query_pairs(request).map(|pair| keyed(Dimension::Query, pair)));
+    entries.extend(cookie_pairs(request).map(|pair| keyed(Dimension::Cookie, pair)));
+    entries
+}
+
+/// One descriptor for each entry of a list of actions; none where an action finds no value.
+fn list_descriptors(
+    policies: &PolicySet,
+    gateway: &Gateway,
+    api: &Api,
+    request: &Request,
+) -> Vec<Vec<(String, String)>> {
+    let of_gateway =
+        |list: &&std::sync::Arc<RateLimits>| list.gateway.as_ref().is_none_or(|name| *name == gateway.name);
+    let lists = policies.rate_limits.values().filter(of_gateway);
+    let descriptors = lists.flat_map(|list| {
+        list.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let id = (descriptor::RATE_LIMITS.to_owned(), descriptor::rate_limits_id(&list.name, index));
+            let values = entry.actions.iter().filter_map(|action| action_entry(action, api, request));
+            std::iter::once(Some(id)).chain(values).collect::<Option<Vec<_>>>()
+        })
+    });
+    descriptors.collect()
+}
+
+/// `None`: the action adds no entry. `Some(None)`: it finds no value, and so the descriptor is not sent at all.
+#[expect(clippy::option_option, reason = "Envoy knows both cases")]
+fn action_entry(action: &RawAction, api: &Api, request: &Request) -> Option<Option<(String, String)>> {
+    let entry = |key: &str, value: Option<&str>| Some(value.map(|value| (key.to_owned(), value.to_owned())));
+    let unless_skipped = |skip: Option<bool>, entry: Option<Option<(String, String)>>| {
+        entry.filter(|entry| entry.is_some() || !skip.unwrap_or(false))
+    };
+    let address = request.client_ip.to_string();
+    match action {
+        RawAction::RequestHeaders(raw) => {
+            let value = match raw.header_name.as_str() {
+                ":path" => Some(request.path.as_str()),
+                ":method" => Some(request.method.as_str()),
+                ":authority" => Some(request.host.as_str()),
+                name => header(request, &name.to_ascii_lowercase()),
+            };
+            unless_skipped(raw.skip_if_absent, entry(&raw.descriptor_key, value))
+        }
+        RawAction::QueryParameters(raw) => {
+            unless_skipped(raw.skip_if_absent, entry(&raw.descriptor_key, query(request, &raw.query_parameter_name)))
+        }
+        RawAction::RemoteAddress(_) => entry("remote_address", Some(&address)),
+        RawAction::MaskedRemoteAddress(_) => entry("masked_remote_address", Some(&address)),
+        RawAction::GenericKey(raw) => {
+            entry(raw.descriptor_key.as_deref().unwrap_or("generic_key"), Some(&raw.descriptor_value))
+        }
+        RawAction::HeaderValueMatch(raw) => {
+            let all = raw.headers.iter().all(|matcher| header_matches(matcher, request));
+            let is_match = all == raw.expect_match.unwrap_or(true);
+            entry(raw.descriptor_key.as_deref().unwrap_or("header_match"), is_match.then_some(&raw.descriptor_value))
+        }
+        RawAction::SourceCluster(_) => entry("source_cluster", Some("")),
+        RawAction::DestinationCluster(_) => entry("destination_cluster", Some(api.service.as_str())),
+    }
+}
+
+fn header_matches(matcher: &RawHeaderMatcher, request: &Request) -> bool {
+    let value = header(request, &matcher.name);
+    let is_match = match (&matcher.string_match, value) {
+        (None, value) => value.is_some() == matcher.present_match.unwrap_or(true),
+        (Some(_), None) => false,
+        (Some(RawStringMatch::Exact(text)), Some(value)) => value == text,
+        (Some(RawStringMatch::Prefix(text)), Some(value)) => value.starts_with(text.as_str()),
+        (Some(RawStringMatch::Suffix(text)), Some(value)) => value.ends_with(text.as_str()),
+        (Some(RawStringMatch::Contains(text)), Some(value)) => value.contains(text.as_str()),
+    };
+    is_match != matcher.invert_match.unwrap_or(false)
+}
+
+fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> ExplainedLimit {
+    let limit = applied.limit;
+    let value = |dimension: &Dimension| {
+        let key = dimension.descriptor_key();
+        let entry = descriptors.iter().copied().flatten().find(|(own, _)| *own == key);
+        format!("{dimension}={}", entry.map_or("", |(_, value)| *value))
+    };
+    ExplainedLimit {
+        tier: applied.tier.as_str(),
+        name: limit.name.to_string(),
+        rate: limit.rate.to_string(),
+        by: limit.by.iter().map(value).collect(),
+        algorithm: match limit.algorithm {
+            Algorithm::SlidingWindow => "sliding_window",
+            Algorithm::TokenBucket { .. } => "token_bucket",
+            Algorithm::FixedWindow => "fixed_window",
+        },
+        mode: match limit.mode {
+            Mode::Enforce => "enforce",
+            Mode::Shadow => "shadow",
+        },
+        status: limit.status,
+        cost: applied.charge.hits,
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+}
+
+fn query<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    query_pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
+}
+
+fn query_pairs(request: &Request) -> impl Iterator<Item = (&str, &str)> {
+    let (_, query) = request.path.split_once('?').unwrap_or_default();
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn cookie<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    cookie_pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
+}
+
+fn cookie_pairs(request: &Request) -> impl Iterator<Item = (&str, &str)> {
+    let cookies = header(request, "cookie").unwrap_or_default();
+    cookies.split(';').filter_map(|pair| pair.trim().split_once('='))
+}

@@ -1,0 +1,123 @@
+//! The rate limit service: answers Envoy's ShouldRateLimit.
+//!
+//! ```text
+//! RateLimitRequest -> convert -> Matcher::find -> one Memory::admit over all limits -> RateLimitResponse
+//! ```
+//!
+//! A handler loads the generation once and keeps it to the end. It waits for nothing.
+
+mod convert;
+mod denial;
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
+    RateLimitService, RateLimitServiceServer,
+};
+use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use smallvec::SmallVec;
+use tonic::{Request, Response, Status};
+
+use crate::clock::{Clock, Timestamp};
+use crate::counters::memory::Memory;
+use crate::counters::{Admission, Outcome};
+use crate::limiter::Charge;
+use crate::limiter::matcher::{Applied, Found};
+use crate::live::Live;
+use crate::metrics::{DecisionLabels, Metrics};
+use denial::Denial;
+
+/// The largest request, in bytes: many times what the headers of a request can hold.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// The service's name in `grpc.health.v1`, which the generated clusters ask for.
+pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
+
+#[derive(Clone)]
+pub struct Rls {
+    pub live: Arc<Live>,
+    pub counters: Arc<Memory>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+impl Rls {
+    pub fn into_service(self) -> RateLimitServiceServer<Self> {
+        RateLimitServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
+    }
+
+    fn decide(&self, request: &RateLimitRequest, now: Timestamp) -> Result<RateLimitResponse, Status> {
+        let generation = self.live.generation();
+        let generation = generation.ok_or_else(|| Status::unavailable("no policy set is loaded yet"))?;
+        let entries = convert::entries(request)?;
+        let descriptors: SmallVec<[_; 4]> = entries.iter().map(SmallVec::as_slice).collect();
+        let Some(found) = generation.matcher.find(&convert::asked(request, &descriptors)) else {
+            self.count_unknown();
+            return Ok(convert::passed(std::iter::empty()));
+        };
+        let limits = match &found.limits {
+            Ok(limits) => limits,
+            Err(denial) => {
+                self.count_of(&found, None, denial::result(*denial));
+                return Ok(denial::tenant(*denial));
+            }
+        };
+        let charges: SmallVec<[Charge; 8]> = limits.iter().map(|applied| applied.charge).collect();
+        let admission = self.counters.admit(&charges, now, found.on_no_room);
+        self.count_admission(&found, limits, &admission);
+        let judged = convert::judged(limits, &admission);
+        match Denial::of(limits, &admission) {
+            None => Ok(convert::passed(judged)),
+            Some(denial) => Ok(denial.into_response(judged)),
+        }
+    }
+
+    fn count_admission(&self, found: &Found<'_>, limits: &[Applied<'_>], admission: &Admission) {
+        let mut is_counted = false;
+        for (applied, outcome) in limits.iter().zip(&admission.outcomes) {
+            let result = match outcome {
+                Outcome::NoRoom => "no_room",
+                Outcome::Judged(verdict) if verdict.allowed => continue,
+                Outcome::Judged(_) if !applied.charge.is_enforced() => "shadow_over_limit",
+                Outcome::Judged(_) => "over_limit",
+            };
+            is_counted |= result == "over_limit";
+            self.count_of(found, Some(applied), result);
+        }
+        if admission.admitted && !is_counted {
+            self.count_of(found, None, "ok");
+        }
+    }
+
+    fn count_of(&self, found: &Found<'_>, applied: Option<&Applied<'_>>, result: &'static str) {
+        let empty = || "".into();
+        let labels = DecisionLabels {
+            gateway: found.gateway.to_arc(),
+            api: found.api.map_or_else(empty, |api| api.to_arc()),
+            tier: applied.map_or("", |applied| applied.tier.as_str()),
+            limit: applied.map_or_else(empty, |applied| applied.limit.name.to_arc()),
+            result,
+        };
+        self.metrics.decisions.get_or_create(&labels).inc();
+    }
+
+    /// Of requests that no policy is about. Their domain is the sender's choice, so it is no label.
+    fn count_unknown(&self) {
+        let labels =
+            DecisionLabels { gateway: "".into(), api: "".into(), tier: "", limit: "".into(), result: "no_match" };
+        self.metrics.decisions.get_or_create(&labels).inc();
+    }
+}
+
+#[tonic::async_trait]
+impl RateLimitService for Rls {
+    async fn should_rate_limit(
+        &self,
+        request: Request<RateLimitRequest>,
+    ) -> Result<Response<RateLimitResponse>, Status> {
+        let started = self.clock.now();
+        let response = self.decide(request.get_ref(), started);
+        self.metrics.decision_seconds.observe(self.clock.now().since(started).as_secs_f64());
+        response.map(Response::new)
+    }
+}

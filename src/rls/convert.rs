@@ -1,0 +1,100 @@
+//! Protobuf to the matcher's words, and decisions back to protobuf.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
+use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use envoy_types::pb::google::protobuf;
+use smallvec::SmallVec;
+use tonic::Status;
+
+use crate::counters::{Admission, Outcome};
+use crate::limiter::Verdict;
+use crate::limiter::matcher::{Applied, Asked, Entries};
+use crate::names::gateway_of_domain;
+
+/// The entries of every descriptor.
+pub(super) type AllEntries<'a> = SmallVec<[SmallVec<[(&'a str, &'a str); 8]>; 2]>;
+
+pub(super) fn entries(request: &RateLimitRequest) -> Result<AllEntries<'_>, Status> {
+    if request.domain.is_empty() {
+        return Err(Status::invalid_argument("domain must not be empty"));
+    }
+    if request.descriptors.is_empty() {
+        return Err(Status::invalid_argument("descriptors must not be empty"));
+    }
+    let of_descriptor = request
+        .descriptors
+        .iter()
+        .map(|descriptor| descriptor.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect());
+    Ok(of_descriptor.collect())
+}
+
+pub(super) fn asked<'a>(request: &'a RateLimitRequest, descriptors: &'a [&'a Entries<'a>]) -> Asked<'a> {
+    Asked {
+        gateway: gateway_of_domain(&request.domain).unwrap_or_default(),
+        descriptors,
+        // Envoy rate_limit.proto: "If the value is not set in the request, it defaults to 1".
+        hits: request.hits_addend.max(1),
+    }
+}
+
+pub(super) fn passed(judged: impl Iterator<Item = DescriptorStatus>) -> RateLimitResponse {
+    RateLimitResponse { overall_code: Code::Ok as i32, statuses: judged.collect(), ..Default::default() }
+}
+
+/// What each enforced limit said. Envoy makes the `x-ratelimit-*` headers of these. What is in shadow says nothing.
+pub(super) fn judged<'a>(
+    limits: &'a [Applied<'_>],
+    admission: &'a Admission,
+) -> impl Iterator<Item = DescriptorStatus> + 'a {
+    let of_limit = |(applied, outcome): (&Applied<'_>, &Outcome)| match outcome {
+        Outcome::Judged(verdict) if applied.charge.is_enforced() => Some(status(applied, verdict)),
+        _ => None,
+    };
+    limits.iter().zip(&admission.outcomes).filter_map(of_limit)
+}
+
+fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
+    let rate = applied.limit.rate;
+    DescriptorStatus {
+        code: if verdict.allowed { Code::Ok } else { Code::OverLimit } as i32,
+        current_limit: Some(RateLimit {
+            name: applied.limit.name.as_str().to_owned(),
+            requests_per_unit: rate.limit,
+            unit: unit(rate.window.secs()) as i32,
+        }),
+        limit_remaining: verdict.remaining,
+        duration_until_reset: Some(whole_seconds(wait(applied, verdict))),
+        ..Default::default()
+    }
+}
+
+/// How long until one more such request would pass; a window where it never will.
+pub(super) fn wait(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
+    verdict.retry_after.unwrap_or(Duration::from_secs(applied.limit.rate.window.secs().into()))
+}
+
+/// Rounded up: whoever comes back then is let in.
+pub(super) fn seconds_up(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+fn whole_seconds(duration: Duration) -> protobuf::Duration {
+    protobuf::Duration { seconds: i64::try_from(seconds_up(duration)).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+/// Windows that are no unit of Envoy's have none: their length is not in the headers then.
+fn unit(window_secs: u32) -> Unit {
+    match window_secs {
+        1 => Unit::Second,
+        60 => Unit::Minute,
+        3_600 => Unit::Hour,
+        86_400 => Unit::Day,
+        604_800 => Unit::Week,
+        2_592_000 => Unit::Month,
+        31_536_000 => Unit::Year,
+        _ => Unit::Unknown,
+    }
+}
