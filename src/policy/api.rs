@@ -74,7 +74,7 @@ impl Api {
         );
         let retry = raw.retry.as_ref();
         let retry = retry.map(|raw| findings.within("retry", |f| Retry::read(raw, matches.as_ref(), f)));
-        let limits = Limit::read_list("limits", raw.limits.as_deref(), findings);
+        let limits = Limit::read_list("limits", "api", raw.limits.as_deref(), findings);
         Some(Self {
             name: name?,
             gateway: gateway?,

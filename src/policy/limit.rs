@@ -73,11 +73,17 @@ pub enum Dimension {
 }
 
 impl Limit {
-    /// Reads the limits of one list. Their names, given or made, tell them apart.
-    pub fn read_list(field: &str, raws: Option<&[RawLimit]>, findings: &mut Findings) -> Option<Vec<Arc<Self>>> {
+    /// Reads the limits of one list. Their names, given or made, tell them apart. `place` is what made names
+    /// begin with.
+    pub fn read_list(
+        field: &str,
+        place: &str,
+        raws: Option<&[RawLimit]>,
+        findings: &mut Findings,
+    ) -> Option<Vec<Arc<Self>>> {
         let raws = text::not_empty(findings, field, raws);
         findings.within(field, |findings| {
-            let read = |(index, raw)| findings.within(index, |findings| Self::read(raw, findings));
+            let read = |(index, raw)| findings.within(index, |findings| Self::read(raw, place, findings));
             let limits: Vec<_> = raws.iter().enumerate().map(read).collect();
             for (index, limit) in limits.iter().enumerate() {
                 let is_same = |other: &&Self| limit.as_ref().is_some_and(|limit| limit.name == other.name);
@@ -91,7 +97,7 @@ impl Limit {
         })
     }
 
-    fn read(raw: &RawLimit, findings: &mut Findings) -> Option<Self> {
+    fn read(raw: &RawLimit, place: &str, findings: &mut Findings) -> Option<Self> {
         let rate = findings.within("rate", |findings| findings.check(&raw.rate, Rate::parse(&raw.rate)));
         let by = Dimension::read_list(raw.by.as_deref(), findings);
         let algorithm = rate.and_then(|rate| Algorithm::read(raw, rate, findings));
@@ -104,7 +110,7 @@ impl Limit {
         let (rate, by) = (rate?, by?);
         let name = match &raw.name {
             Some(name) => text::name(findings, "name", name)?,
-            None => made_name(rate, by.iter().map(ToString::to_string), mode),
+            None => made_name(place, rate, by.iter().map(ToString::to_string), mode),
         };
         Some(Self { name, rate, by, algorithm: algorithm?, mode, status: status?, cost: cost? })
     }
@@ -115,10 +121,11 @@ fn read_status(status: u32, findings: &mut Findings) -> Option<u16> {
     findings.within("status", |f| f.check(status, known.ok_or_else(|| format!("one of {DENIAL_STATUSES:?}"))))
 }
 
-/// A name for a limit that was given none: its window and what it counts by, as in `minute-by-client_ip`.
+/// A name for a limit that was given none: its place, its window and what it counts by, as in
+/// `api-minute-by-client_ip`.
 /// The rate's number is left out: whoever changes it means the same limit, and the same counters.
-pub(super) fn made_name(rate: Rate, by: impl Iterator<Item = String>, mode: Mode) -> Name {
-    let mut name = rate.window.to_string();
+pub(super) fn made_name(place: &str, rate: Rate, by: impl Iterator<Item = String>, mode: Mode) -> Name {
+    let mut name = format!("{place}-{}", rate.window);
     for (position, dimension) in by.enumerate() {
         name.push_str(if position == 0 { "-by-" } else { "-" });
         name.extend(dimension.chars().map(|c| match c.to_ascii_lowercase() {
@@ -131,7 +138,7 @@ pub(super) fn made_name(rate: Rate, by: impl Iterator<Item = String>, mode: Mode
     }
     name.truncate(crate::names::NAME_BYTES_MAX);
     let name = name.trim_end_matches(['.', '_', '-']);
-    Name::parse(name).expect("begins with a window, ends with a letter or digit, and all between is allowed")
+    Name::parse(name).expect("begins with a place, ends with a letter or digit, and all between is allowed")
 }
 
 impl Algorithm {

@@ -67,7 +67,7 @@ impl RateLimitEntry {
         let rate = findings.within("limit", |findings| read_rate(&raw.limit, findings))?;
         let keys = raw.actions.iter().map(descriptor_key);
         let limit = Limit {
-            name: made_name(rate, keys, Mode::Enforce),
+            name: made_name("rate_limits", rate, keys, Mode::Enforce),
             rate,
             by: Vec::new(),
             algorithm: Algorithm::SlidingWindow,

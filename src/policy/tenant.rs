@@ -41,7 +41,7 @@ impl Plan {
         if raw.limits.is_none() && raw.apis.is_none() {
             findings.say("limits nothing: expected limits or apis".to_owned());
         }
-        let limits = Limit::read_list("limits", raw.limits.as_deref(), findings);
+        let limits = Limit::read_list("limits", "tenant", raw.limits.as_deref(), findings);
         let apis = read_by_api(raw.apis.as_ref(), findings);
         Some(Self { name: name?, limits: limits?, apis: apis? })
     }
@@ -52,7 +52,7 @@ impl Tenant {
         let name = TenantName::parse(&raw.name).ok_or(TenantName::EXPECTED);
         let name = findings.within("name", |findings| findings.check(&raw.name, name));
         let plan = raw.plan.as_deref().map(|plan| text::name(findings, "plan", plan));
-        let limits = raw.limits.as_deref().map(|raws| Limit::read_list("limits", Some(raws), findings));
+        let limits = raw.limits.as_deref().map(|raws| Limit::read_list("limits", "tenant", Some(raws), findings));
         let apis = read_by_api(raw.apis.as_ref(), findings);
         Some(Self {
             name: name?,
@@ -78,7 +78,7 @@ fn read_by_api(raws: Option<&BTreeMap<String, Vec<RawLimit>>>, findings: &mut Fi
         }
         let mut read = |(api, limits): (&String, &Vec<RawLimit>)| {
             let name = text::name(findings, api, api);
-            let limits = Limit::read_list(api, Some(limits), findings);
+            let limits = Limit::read_list(api, "tenant-api", Some(limits), findings);
             Some((name?, limits?))
         };
         raws.iter().map(&mut read).collect::<Vec<_>>().into_iter().collect()

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
 use super::StartError;
@@ -38,7 +38,7 @@ pub(super) fn xds(
         serving(&health, ADS_SERVICE).await;
         let router = server(XDS_STREAMS_MAX).add_service(xds.into_service());
         let router = router.add_service(health_service).add_service(reflection);
-        let incoming = TcpListenerStream::new(listener.into_tokio()?);
+        let incoming = incoming(listener)?;
         let ended = router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
         ended.map_err(|error| format!("xDS server: {error}"))
     })
@@ -63,7 +63,7 @@ pub(super) fn rls(
         };
         let router = server(RLS_STREAMS_MAX).add_service(rls.into_service());
         let router = router.add_service(health_service).add_service(reflection);
-        let incoming = TcpListenerStream::new(listener.into_tokio()?);
+        let incoming = incoming(listener)?;
         tokio::select! {
             ended = router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
@@ -82,11 +82,15 @@ pub(super) async fn admin(admin: Admin, listener: Listener, shutdown: Cancellati
 /// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
 fn server(streams_max: u32) -> Server {
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(15)))
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_concurrent_streams(streams_max)
+}
+
+/// Without TCP_NODELAY an answer waits for the acknowledgement of the one before, up to 40 ms: longer than Envoy does.
+fn incoming(listener: Listener) -> Result<TcpIncoming, String> {
+    Ok(TcpIncoming::from(listener.into_tokio()?).with_nodelay(Some(true)))
 }
 
 async fn serving(health: &HealthReporter, service: &str) {
