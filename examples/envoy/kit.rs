@@ -1,6 +1,10 @@
 //! What the demo and the integration tests share: a real Envoy, small upstreams, and a client.
 
+#[path = "kit/client.rs"]
 pub mod client;
+#[path = "kit/envoy.rs"]
 pub mod envoy;
+#[path = "kit/tools.rs"]
 pub mod tools;
+#[path = "kit/upstream.rs"]
 pub mod upstream;
