@@ -3,3 +3,4 @@
 mod descriptors;
 mod golden;
 mod refused;
+mod tidy;
