@@ -400,13 +400,10 @@ mod tests {
     fn a_tenant_meets_its_own_limits_where_it_has_them_and_its_plans_where_not() {
         let matcher = matcher(SHOP);
         let of_tenant = |tenant| names(&matcher, "shop", &[("api", "create"), ("tenant", tenant)]).unwrap();
-        let with = |tenant: &[&str]| [&API, tenant].concat();
-        assert_eq!(
-            of_tenant("acme"),
-            with(&["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=800/minute"])
-        );
-        assert_eq!(of_tenant("solo"), with(&["tenant:tenant-minute=7/minute", "tenant:tenant-api-minute=100/minute"]));
-        assert_eq!(of_tenant("new"), with(&["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=100/minute"]));
+        let with = |tenant: [&'static str; 2]| API.into_iter().chain(tenant).collect::<Vec<_>>();
+        assert_eq!(of_tenant("acme"), with(["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=800/minute"]));
+        assert_eq!(of_tenant("solo"), with(["tenant:tenant-minute=7/minute", "tenant:tenant-api-minute=100/minute"]));
+        assert_eq!(of_tenant("new"), with(["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=100/minute"]));
     }
 
     #[test]
