@@ -46,12 +46,13 @@ impl Sotw {
     pub(super) fn on_request(&mut self, request: Request, resources: Option<&Resources>) -> Step {
         let mut step = Step::default();
         let Some(one) = self.types.get_mut(request.resource_type.index()) else { return step };
-        // A nonce of an earlier stream says nothing here; nor does the nonce of a response that another overtook.
-        // Envoy repeats what it wants with the newer nonce.
-        if one.is_requested && request.nonce != one.nonce {
+        // Before the first response any nonce is one of an earlier stream, and says nothing.
+        let was_answered = !one.nonce.is_empty();
+        // The Envoy had not seen the newest response yet. It repeats what it wants once it has.
+        if was_answered && request.nonce != one.nonce {
             return step;
         }
-        if one.is_requested && !one.nonce.is_empty() {
+        if was_answered {
             one.is_pending = false;
             step.answer = Some((request.resource_type, Answer::of(request.error)));
         }
@@ -233,9 +234,9 @@ mod tests {
 
     #[test]
     fn a_nonce_of_an_earlier_stream_is_a_first_request() {
-        let world = world(&["cluster:a=1"]);
         let mut talk = Talk::default();
-        assert_eq!(talk.say("cluster", &[], "17", None, &world), ["cluster a"]);
+        assert_eq!(talk.say("route", &["r"], "17", None, &world(&[])), [""; 0]);
+        assert_eq!(talk.say("route", &["r", "s"], "17", None, &world(&["route:s=1"])), ["route s"]);
         assert_eq!(talk.answer, None);
     }
 
