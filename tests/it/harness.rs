@@ -133,6 +133,12 @@ impl Tierflow {
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
     }
 
+    /// As `kill -9` does. The handle is left for another.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for it to end by itself.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         eventually("Tierflow ends", async || self.child.try_wait().unwrap()).await
@@ -142,7 +148,6 @@ impl Tierflow {
 /// Responses sent: clusters, endpoints, secrets, listeners, routes.
 pub(crate) type Pushes = [u64; 5];
 
-/// Without a chance to say good-bye, as with `kill -9`.
 impl Drop for Tierflow {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -209,6 +214,10 @@ impl Edge {
         self.envoy.log()
     }
 
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
     /// GET.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[]).await
@@ -219,7 +228,7 @@ impl Edge {
     }
 
     pub(crate) async fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
-        self.client.send(method, &format!("http://{}{path}", self.listen), headers).await
+        self.client.send(method, &self.url(path), headers).await
     }
 }
 
