@@ -66,6 +66,7 @@ pub mod admin;
 pub mod rls;
 pub mod xds;
 // shell
+pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod serve;

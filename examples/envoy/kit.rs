@@ -1,5 +1,7 @@
 //! What the demo and the integration tests share: a real Envoy, small upstreams, and a client.
 
+#![allow(dead_code, unreachable_pub, reason = "the demo and the tests each use a part of it")]
+
 #[path = "kit/client.rs"]
 pub mod client;
 #[path = "kit/envoy.rs"]

