@@ -82,3 +82,121 @@ fn encode(resource_type: ResourceType, name: &str, message: &impl Message) -> (R
 fn any<M: Message + MessageName>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::parse;
+    use crate::policy::set::index;
+
+    const SHOP: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
+ tenant: {from: {cookie: tenant}, default_plan: standard}}
+---
+{kind: Gateway, name: side, nodes: {clusters: [side]}, listen: '127.0.0.1:2',
+ tls: {certificate_chain: /tls.crt, private_key: /tls.key}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101', '127.0.0.1:9102']}
+---
+{kind: Service, name: pay, dns: 'pay.internal:80', protocol: http2}
+---
+{kind: Api, name: create, gateway: shop, match: {path: /create}, service: order, limits: [{rate: 10/s, by: [client_ip]}]}
+---
+{kind: Api, name: read, gateway: shop, match: {path_prefix: /, hosts: [a.b, '*.c.d']}, service: order, retry: {on: [503, connect-failure]}}
+---
+{kind: Api, name: pay, gateway: side, match: {path_regex: '/p.*'}, service: pay}
+---
+{kind: Plan, name: standard, limits: [{rate: 600/m}]}
+";
+
+    fn snapshot(text: &str) -> Snapshot {
+        let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
+        let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
+        let address = HostPort { host: "127.0.0.1".to_owned(), port: 8081 };
+        compile(&PolicySet::link(&index(parsed).0).unwrap(), &RateLimitService { addresses: vec![address] })
+    }
+
+    /// The resources that differ, as `group type name`.
+    fn changed(before: &str, after: &str) -> Vec<String> {
+        let (before, after) = (snapshot(before), snapshot(after));
+        let differing = after.groups.iter().flat_map(|(name, group)| {
+            let old = before.groups.get(name);
+            let is_new = move |resource_type, resource: &Arc<Resource>| {
+                old.and_then(|old| old.of_type(resource_type).by_name.get(&resource.name)) != Some(resource)
+            };
+            let new = group.iter().filter(move |(resource_type, resource)| is_new(*resource_type, resource));
+            new.map(move |(resource_type, resource)| format!("{name} {resource_type} {}", resource.name))
+        });
+        differing.collect()
+    }
+
+    #[test]
+    fn the_order_of_documents_makes_no_difference() {
+        let mut documents: Vec<&str> = SHOP.split("---\n").collect();
+        documents.reverse();
+        assert_eq!(changed(SHOP, &documents.join("---\n")), [""; 0]);
+    }
+
+    #[test]
+    fn the_same_policies_give_the_same_bytes_every_time() {
+        for _ in 0..50 {
+            assert_eq!(changed(SHOP, SHOP), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_in_no_resource() {
+        let other = SHOP.replace("rate: 10/s", "rate: 99/10m, mode: shadow, status: 402, algorithm: fixed_window");
+        assert_eq!(changed(SHOP, &other.replace("600/m", "7/s")), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_limit_counts_by_is_in_its_route_alone() {
+        assert_eq!(changed(SHOP, &SHOP.replace("by: [client_ip]", "by: [client_ip, path]")), ["shop route shop"]);
+        assert_eq!(changed(SHOP, &SHOP.replace("by: [client_ip]", "by: [client_ip/24]")), [""; 0]);
+    }
+
+    #[test]
+    fn endpoints_are_apart_from_their_cluster() {
+        assert_eq!(changed(SHOP, &SHOP.replace("9102", "9103")), ["shop endpoint order"]);
+    }
+
+    #[test]
+    fn a_certificate_is_apart_from_its_listener() {
+        assert_eq!(changed(SHOP, &SHOP.replace("/tls.crt", "/new.crt")), ["side secret side/tls"]);
+    }
+
+    #[test]
+    fn a_gateway_has_only_what_its_routes_lead_to() {
+        let snapshot = snapshot(SHOP);
+        let names = |gateway: &str, resource_type| {
+            let group = snapshot.groups.get(gateway).unwrap();
+            group.of_type(resource_type).by_name.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names("shop", ResourceType::Cluster), ["order", "tierflow:rls"]);
+        assert_eq!(names("side", ResourceType::Cluster), ["pay", "tierflow:rls"]);
+        assert_eq!(names("shop", ResourceType::Endpoint), ["order"]);
+        assert_eq!(names("side", ResourceType::Endpoint), [""; 0]);
+    }
+
+    #[test]
+    fn every_name_that_a_resource_refers_to_is_in_its_group() {
+        let snapshot = snapshot(SHOP);
+        for group in snapshot.groups.values() {
+            let names = |resource_type| group.of_type(resource_type).by_name.keys().map(|name| name.to_string());
+            for listener in group.of_type(ResourceType::Listener).by_name.values() {
+                let json = crate::snapshot::render::to_json(ResourceType::Listener, listener).to_string();
+                let routes = names(ResourceType::Route);
+                assert!(routes.map(|name| format!("\"route_config_name\":\"{name}\"")).any(|rds| json.contains(&rds)));
+            }
+            for routes in group.of_type(ResourceType::Route).by_name.values() {
+                let json = crate::snapshot::render::to_json(ResourceType::Route, routes).to_string();
+                let referred = json.split("\"cluster\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+                for cluster in referred {
+                    assert!(names(ResourceType::Cluster).any(|name| name == cluster), "{cluster}");
+                }
+            }
+        }
+    }
+}

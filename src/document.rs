@@ -79,8 +79,12 @@ pub fn split(path: &Arc<str>, bytes: &[u8]) -> Vec<Document> {
     let mut chunk = Chunk { line: 1, bytes: Vec::new() };
     for (line, text) in (1u32..).zip(bytes.split_inclusive(|&b| b == b'\n')) {
         if is_separator(text) {
-            // What follows the dashes on their line is content of the document that begins there.
-            let next = Chunk { line, bytes: [b"   ", text.get(3..).unwrap_or_default()].concat() };
+            let rest = text.get(3..).unwrap_or_default();
+            let next = match rest.trim_ascii().is_empty() {
+                true => Chunk { line: line + 1, bytes: Vec::new() },
+                // What follows the dashes on their line is content of the document that begins there.
+                false => Chunk { line, bytes: [b"   ", rest].concat() },
+            };
             let number = documents.len() + 1;
             documents.extend(std::mem::replace(&mut chunk, next).into_document(path, number));
         } else {
@@ -145,13 +149,13 @@ mod tests {
     fn a_file_is_cut_at_lines_of_three_dashes() {
         assert_eq!(
             cut("a: 1\n---\nb: 2\n--- # c\nc: 3\n"),
-            [(1, "a: 1\n".into()), (2, "   \nb: 2\n".into()), (4, "    # c\nc: 3\n".into())]
+            [(1, "a: 1\n".into()), (3, "b: 2\n".into()), (4, "    # c\nc: 3\n".into())]
         );
     }
 
     #[test]
     fn documents_of_blank_lines_and_comments_are_left_out() {
-        assert_eq!(cut("\u{feff}# head\n\n---\r\na: 1\r\n---\n# tail"), [(3, "   \r\na: 1\r\n".into())]);
+        assert_eq!(cut("\u{feff}# head\n\n---\r\na: 1\r\n---\n# tail"), [(4, "a: 1\r\n".into())]);
         assert_eq!(cut(""), []);
     }
 

@@ -1,18 +1,61 @@
-//! Tierflow: a flow control plane for Envoy.
+//! Tierflow: a flow control plane for Envoy. Declarative policies go in; xDS resources and decisions about
+//! requests come out.
+//!
+//! ```text
+//!  policies/*.yaml --> source --Documents--> live ------------------------> xds --> Envoy (ADS: SotW and delta)
+//!                                             | Generation (Arc, swapped)
+//!                           pure:             | = PolicySet                 rls <-- Envoy (ShouldRateLimit)
+//!             raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory)
+//!                             \-> limiter::Matcher (what a request meets)
+//!                                                                           admin <-- operator
+//! ```
+//!
+//! - Configuration flows one way: bytes, a raw document, a policy set with every cross-check done, and from that
+//!   snapshot and matcher of one generation. `live` swaps one `Arc`; each stream compares what its Envoy has with
+//!   what it should have, and sends the difference.
+//! - A request flows one way: converted, matched, admitted over all its limits in one step, answered.
+//! - A rate is not in the xDS bytes. Routes say what a request is counted by, the rate limit service knows how much
+//!   that may be. So a changed number is effective at once and pushes nothing.
+//!
+//! # Words
+//!
+//! *document*: one YAML mapping, and where it came from. *problem*: why a document is refused: place, what was
+//! found, what was expected. *policy set*: all policies at once, cross-checked. *generation*: a policy set with its
+//! snapshot and matcher. *revision*: what the source calls its state. *version*: content hash of resources.
+//! *tier*: 1 for limits of an API, 2 for limits of a tenant. *rate*: N per window. *hit*, *counter*, *decision*:
+//! what a request costs, where that is counted, what came of it. *node*: a connected Envoy. *group*: the nodes
+//! that one gateway selects.
+//!
+//! # Invariants
+//!
+//! 1. Pure modules (`policy`, `compile`, `snapshot`, `limiter`, `explain`) never await, spawn, log, read a clock or
+//!    touch a file. They fail only by returning problems.
+//! 2. `compile` is total and deterministic to the byte: equal policy sets give equal snapshots on every replica.
+//! 3. `live` has one writer. A generation is swapped whole, so routes and matcher never disagree.
+//! 4. A refused document changes nothing that is served, and stays visible until it is mended.
+//! 5. A handler loads the generation once and keeps it to its end.
+//! 6. Protobuf types live in `compile`, `xds` and `rls` only.
+//! 7. ADS sessions are values in, values out; the stream only carries them.
+//! 8. Every queue, map, document and name has a written maximum with a named outcome.
+//! 9. Nothing panics: no policy, packet or dependency can bring the process down.
+//! 10. xDS, rate limit service and admin have a listener and a runtime of their own.
+//!
+//! Which module may name which is kept by `tests/it/tidy.rs`.
 
 // words
 pub mod clock;
 pub mod document;
 pub mod metrics;
 pub mod names;
-// policy
+// policy: what the operator means (pure)
 pub mod policy;
-// results
+// results (pure)
 pub mod compile;
 pub mod snapshot;
-// limiter
+// limiter (pure; time is an argument)
+pub mod explain;
 pub mod limiter;
-// the outside
+// the outside, behind narrow seams
 pub mod counters;
 pub mod source;
 // the served state
@@ -26,6 +69,5 @@ pub mod xds;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;
-pub mod explain;
 pub mod serve;
 pub mod telemetry;

@@ -27,9 +27,10 @@ use crate::config::Config;
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::Documents;
 use crate::live::{Adopted, Live, Settings, Writer};
-use crate::metrics::{Metrics, ReloadLabels};
+use crate::metrics::{Metrics, ReloadLabels, TypeLabels};
 use crate::nodes::Nodes;
 use crate::rls::Rls;
+use crate::snapshot::resource::ResourceType;
 use crate::source::dir::Watcher;
 use crate::xds::Xds;
 
@@ -71,6 +72,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
 
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
+    for resource_type in ResourceType::ALL {
+        // An alarm on refusals needs the series before the first one.
+        let _ = metrics.xds_nacks.get_or_create(&TypeLabels { r#type: resource_type.as_str() });
+    }
     let nodes = Arc::new(Nodes::default());
     let counters = Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max }));
     let shutdown = CancellationToken::new();
@@ -84,7 +89,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     loader.load(&Documents { revision: Default::default(), documents });
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 1)?];
+    let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 2)?];
     let [xds_runtime, rls_runtime, admin_runtime] = &runtimes;
     let mut tasks = JoinSet::new();
 

@@ -9,6 +9,8 @@
 //! is compared with that, so a slow Envoy misses steps in between and never the last one.
 
 mod delta;
+#[cfg(test)]
+mod fixture;
 mod session;
 mod sotw;
 mod stream;

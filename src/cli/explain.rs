@@ -33,7 +33,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
+    output: OutputFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OutputFormat {
+    Table,
+    Json,
+    Yaml,
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -57,9 +64,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if explanations.is_empty() {
         return Err("there is no such Gateway".to_owned());
     }
+    let value = || serde_json::to_value(&explanations).unwrap_or(Value::Null);
     match args.output {
-        Format::Table => output::print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
-        format => output::print_value(&serde_json::to_value(&explanations).unwrap_or(Value::Null), format),
+        OutputFormat::Json => output::print_value(&value(), Format::Json),
+        OutputFormat::Yaml => output::print_value(&value(), Format::Yaml),
+        OutputFormat::Table => output::print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
     }
 }
 

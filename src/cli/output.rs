@@ -19,7 +19,6 @@ use crate::source;
 pub(super) enum Format {
     Json,
     Yaml,
-    Table,
 }
 
 pub(super) fn print(text: &str) -> Result<(), Failure> {
@@ -34,7 +33,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 pub(super) fn print_value(value: &Value, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => print(&format!("{value:#}\n")),
-        Format::Yaml | Format::Table => {
+        Format::Yaml => {
             let yaml = serde_yaml::to_string(value).map_err(|error| error.to_string())?;
             print(&yaml)
         }

@@ -336,3 +336,150 @@ fn without_port(host: &str) -> &str {
         _ => host,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::parse;
+    use crate::policy::set::index;
+
+    const SHOP: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
+ tenant: {from: {header: x-tenant-id}, missing: anonymous, default_plan: standard}}
+---
+{kind: Gateway, name: strict, nodes: {clusters: [strict]}, listen: '127.0.0.1:2', limiter: {on_error: deny},
+ tenant: {from: {header: x-tenant-id}, missing: reject, default_plan: deny}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: create, gateway: shop, match: {path: /create}, service: order,
+ limits: [{rate: 10/s}, {name: client, rate: 5/s, by: [client_ip/24, {header: x-a}]}, {name: bulk, rate: 9/m, cost: {header: x-items}}]}
+---
+{kind: Api, name: closed, gateway: strict, match: {path: /closed}, service: order}
+---
+{kind: Plan, name: standard, limits: [{rate: 600/m}], apis: {create: [{rate: 100/m}]}}
+---
+{kind: Tenant, name: acme, plan: standard, apis: {create: [{rate: 800/m}]}}
+---
+{kind: Tenant, name: solo, limits: [{rate: 7/m}]}
+---
+{kind: Tenant, name: bad, plan: standard, status: suspended}
+---
+{name: list, gateway: shop, rate_limits: [{actions: [{request_headers: {header_name: ':path', descriptor_key: api_path}}], limit: {unit: MINUTE, requests_per_unit: 3}}]}
+";
+
+    fn matcher(text: &str) -> Matcher {
+        let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
+        let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
+        Matcher::new(&PolicySet::link(&index(parsed).0).unwrap(), [3; 16])
+    }
+
+    /// The limits that a request meets, as `tier:name=rate`, and the keys of their counters.
+    fn ask(matcher: &Matcher, gateway: &str, entries: &[(&str, &str)]) -> Result<Vec<(String, Charge)>, String> {
+        let asked = Asked { gateway, descriptors: &[entries], hits: 1 };
+        let found = matcher.find(&asked).ok_or("nothing")?;
+        let limits = found.limits.map_err(|denial| format!("{denial:?}"))?;
+        let shown = |applied: &Applied<'_>| {
+            (format!("{}:{}={}", applied.tier.as_str(), applied.limit.name, applied.limit.rate), applied.charge)
+        };
+        Ok(limits.iter().map(shown).collect())
+    }
+
+    fn names(matcher: &Matcher, gateway: &str, entries: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        ask(matcher, gateway, entries).map(|limits| limits.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn keys(matcher: &Matcher, entries: &[(&str, &str)]) -> Vec<u128> {
+        ask(matcher, "shop", entries).unwrap().into_iter().map(|(_, charge)| charge.key.as_u128()).collect()
+    }
+
+    const API: [&str; 3] = ["api:api-second=10/second", "api:client=5/second", "api:bulk=9/minute"];
+
+    #[test]
+    fn a_tenant_meets_its_own_limits_where_it_has_them_and_its_plans_where_not() {
+        let matcher = matcher(SHOP);
+        let of_tenant = |tenant| names(&matcher, "shop", &[("api", "create"), ("tenant", tenant)]).unwrap();
+        let with = |tenant: [&'static str; 2]| API.into_iter().chain(tenant).collect::<Vec<_>>();
+        assert_eq!(of_tenant("acme"), with(["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=800/minute"]));
+        assert_eq!(of_tenant("solo"), with(["tenant:tenant-minute=7/minute", "tenant:tenant-api-minute=100/minute"]));
+        assert_eq!(of_tenant("new"), with(["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=100/minute"]));
+    }
+
+    #[test]
+    fn a_request_without_a_tenant_is_all_anonymous() {
+        let matcher = matcher(SHOP);
+        let missing = keys(&matcher, &[("api", "create")]);
+        assert_eq!(missing, keys(&matcher, &[("api", "create"), ("tenant", "")]));
+        assert_eq!(missing, keys(&matcher, &[("api", "create"), ("tenant", "anonymous")]));
+        assert_ne!(missing, keys(&matcher, &[("api", "create"), ("tenant", "other")]));
+    }
+
+    #[test]
+    fn tenants_that_are_not_served_are_denied() {
+        let matcher = matcher(SHOP);
+        assert_eq!(names(&matcher, "shop", &[("api", "create"), ("tenant", "bad")]), Err("Suspended".to_owned()));
+        assert_eq!(names(&matcher, "strict", &[("api", "closed")]), Err("Missing".to_owned()));
+        assert_eq!(names(&matcher, "strict", &[("api", "closed"), ("tenant", "new")]), Err("Unknown".to_owned()));
+        assert!(names(&matcher, "strict", &[("api", "closed"), ("tenant", "acme")]).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_known_is_nothing() {
+        let matcher = matcher(SHOP);
+        assert_eq!(names(&matcher, "nowhere", &[("api", "create")]), Err("nothing".to_owned()));
+        assert_eq!(names(&matcher, "shop", &[("api", "closed")]), Err("nothing".to_owned()), "of another gateway");
+    }
+
+    #[test]
+    fn a_network_shares_a_counter_and_what_is_missing_is_one_value() {
+        let matcher = matcher(SHOP);
+        let client = |entries: &[(&str, &str)]| keys(&matcher, &[&[("api", "create")], entries].concat())[1];
+        let ip = |address| ("remote_address", address);
+        assert_eq!(client(&[ip("10.0.0.7")]), client(&[ip("10.0.0.200")]));
+        assert_eq!(client(&[ip("10.0.0.7")]), client(&[ip("::ffff:10.0.0.9")]));
+        assert_ne!(client(&[ip("10.0.0.7")]), client(&[ip("10.0.1.7")]));
+        assert_eq!(client(&[ip("2001:db8::1")]), client(&[ip("2001:db8::2:1")]));
+        assert_ne!(client(&[ip("2001:db8::1")]), client(&[ip("2001:db8:0:1::1")]));
+        assert_eq!(client(&[ip("10.0.0.7")]), client(&[ip("10.0.0.7"), ("header:x-a", "")]));
+        assert_ne!(client(&[ip("10.0.0.7")]), client(&[ip("10.0.0.7"), ("header:x-a", "1")]));
+    }
+
+    #[test]
+    fn a_request_says_its_cost_and_costs_one_where_it_says_nonsense() {
+        let matcher = matcher(SHOP);
+        let cost =
+            |items: &str| ask(&matcher, "shop", &[("api", "create"), ("header:x-items", items)]).unwrap()[2].1.hits;
+        assert_eq!((cost("5"), cost(" 12 ")), (5, 12));
+        for nonsense in ["", "0", "-3", "many", "99999999999"] {
+            assert_eq!(cost(nonsense), 1, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_list_counts_by_what_was_reported_and_a_path_without_its_query() {
+        let matcher = matcher(SHOP);
+        let key = |path| keys(&matcher, &[("rate_limits", "list/0"), ("api_path", path)]);
+        assert_eq!(key("/a"), key("/a?x=1"));
+        assert_ne!(key("/a"), key("/b"));
+    }
+
+    #[test]
+    fn a_changed_rate_keeps_its_counter_and_a_changed_window_starts_a_new_one() {
+        let before = keys(&matcher(SHOP), &[("api", "create")]);
+        let rate = keys(&matcher(&SHOP.replace("rate: 10/s", "rate: 20/s")), &[("api", "create")]);
+        assert_eq!(before, rate);
+        let window =
+            keys(&matcher(&SHOP.replace("{rate: 10/s}", "{name: api-second, rate: 10/m}")), &[("api", "create")]);
+        assert_ne!(before[0], window[0]);
+        let algorithm = SHOP.replace("{rate: 10/s}", "{rate: 10/s, algorithm: fixed_window}");
+        assert_ne!(before[0], keys(&matcher(&algorithm), &[("api", "create")])[0]);
+    }
+
+    #[test]
+    fn ports_and_queries_are_no_way_round_a_limit() {
+        assert_eq!(without_port("Shop.example:8080"), "Shop.example");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_query("/a?b#c"), "/a");
+    }
+}

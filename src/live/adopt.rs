@@ -93,12 +93,13 @@ impl Adopter<'_> {
         doubled.into_iter().for_each(|id| self.revert(id));
     }
 
-    /// A document that can no longer be parsed was not taken away. Where it does not say who it is, nobody who
-    /// came from the same place is taken for deleted.
+    /// A document that can no longer be parsed was not taken away. Where it does not say who it is, or names
+    /// somebody unknown because its name was cut off, nobody who came from the same place is taken for deleted.
     fn hold_broken(&mut self, broken: &[Refused]) {
         for refused in broken {
             let container = refused.document.origin.container();
-            let is_meant = |parsed: &&Arc<Parsed>| match &refused.id {
+            let known = refused.id.as_ref().filter(|id| self.last_good.contains_key(id));
+            let is_meant = |parsed: &&Arc<Parsed>| match known {
                 Some(id) => parsed.id == *id,
                 None => parsed.document.origin.container() == container,
             };
@@ -183,5 +184,193 @@ impl Adopter<'_> {
             involves: vec![id.clone()],
             place: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Adopted, Live, Settings, Writer};
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::document::split;
+
+    const SHOP: &str = "\
+kind: Gateway
+name: shop
+nodes: {clusters: [edge]}
+listen: 127.0.0.1:10000
+---
+kind: Service
+name: order
+endpoints: [127.0.0.1:9101]
+---
+kind: Api
+name: create
+gateway: shop
+match: {path: /create}
+service: order
+limits: [{rate: 10/minute}]
+";
+
+    struct World {
+        live: Arc<Live>,
+        writer: Writer,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let rate_limit_service = RateLimitService { addresses: Vec::new() };
+            let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+            Self { live, writer }
+        }
+
+        fn serving(files: &[(&str, &str)]) -> Self {
+            let mut world = Self::new();
+            assert_eq!(world.adopt(files), Adopted::Served);
+            assert_eq!(world.refused(), [""; 0]);
+            world
+        }
+
+        fn adopt(&mut self, files: &[(&str, &str)]) -> Adopted {
+            let documents = files.iter().flat_map(|(path, text)| split(&(*path).into(), text.as_bytes()));
+            let documents = Documents { documents: documents.map(Arc::new).collect(), ..Default::default() };
+            self.writer.adopt(&documents, Timestamp::from_nanos(1))
+        }
+
+        /// Who is refused, and `!` where nothing of it is served.
+        fn refused(&self) -> Vec<String> {
+            let refused = self.live.refused();
+            let show = |refusal: &Refusal| {
+                assert!(!refusal.problems.is_empty(), "{refusal:?} has no reason");
+                let id = refusal.id.as_ref().map_or_else(|| refusal.origin.to_string(), ToString::to_string);
+                if refusal.is_served { id } else { format!("{id}!") }
+            };
+            refused.iter().map(show).collect()
+        }
+
+        fn rate(&self) -> String {
+            let generation = self.live.generation().unwrap();
+            generation.policies.apis.get("create").unwrap().limits[0].rate.to_string()
+        }
+
+        fn generation(&self) -> u64 {
+            self.live.generation().map_or(0, |generation| generation.number)
+        }
+    }
+
+    #[test]
+    fn a_good_change_is_served() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "20/minute"))]), Adopted::Served);
+        assert_eq!((world.rate().as_str(), world.generation()), ("20/minute", 2));
+    }
+
+    #[test]
+    fn what_did_not_change_is_no_new_generation() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let moved = format!("# a comment on top\n---\n{SHOP}");
+        assert_eq!(world.adopt(&[("b.yaml", &moved)]), Adopted::Unchanged);
+    }
+
+    #[test]
+    fn a_typo_keeps_the_last_good_version_until_it_is_mended() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "10/minit"))]), Adopted::Unchanged);
+        assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
+        world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "30/minute"))]);
+        assert_eq!((world.rate().as_str(), world.refused()), ("30/minute", vec![]));
+    }
+
+    #[test]
+    fn the_rest_of_the_set_goes_on() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let other = "kind: Service\nname: pay\nendpoints: [127.0.0.1:1]\n";
+        let broken = SHOP.replace("10/minute", "10/minit");
+        assert_eq!(world.adopt(&[("a.yaml", &broken), ("b.yaml", other)]), Adopted::Served);
+        assert!(world.live.generation().unwrap().policies.services.contains_key("pay"));
+        assert_eq!(world.refused(), ["Api create"]);
+    }
+
+    #[test]
+    fn a_document_that_was_cut_off_is_not_taken_for_deleted() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        for end in 1..SHOP.len() {
+            world.adopt(&[("a.yaml", SHOP.get(..end).unwrap())]);
+            let generation = world.live.generation().unwrap();
+            assert!(generation.policies.gateways.contains_key("shop"), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_still_referred_to_stays() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let without = SHOP.replace("kind: Service\nname: order", "kind: Service\nname: other");
+        world.adopt(&[("a.yaml", &without)]);
+        assert_eq!(world.refused(), ["Service order"]);
+        let refused = world.live.refused();
+        assert!(refused[0].problems[0].message.contains("Api create still refers to it"), "{refused:?}");
+        assert!(world.live.generation().unwrap().policies.services.contains_key("order"));
+    }
+
+    #[test]
+    fn a_new_document_that_refers_to_nothing_is_left_out() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let new = "kind: Api\nname: new\ngateway: shop\nmatch: {path: /new}\nservice: nowhere\n";
+        assert_eq!(world.adopt(&[("a.yaml", SHOP), ("b.yaml", new)]), Adopted::Unchanged);
+        assert_eq!(world.refused(), ["Api new!"]);
+    }
+
+    #[test]
+    fn of_two_that_collide_the_newcomer_is_refused() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let new = "kind: Api\nname: another\ngateway: shop\nmatch: {path: /create}\nservice: order\n";
+        world.adopt(&[("a.yaml", SHOP), ("b.yaml", new)]);
+        assert_eq!(world.refused(), ["Api another!"]);
+        assert_eq!(world.rate(), "10/minute");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_twice_keeps_what_was_served() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let double = "kind: Service\nname: order\nendpoints: [127.0.0.1:2]\n";
+        world.adopt(&[("a.yaml", SHOP), ("b.yaml", double)]);
+        assert_eq!(world.refused(), ["Service order"]);
+        let service = world.live.generation().unwrap().policies.services.get("order").cloned().unwrap();
+        assert!(format!("{:?}", service.discovery).contains("9101"));
+    }
+
+    #[test]
+    fn at_the_start_what_makes_no_sense_is_left_out_and_the_rest_is_served() {
+        let mut world = World::new();
+        assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("service: order", "service: ordr"))]), Adopted::Served);
+        assert_eq!(world.refused(), ["Api create!"]);
+    }
+
+    #[test]
+    fn an_empty_folder_changes_nothing() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        assert_eq!(world.adopt(&[]), Adopted::Empty);
+        assert_eq!(world.rate(), "10/minute");
+        assert_eq!(World::new().adopt(&[]), Adopted::Empty);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_deletes_nothing() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let origin = Origin::File { path: "a.yaml".into(), line: 1, number: 1 };
+        let unreadable = crate::document::Document { origin, content: Err("cannot be read".into()) };
+        let documents = Documents { documents: vec![Arc::new(unreadable)], ..Default::default() };
+        assert_eq!(world.writer.adopt(&documents, Timestamp::default()), Adopted::Unchanged);
+        assert_eq!(world.refused(), ["a.yaml:1!"]);
+    }
+
+    #[test]
+    fn a_refusal_is_as_old_as_its_mistake() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let broken = SHOP.replace("10/minute", "10/minit");
+        world.adopt(&[("a.yaml", &broken)]);
+        let documents = split(&"a.yaml".into(), broken.as_bytes()).into_iter().map(Arc::new).collect();
+        world.writer.adopt(&Documents { documents, ..Default::default() }, Timestamp::from_nanos(9));
+        assert_eq!(world.live.refused()[0].since, Timestamp::from_nanos(1));
     }
 }

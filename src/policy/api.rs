@@ -81,10 +81,7 @@ impl Api {
             matches: matches?,
             service: service?,
             timeout: timeout.map(|timeout| Some(timeout).filter(|timeout| !timeout.is_zero()))?,
-            retry: match retry {
-                Some(retry) => Some(retry?),
-                None => None,
-            },
+            retry: text::optional(retry)?,
             limits: limits?,
         })
     }
@@ -119,10 +116,7 @@ impl Retry {
             conditions,
             statuses,
             attempts: attempts?,
-            per_try_timeout: match per_try_timeout {
-                Some(timeout) => Some(timeout?),
-                None => None,
-            },
+            per_try_timeout: text::optional(per_try_timeout)?,
             is_idempotent: raw.idempotent.unwrap_or(false),
         };
         retry.refuse_if_it_never_acts(matches?, findings);

@@ -110,20 +110,11 @@ impl Gateway {
             name: name?,
             nodes: nodes?,
             listen: listen?,
-            tls: transpose(tls)?,
+            tls: text::optional(tls)?,
             trusted_hops: trusted_hops?,
-            tenant: transpose(tenant)?,
+            tenant: text::optional(tenant)?,
             limiter: limiter?,
         })
-    }
-}
-
-/// A part that may be left out, but not be wrong.
-fn transpose<T>(part: Option<Option<T>>) -> Option<Option<T>> {
-    match part {
-        Some(None) => None,
-        Some(part) => Some(part),
-        None => Some(None),
     }
 }
 

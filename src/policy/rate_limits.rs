@@ -45,14 +45,7 @@ impl RateLimits {
             let entries: Vec<_> = raw.rate_limits.iter().enumerate().map(read).collect();
             entries.into_iter().collect::<Option<Vec<_>>>()
         });
-        Some(Self {
-            name: name?,
-            gateway: match gateway {
-                Some(gateway) => Some(gateway?),
-                None => None,
-            },
-            entries: entries?,
-        })
+        Some(Self { name: name?, gateway: text::optional(gateway)?, entries: entries? })
     }
 }
 

@@ -110,15 +110,9 @@ impl Service {
                 Some(RawLoadBalancing::Random) => LoadBalancing::Random,
             },
             connect_timeout: connect_timeout?,
-            health_check: match health_check {
-                Some(health_check) => Some(health_check?),
-                None => None,
-            },
+            health_check: text::optional(health_check)?,
             circuit_breaker: circuit_breaker?,
-            outlier_detection: match outlier {
-                Some(outlier) => Some(outlier?),
-                None => None,
-            },
+            outlier_detection: text::optional(outlier)?,
         })
     }
 }

@@ -56,14 +56,8 @@ impl Tenant {
         let apis = read_by_api(raw.apis.as_ref(), findings);
         Some(Self {
             name: name?,
-            plan: match plan {
-                Some(plan) => Some(plan?),
-                None => None,
-            },
-            limits: match limits {
-                Some(limits) => Some(limits?),
-                None => None,
-            },
+            plan: text::optional(plan)?,
+            limits: text::optional(limits)?,
             apis: apis?,
             is_suspended: matches!(raw.status, Some(RawTenantStatus::Suspended)),
         })

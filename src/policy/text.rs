@@ -123,6 +123,14 @@ pub(super) fn not_empty<'a, T>(findings: &mut Findings, field: &str, list: Optio
     list.unwrap_or_default()
 }
 
+/// A part that may be left out, but not be wrong.
+pub(super) fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+    match part {
+        Some(read) => read.map(Some),
+        None => Some(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -123,7 +123,7 @@ mod tests {
         {
             fs::write(root.join(name), text).unwrap();
         }
-        assert_eq!(shown(root), ["/a.json:1 {}", "/b/x.yml:1 x: 1", "/c.yaml:1 c: 1", "/c.yaml:2 d: 1"]);
+        assert_eq!(shown(root), ["/a.json:1 {}", "/b/x.yml:1 x: 1", "/c.yaml:1 c: 1", "/c.yaml:3 d: 1"]);
     }
 
     #[test]

@@ -154,3 +154,194 @@ impl OneType {
         Some(Outgoing { resource_type, version: resources.version, resources: to_send, removed, nonce: String::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{shown, type_of, world};
+    use super::*;
+
+    #[derive(Default)]
+    struct Talk {
+        delta: Delta,
+        nonces: BTreeMap<ResourceType, String>,
+        answer: Option<(ResourceType, Answer)>,
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn request(type_name: &str, subscribe: &[&str], unsubscribe: &[&str]) -> Request {
+        Request {
+            resource_type: type_of(type_name),
+            subscribe: names(subscribe),
+            unsubscribe: names(unsubscribe),
+            initial_versions: HashMap::new(),
+            nonce: String::new(),
+            error: None,
+        }
+    }
+
+    impl Talk {
+        fn say(&mut self, request: Request, world: &Resources) -> Vec<String> {
+            let step = self.delta.on_request(request, Some(world));
+            self.answer = step.answer;
+            self.note(&step.responses)
+        }
+
+        fn subscribe(&mut self, type_name: &str, subscribe: &[&str], world: &Resources) -> Vec<String> {
+            self.say(request(type_name, subscribe, &[]), world)
+        }
+
+        fn answer(&mut self, type_name: &str, error: Option<&str>, world: &Resources) -> Vec<String> {
+            let nonce = self.nonces[&type_of(type_name)].clone();
+            self.say(Request { nonce, error: error.map(str::to_owned), ..request(type_name, &[], &[]) }, world)
+        }
+
+        fn ack(&mut self, type_name: &str, world: &Resources) -> Vec<String> {
+            self.answer(type_name, None, world)
+        }
+
+        fn change(&mut self, world: &Resources) -> Vec<String> {
+            let responses = self.delta.on_change(world);
+            self.note(&responses)
+        }
+
+        fn note(&mut self, responses: &[Outgoing]) -> Vec<String> {
+            self.nonces.extend(responses.iter().map(|response| (response.resource_type, response.nonce.clone())));
+            shown(responses)
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_sent() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1"]);
+        assert_eq!(talk.subscribe("cluster", &[], &first), ["cluster a b"]);
+        assert_eq!(talk.ack("cluster", &first), [""; 0]);
+        assert_eq!(talk.change(&world(&["cluster:a=1", "cluster:b=2", "cluster:c=1"])), ["cluster b c"]);
+    }
+
+    #[test]
+    fn what_is_gone_is_removed_and_sent_again_when_it_is_back() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1"]);
+        talk.subscribe("cluster", &[], &first);
+        talk.ack("cluster", &first);
+        let second = world(&["cluster:a=1"]);
+        assert_eq!(talk.change(&second), ["cluster -b"]);
+        assert_eq!(talk.ack("cluster", &second), [""; 0]);
+        assert_eq!(talk.change(&first), ["cluster b"]);
+    }
+
+    #[test]
+    fn every_name_that_is_asked_for_is_answered_even_if_it_is_known() {
+        let world = world(&["endpoint:a=1"]);
+        let mut talk = Talk::default();
+        assert_eq!(talk.subscribe("endpoint", &["a"], &world), ["endpoint a"]);
+        talk.ack("endpoint", &world);
+        assert_eq!(talk.subscribe("endpoint", &["a"], &world), ["endpoint a"]);
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_removed_at_once_and_sent_once_it_exists() {
+        let mut talk = Talk::default();
+        assert_eq!(talk.subscribe("route", &["r"], &world(&[])), ["route -r"]);
+        assert_eq!(talk.ack("route", &world(&[])), [""; 0]);
+        assert_eq!(talk.change(&world(&["route:r=1"])), ["route r"]);
+    }
+
+    #[test]
+    fn an_empty_list_subscribes_to_all_in_the_first_request_only() {
+        let world = world(&["cluster:a=1", "cluster:b=1"]);
+        let mut talk = Talk::default();
+        assert_eq!(talk.subscribe("cluster", &["a"], &world), ["cluster a"]);
+        talk.ack("cluster", &world);
+        assert_eq!(talk.subscribe("cluster", &[], &world), [""; 0]);
+    }
+
+    #[test]
+    fn a_stale_nonce_still_changes_what_is_wanted() {
+        let world = world(&["endpoint:a=1", "endpoint:b=1"]);
+        let mut talk = Talk::default();
+        talk.subscribe("endpoint", &["a"], &world);
+        talk.ack("endpoint", &world);
+        let stale = Request { nonce: "0".to_owned(), ..request("endpoint", &["b"], &[]) };
+        assert_eq!(talk.say(stale, &world), ["endpoint b"]);
+        assert_eq!(talk.answer, None);
+    }
+
+    #[test]
+    fn what_a_reconnecting_envoy_has_is_not_sent_again() {
+        let world = world(&["cluster:a=1", "cluster:b=2"]);
+        let version = |name: &str| world.of_type(ResourceType::Cluster).by_name[name].version.to_string();
+        let initial = [("a", version("a")), ("b", "old".to_owned()), ("c", "gone".to_owned())];
+        let initial_versions = initial.into_iter().map(|(name, version)| (name.to_owned(), version)).collect();
+        let mut talk = Talk::default();
+        let first = Request { initial_versions, ..request("cluster", &[], &[]) };
+        assert_eq!(talk.say(first, &world), ["cluster b -c"]);
+    }
+
+    #[test]
+    fn a_known_name_in_the_first_request_is_not_sent_again() {
+        let world = world(&["route:r=1"]);
+        let version = world.of_type(ResourceType::Route).by_name["r"].version.to_string();
+        let mut talk = Talk::default();
+        let first =
+            Request { initial_versions: HashMap::from([("r".to_owned(), version)]), ..request("route", &["r"], &[]) };
+        assert_eq!(talk.say(first, &world), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_refused_is_not_sent_until_something_changes_and_then_all_of_it() {
+        let mut talk = Talk::default();
+        let bad = world(&["listener:l=bad", "listener:m=1"]);
+        talk.subscribe("listener", &[], &bad);
+        assert_eq!(talk.answer("listener", Some("no"), &bad), [""; 0]);
+        assert_eq!(talk.answer, Some((ResourceType::Listener, Answer::Refused("no".to_owned()))));
+        assert_eq!(talk.change(&bad), [""; 0]);
+        assert_eq!(talk.change(&world(&["listener:l=good", "listener:m=1"])), ["listener l m"]);
+    }
+
+    #[test]
+    fn a_name_that_is_unsubscribed_beside_a_wildcard_is_answered() {
+        let world = world(&["cluster:a=1"]);
+        let mut talk = Talk::default();
+        talk.subscribe("cluster", &["*", "a", "x"], &world);
+        talk.ack("cluster", &world);
+        assert_eq!(talk.say(request("cluster", &[], &["a", "x"]), &world), ["cluster a -x"]);
+    }
+
+    #[test]
+    fn without_the_wildcard_only_names_are_left() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1"]);
+        talk.subscribe("cluster", &["*", "a"], &first);
+        talk.ack("cluster", &first);
+        assert_eq!(talk.say(request("cluster", &[], &["*"]), &first), [""; 0]);
+        assert_eq!(talk.change(&world(&["cluster:a=2", "cluster:b=2"])), ["cluster a"]);
+    }
+
+    #[test]
+    fn a_changed_cluster_gets_its_endpoints_again() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "endpoint:a=1"]);
+        talk.subscribe("cluster", &[], &first);
+        talk.subscribe("endpoint", &["a"], &first);
+        talk.ack("cluster", &first);
+        talk.ack("endpoint", &first);
+        assert_eq!(talk.change(&world(&["cluster:a=2", "endpoint:a=1"])), ["cluster a", "endpoint a"]);
+    }
+
+    #[test]
+    fn one_response_of_a_type_is_under_way_and_the_newest_state_follows() {
+        let mut talk = Talk::default();
+        talk.subscribe("listener", &[], &world(&["listener:l=1"]));
+        for content in 2..100 {
+            assert_eq!(talk.change(&world(&[&format!("listener:l={content}")])), [""; 0]);
+        }
+        let last = world(&["listener:l=99"]);
+        assert_eq!(talk.ack("listener", &last), ["listener l"]);
+        assert_eq!(talk.ack("listener", &last), [""; 0]);
+    }
+}

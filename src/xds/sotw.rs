@@ -46,12 +46,13 @@ impl Sotw {
     pub(super) fn on_request(&mut self, request: Request, resources: Option<&Resources>) -> Step {
         let mut step = Step::default();
         let Some(one) = self.types.get_mut(request.resource_type.index()) else { return step };
-        // A nonce of an earlier stream says nothing here; nor does the nonce of a response that another overtook.
-        // Envoy repeats what it wants with the newer nonce.
-        if one.is_requested && request.nonce != one.nonce {
+        // Before the first response any nonce is one of an earlier stream, and says nothing.
+        let was_answered = !one.nonce.is_empty();
+        // The Envoy had not seen the newest response yet. It repeats what it wants once it has.
+        if was_answered && request.nonce != one.nonce {
             return step;
         }
-        if one.is_requested && !one.nonce.is_empty() {
+        if was_answered {
             one.is_pending = false;
             step.answer = Some((request.resource_type, Answer::of(request.error)));
         }
@@ -122,5 +123,207 @@ impl OneType {
             nonce: String::new(),
         };
         Some((changed, response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{shown, type_of, world};
+    use super::*;
+
+    /// A session and the Envoy at its other end, which remembers the nonces it was sent.
+    #[derive(Default)]
+    struct Talk {
+        sotw: Sotw,
+        nonces: BTreeMap<ResourceType, String>,
+        answer: Option<(ResourceType, Answer)>,
+    }
+
+    impl Talk {
+        fn say(
+            &mut self,
+            type_name: &str,
+            names: &[&str],
+            nonce: &str,
+            error: Option<&str>,
+            world: &Resources,
+        ) -> Vec<String> {
+            let request = Request {
+                resource_type: type_of(type_name),
+                names: names.iter().map(|name| (*name).to_owned()).collect(),
+                nonce: nonce.to_owned(),
+                error: error.map(str::to_owned),
+            };
+            let step = self.sotw.on_request(request, Some(world));
+            self.answer = step.answer;
+            self.note(&step.responses)
+        }
+
+        /// A request with the newest nonce: the first, an acknowledgement, or a changed subscription.
+        fn ask(&mut self, type_name: &str, names: &[&str], world: &Resources) -> Vec<String> {
+            let nonce = self.nonces.get(&type_of(type_name)).cloned().unwrap_or_default();
+            self.say(type_name, names, &nonce, None, world)
+        }
+
+        fn refuse(&mut self, type_name: &str, names: &[&str], world: &Resources) -> Vec<String> {
+            let nonce = self.nonces.get(&type_of(type_name)).cloned().unwrap_or_default();
+            self.say(type_name, names, &nonce, Some("bad"), world)
+        }
+
+        fn change(&mut self, world: &Resources) -> Vec<String> {
+            let responses = self.sotw.on_change(world);
+            self.note(&responses)
+        }
+
+        fn note(&mut self, responses: &[Outgoing]) -> Vec<String> {
+            self.nonces.extend(responses.iter().map(|response| (response.resource_type, response.nonce.clone())));
+            shown(responses)
+        }
+    }
+
+    #[test]
+    fn a_first_request_without_names_gets_all_clusters_and_listeners_and_nothing_else() {
+        let world = world(&["cluster:a=1", "cluster:b=1", "endpoint:a=1", "route:r=1"]);
+        let mut talk = Talk::default();
+        assert_eq!(talk.ask("cluster", &[], &world), ["cluster a b"]);
+        assert_eq!(talk.ask("listener", &[], &world), ["listener"], "an empty answer ends the wait for listeners");
+        assert_eq!(talk.ask("endpoint", &[], &world), [""; 0]);
+        assert_eq!(talk.ask("route", &[], &world), [""; 0]);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_not_answered() {
+        let world = world(&["cluster:a=1"]);
+        let mut talk = Talk::default();
+        talk.ask("cluster", &[], &world);
+        assert_eq!(talk.ask("cluster", &[], &world), [""; 0]);
+        assert_eq!(talk.answer, Some((ResourceType::Cluster, Answer::Acknowledged)));
+    }
+
+    #[test]
+    fn a_change_is_sent_once_and_clusters_are_sent_whole() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1"]);
+        talk.ask("cluster", &[], &first);
+        talk.ask("cluster", &[], &first);
+        assert_eq!(talk.change(&first), [""; 0]);
+        assert_eq!(talk.change(&world(&["cluster:a=1", "cluster:b=2"])), ["cluster a b"]);
+    }
+
+    #[test]
+    fn a_deleted_cluster_is_left_out_of_a_new_response() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1"]);
+        talk.ask("cluster", &[], &first);
+        talk.ask("cluster", &[], &first);
+        assert_eq!(talk.change(&world(&["cluster:a=1"])), ["cluster a"]);
+    }
+
+    #[test]
+    fn a_stale_nonce_is_ignored_with_all_that_it_says() {
+        let mut talk = Talk::default();
+        let first = world(&["route:r=1", "route:s=1"]);
+        talk.ask("route", &["r"], &first);
+        let stale = talk.nonces[&ResourceType::Route].clone();
+        talk.ask("route", &["r"], &first);
+        talk.change(&world(&["route:r=2", "route:s=1"]));
+        assert_eq!(talk.say("route", &["r", "s"], &stale, None, &first), [""; 0]);
+        assert_eq!(talk.answer, None);
+        assert_eq!(talk.ask("route", &["r", "s"], &world(&["route:r=2", "route:s=1"])), ["route s"]);
+    }
+
+    #[test]
+    fn a_nonce_of_an_earlier_stream_is_a_first_request() {
+        let mut talk = Talk::default();
+        assert_eq!(talk.say("route", &["r"], "17", None, &world(&[])), [""; 0]);
+        assert_eq!(talk.say("route", &["r", "s"], "17", None, &world(&["route:s=1"])), ["route s"]);
+        assert_eq!(talk.answer, None);
+    }
+
+    #[test]
+    fn names_that_are_added_are_sent_without_a_change() {
+        let world = world(&["endpoint:a=1", "endpoint:b=1"]);
+        let mut talk = Talk::default();
+        assert_eq!(talk.ask("endpoint", &["a"], &world), ["endpoint a"]);
+        assert_eq!(talk.ask("endpoint", &["a", "b"], &world), ["endpoint b"]);
+        assert_eq!(talk.ask("endpoint", &["a", "b"], &world), [""; 0]);
+    }
+
+    #[test]
+    fn a_name_that_is_asked_for_again_is_sent_again() {
+        let world = world(&["endpoint:a=1", "endpoint:b=1"]);
+        let mut talk = Talk::default();
+        talk.ask("endpoint", &["a", "b"], &world);
+        talk.ask("endpoint", &["a"], &world);
+        assert_eq!(talk.ask("endpoint", &["a", "b"], &world), ["endpoint b"]);
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_sent_once_it_does() {
+        let mut talk = Talk::default();
+        assert_eq!(talk.ask("route", &["r"], &world(&[])), [""; 0]);
+        assert_eq!(talk.change(&world(&["route:r=1"])), ["route r"]);
+    }
+
+    #[test]
+    fn a_refused_version_is_not_sent_again_until_it_changes() {
+        let mut talk = Talk::default();
+        let bad = world(&["listener:l=bad"]);
+        talk.ask("listener", &[], &bad);
+        assert_eq!(talk.refuse("listener", &[], &bad), [""; 0]);
+        assert_eq!(talk.answer, Some((ResourceType::Listener, Answer::Refused("bad".to_owned()))));
+        assert_eq!(talk.change(&bad), [""; 0]);
+        assert_eq!(talk.change(&world(&["listener:l=good"])), ["listener l"]);
+    }
+
+    #[test]
+    fn one_response_of_a_type_is_under_way_and_the_newest_state_follows() {
+        let mut talk = Talk::default();
+        talk.ask("listener", &[], &world(&["listener:l=1"]));
+        for content in 2..100 {
+            assert_eq!(talk.change(&world(&[&format!("listener:l={content}")])), [""; 0]);
+        }
+        let last = world(&["listener:l=99"]);
+        assert_eq!(talk.ask("listener", &[], &last), ["listener l"]);
+        assert_eq!(talk.ask("listener", &[], &last), [""; 0]);
+    }
+
+    #[test]
+    fn a_changed_cluster_gets_its_endpoints_again() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "endpoint:a=1", "cluster:b=1", "endpoint:b=1"]);
+        for _ in 0..2 {
+            talk.ask("cluster", &[], &first);
+            talk.ask("endpoint", &["a", "b"], &first);
+        }
+        let second = world(&["cluster:a=2", "endpoint:a=1", "cluster:b=1", "endpoint:b=1"]);
+        assert_eq!(talk.change(&second), ["cluster a b", "endpoint a"]);
+    }
+
+    #[test]
+    fn changes_of_several_types_are_sent_in_the_order_of_references() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "endpoint:a=1", "secret:s=1", "listener:l=1", "route:r=1"]);
+        let types = ["cluster", "listener", "route", "secret", "endpoint"];
+        let names = |type_name: &str| match type_name {
+            "route" => vec!["r"],
+            "secret" => vec!["s"],
+            "endpoint" => vec!["a"],
+            _ => vec![],
+        };
+        for _ in 0..2 {
+            types.iter().for_each(|type_name| drop(talk.ask(type_name, &names(type_name), &first)));
+        }
+        let second = world(&["cluster:a=2", "endpoint:a=2", "secret:s=2", "listener:l=2", "route:r=2"]);
+        assert_eq!(talk.change(&second), ["cluster a", "endpoint a", "secret s", "listener l", "route r"]);
+    }
+
+    #[test]
+    fn before_a_first_generation_a_request_waits() {
+        let mut talk = Talk::default();
+        let request =
+            Request { resource_type: ResourceType::Cluster, names: vec![], nonce: String::new(), error: None };
+        assert!(talk.sotw.on_request(request, None).responses.is_empty());
+        assert_eq!(talk.change(&world(&["cluster:a=1"])), ["cluster a"]);
     }
 }

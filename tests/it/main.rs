@@ -1,9 +1,30 @@
-//! Tests that see Tierflow as its users do.
+//! Tests that see Tierflow as its users do: the real program, a real Envoy, real sockets.
 
-// clippy.toml lets tests be blunt; what tests have in common is no test to clippy.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+// Tests may be blunt: a failed unwrap is a failed test, in a helper as much as in a test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../../examples/envoy/kit.rs"]
+#[allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "the demo shares it, and uses the rest")]
+mod kit;
+
+mod golden;
+mod harness;
+
+mod cli_check;
+mod cli_compile;
+mod decide_answers;
+mod decide_limits;
+mod decide_promises;
+mod decide_tenants;
 mod descriptors;
 mod example;
-mod golden;
+mod matching;
 mod refused;
+mod reload_broken;
+mod reload_edit;
+mod reload_saves;
+mod serve_lifetime;
+mod tidy;
+mod xds_refused;
+mod xds_tls;
+mod xds_variants;

@@ -25,7 +25,8 @@ impl Envoy {
         let child = Command::new(tools::envoy()?)
             .arg("--config-path")
             .arg(&config)
-            .args(["--log-level", "info", "--drain-time-s", "2", "--base-id"])
+            // Two workers show what workers share, and are few where several Envoys run on one machine.
+            .args(["--concurrency", "2", "--log-level", "info", "--drain-time-s", "2", "--base-id"])
             .arg((number % (1 << 30)).to_string())
             .stdin(Stdio::null())
             .stdout(output)

@@ -1,0 +1,123 @@
+//! What clients are told whose requests are denied.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::harness::{Setup, World};
+
+const LIMITED: &str = "
+kind: Api
+name: pay
+gateway: edge
+match: { path: /pay }
+service: upstream
+limits: [{ name: fair, rate: 1/h }]
+---
+kind: Api
+name: trial
+gateway: edge
+match: { path: /trial }
+service: upstream
+limits: [{ rate: 1/h, status: 402 }]
+---
+kind: Api
+name: closed
+gateway: edge
+match: { path: /closed }
+service: upstream
+limits: [{ rate: 0/m, status: 503 }]
+";
+
+async fn limited() -> World {
+    World::start(Setup { policies: LIMITED, ..Default::default() }).await
+}
+
+#[tokio::test]
+async fn an_answer_says_what_is_left_and_a_denial_when_to_come_back() {
+    let world = limited().await;
+    let passed = world.edge.get("/pay").await;
+    assert_eq!(passed.status, 200);
+    assert_eq!(passed.header("x-ratelimit-limit"), Some("1, 1;w=3600;name=\"fair\""));
+    assert_eq!(passed.header("x-ratelimit-remaining"), Some("0"));
+    assert_eq!(passed.header("retry-after"), None);
+
+    let denied = world.edge.get("/pay").await;
+    let seconds: u64 = denied.header("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&seconds), "{seconds}");
+    assert_eq!(denied.header("x-ratelimit-reset"), denied.header("retry-after"));
+    assert_eq!(denied.status, 429);
+    assert_eq!(denied.header("content-type"), Some("application/problem+json"));
+    let body: Value = serde_json::from_slice(&denied.body).unwrap();
+    let expected = json!({
+        "type": "urn:tierflow:problem:over-limit",
+        "title": "Over limit",
+        "status": 429,
+        "detail": "the api limit fair of 1/hour is used up",
+        "tier": "api",
+        "limit": "fair",
+        "rate": "1/hour",
+        "retry_after": seconds,
+    });
+    assert_eq!(body, expected);
+    assert_eq!(world.upstream.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_limit_may_have_a_status_of_its_own() {
+    let world = limited().await;
+    assert_eq!(world.edge.get("/trial").await.status, 200);
+    let denied = world.edge.get("/trial").await;
+    assert_eq!(denied.status, 402);
+    assert_eq!(denied.header("content-type"), Some("application/problem+json"));
+    assert!(denied.text().contains(r#""status":402"#), "{}", denied.text());
+}
+
+#[tokio::test]
+async fn a_limit_of_nothing_denies_everything() {
+    let world = limited().await;
+    let denied = world.edge.get("/closed").await;
+    assert_eq!(denied.status, 503);
+    assert!(denied.text().contains("can never pass"), "{}", denied.text());
+}
+
+#[tokio::test]
+async fn what_belongs_to_no_api_is_not_found() {
+    let world = limited().await;
+    assert_eq!(world.edge.get("/").await.status, 404);
+    assert_eq!(world.upstream.requests(), 0);
+}
+
+/// The upstream is a gRPC server, and so is what Envoy pretends to be.
+#[tokio::test]
+async fn a_grpc_client_is_told_that_a_resource_is_exhausted() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(Server::builder().add_service(health).serve_with_incoming(TcpIncoming::from(listener)));
+    let policies = format!(
+        "kind: Service
+name: grpc
+endpoints: [{address}]
+protocol: http2
+---
+kind: Api
+name: health
+gateway: edge
+match: {{ path_prefix: /grpc.health.v1.Health }}
+service: grpc
+limits: [{{ rate: 1/h }}]
+"
+    );
+    let world = World::start(Setup { policies: &policies, ..Default::default() }).await;
+    let channel = Endpoint::from_shared(world.edge.url("")).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
+    let mut check = async || client.check(HealthCheckRequest::default()).await;
+    check().await.unwrap();
+    assert_eq!(check().await.unwrap_err().code(), Code::ResourceExhausted);
+}

@@ -1,0 +1,164 @@
+//! Tier 2: whose request it is, and what becomes of it when nobody knows.
+
+use crate::harness::{Setup, World};
+
+const API: &str = "
+kind: Api
+name: pay
+gateway: edge
+match: { path: /pay }
+service: upstream
+---
+kind: Plan
+name: standard
+limits: [{ rate: 1/h }]
+";
+
+/// `request` says a tenant in the way of the gateway's source, or none.
+async fn tenants_are_told_apart_by(source: &str, request: impl Fn(Option<&str>) -> (String, Vec<(String, String)>)) {
+    let gateway = format!("tenant: {{ from: {source}, default_plan: standard }}");
+    let world = World::start(Setup { policies: API, gateway: &gateway, ..Default::default() }).await;
+    let mut answers = Vec::new();
+    for tenant in [Some("acme"), Some("acme"), Some("globex"), None, None, Some("anonymous")] {
+        let (path, headers) = request(tenant);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        answers.push((tenant, world.edge.send("GET", &path, &headers).await.status.as_u16()));
+    }
+    let expected = [
+        (Some("acme"), 200),
+        (Some("acme"), 429),
+        (Some("globex"), 200),
+        // Who says nothing shares one tenant's limit, and whoever takes its name shares it too.
+        (None, 200),
+        (None, 429),
+        (Some("anonymous"), 429),
+    ];
+    assert_eq!(answers, expected, "{source}");
+}
+
+fn with_header(name: &str, value: Option<String>) -> (String, Vec<(String, String)>) {
+    ("/pay".to_owned(), value.into_iter().map(|value| (name.to_owned(), value)).collect())
+}
+
+#[tokio::test]
+async fn a_tenant_is_named_by_a_header() {
+    tenants_are_told_apart_by("{ header: X-Tenant-Id }", |tenant| {
+        with_header("x-tenant-id", tenant.map(str::to_owned))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_is_named_by_the_query() {
+    tenants_are_told_apart_by("{ query: tenant }", |tenant| {
+        let path = tenant.map_or("/pay?x=1".to_owned(), |tenant| format!("/pay?x=1&tenant={tenant}"));
+        (path, Vec::new())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_is_named_by_a_cookie() {
+    tenants_are_told_apart_by("{ cookie: tenant }", |tenant| {
+        with_header("cookie", tenant.map(|tenant| format!("theme=dark; tenant={tenant}")))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_is_named_by_a_claim_of_a_token() {
+    tenants_are_told_apart_by("{ jwt_claim: sub }", |tenant| {
+        let claims = tenant.map(|tenant| match tenant {
+            "acme" => "eyJzdWIiOiJhY21lIn0",
+            "globex" => "eyJzdWIiOiJnbG9iZXgifQ",
+            _ => "eyJzdWIiOiJhbm9ueW1vdXMifQ",
+        });
+        let token = |claims| format!("Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.{claims}.c2lnbmF0dXJl");
+        with_header("authorization", claims.map(token))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_may_want_every_request_to_be_a_known_tenants() {
+    let tenants = "
+---
+kind: Tenant
+name: acme
+plan: standard
+---
+kind: Tenant
+name: initech
+plan: standard
+status: suspended
+";
+    let gateway = "tenant: { from: { header: x-tenant-id }, missing: reject, default_plan: deny }";
+    let world = World::start(Setup { policies: &(API.to_owned() + tenants), gateway, ..Default::default() }).await;
+    let pay = async |headers: &[(&str, &str)]| {
+        let answer = world.edge.send("GET", "/pay", headers).await;
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let is_problem = answer.header("content-type") == Some("application/problem+json");
+        assert_eq!(is_problem, answer.status != 200);
+        (answer.status.as_u16(), body["title"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(pay(&[]).await, (400, "Tenant missing".to_owned()));
+    assert_eq!(pay(&[("x-tenant-id", "")]).await, (400, "Tenant missing".to_owned()));
+    assert_eq!(pay(&[("x-tenant-id", "nobody")]).await, (403, "Tenant unknown".to_owned()));
+    assert_eq!(pay(&[("x-tenant-id", "initech")]).await, (403, "Tenant suspended".to_owned()));
+    assert_eq!(pay(&[("x-tenant-id", "acme")]).await, (200, String::new()));
+    assert_eq!(pay(&[("x-tenant-id", "acme")]).await, (429, "Over limit".to_owned()));
+}
+
+#[tokio::test]
+async fn what_a_tenant_has_of_its_own_replaces_its_plans() {
+    let policies = "
+kind: Api
+name: pay
+gateway: edge
+match: { path: /pay }
+service: upstream
+---
+kind: Api
+name: read
+gateway: edge
+match: { path: /read }
+service: upstream
+---
+kind: Plan
+name: standard
+limits: [{ name: all, rate: 3/h }]
+apis: { pay: [{ name: paying, rate: 1/h }] }
+---
+kind: Tenant
+name: acme
+plan: standard
+limits: [{ name: all, rate: 5/h }]
+---
+kind: Tenant
+name: globex
+plan: standard
+apis: { pay: [{ name: paying, rate: 2/h }] }
+";
+    let gateway = "tenant: { from: { header: x-tenant-id }, default_plan: standard }";
+    let world = World::start(Setup { policies, gateway, ..Default::default() }).await;
+    // Pays until it is denied, then reads until it is denied.
+    let passed = async |tenant: &str| {
+        let mut denials = Vec::new();
+        for path in ["/pay", "/read"] {
+            let mut passed = 0;
+            let denied = loop {
+                let answer = world.edge.send("GET", path, &[("x-tenant-id", tenant)]).await;
+                match answer.status.as_u16() {
+                    200 => passed += 1,
+                    _ => break serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(),
+                }
+            };
+            denials.push((passed, denied["limit"].as_str().unwrap().to_owned()));
+        }
+        denials
+    };
+    let said = |paid, read| vec![(paid, "paying".to_owned()), (read, "all".to_owned())];
+    assert_eq!(passed("initech").await, said(1, 2));
+    assert_eq!(passed("acme").await, said(1, 4));
+    assert_eq!(passed("globex").await, said(2, 1));
+}

@@ -1,0 +1,304 @@
+//! A Tierflow and an Envoy as people run them: the real programs on ports of their own, with an upstream behind.
+//!
+//! ```text
+//! client -> Envoy (gateway `edge`) -> upstream
+//!             \-> Tierflow (xDS, decisions)
+//! ```
+//!
+//! The gateway denies what Tierflow does not decide, and waits for it long enough for a slow machine. So an answer
+//! of 200 is always a decision, and a decision that fails shows as 503.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::kit::client::{Answer, Client};
+use crate::kit::envoy::Envoy;
+use crate::kit::upstream::Upstream;
+
+/// How long anything may take. Only a test that fails waits for it.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            match ask().await {
+                Some(answer) => return answer,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+}
+
+/// A port that nobody listens on. It is below those that systems give to outgoing connections, so that none of
+/// these takes it before a program of the test does.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + u16::try_from(offset % 20_000).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// What a verb of the command prints and how it ends.
+pub(crate) fn tierflow(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tierflow")).args(args).output().unwrap()
+}
+
+/// What a verb prints that succeeds.
+pub(crate) fn printed(args: &[&str]) -> String {
+    let output = tierflow(args);
+    assert!(output.status.success(), "tierflow {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A running `tierflow serve`.
+pub(crate) struct Tierflow {
+    child: Child,
+    client: Client,
+    pub(crate) xds: SocketAddr,
+    pub(crate) rls: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Tierflow {
+    /// Takes whatever ports are free.
+    pub(crate) async fn start(policies: &Path) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::start_on(policies, [any; 3]).await
+    }
+
+    /// With the addresses of xDS, the rate limit service and admin.
+    pub(crate) async fn start_on(policies: &Path, [xds, rls, admin]: [SocketAddr; 3]) -> Self {
+        let log = policies.with_extension("log");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+            .args(["serve", "--log-format", "json", "--policies"])
+            .arg(policies)
+            .args(["--xds-listen", &xds.to_string(), "--rls-listen", &rls.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let bound = eventually("Tierflow serves", async || {
+            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(&log).unwrap());
+            bound_addresses(&log)
+        });
+        let [xds, rls, admin] = bound.await;
+        Self { child, client: Client::default(), xds, rls, admin }
+    }
+
+    pub(crate) fn addresses(&self) -> [SocketAddr; 3] {
+        [self.xds, self.rls, self.admin]
+    }
+
+    pub(crate) async fn ask(&self, path: &str) -> Answer {
+        self.client.get(&format!("http://{}{path}", self.admin)).await.unwrap()
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.ask(path).await.body).unwrap()
+    }
+
+    pub(crate) async fn status(&self) -> Value {
+        self.json("/v1/status").await
+    }
+
+    pub(crate) async fn generation(&self) -> u64 {
+        self.status().await["generation"].as_u64().unwrap()
+    }
+
+    /// How many responses it sent, by type.
+    pub(crate) async fn pushes(&self) -> Pushes {
+        let metrics = self.ask("/metrics").await.text();
+        let of_type = |resource_type: &str| {
+            let name = format!("tierflow_xds_push_total{{type=\"{resource_type}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+        };
+        ["cluster", "endpoint", "secret", "listener", "route"].map(of_type)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+
+    /// As `kill -9` does. The handle is left for another.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        eventually("Tierflow ends", async || self.child.try_wait().unwrap()).await
+    }
+}
+
+/// Responses sent: clusters, endpoints, secrets, listeners, routes.
+pub(crate) type Pushes = [u64; 5];
+
+impl Drop for Tierflow {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bound_addresses(log: &Path) -> Option<[SocketAddr; 3]> {
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let serving = lines.map(|line| line["fields"].clone()).find(|fields| fields["message"] == "serving")?;
+    Some(["xds", "rls", "admin"].map(|server| serving[server].as_str().unwrap().parse().unwrap()))
+}
+
+/// An Envoy that got its bootstrap from `tierflow bootstrap`.
+pub(crate) struct Edge {
+    envoy: Envoy,
+    client: Client,
+    admin: SocketAddr,
+    pub(crate) listen: SocketAddr,
+}
+
+impl Edge {
+    pub(crate) fn start(folder: &Path, tierflow: &Tierflow, id: &str, xds: &str, listen: SocketAddr) -> Self {
+        let admin = free_address();
+        let bootstrap = printed(&[
+            "bootstrap",
+            "--gateway=edge",
+            &format!("--policies={}", folder.join("policies").display()),
+            &format!("--server={}", tierflow.xds),
+            &format!("--envoy-admin={admin}"),
+            &format!("--node-id={id}"),
+            &format!("--xds={xds}"),
+        ]);
+        let envoy = Envoy::start(folder, id, &bootstrap).unwrap();
+        Self { envoy, client: Client::default(), admin, listen }
+    }
+
+    /// Until it listens and its limiter is well.
+    pub(crate) async fn ready(&self) {
+        let wanted = ["listener_manager.total_listeners_active", "cluster.tierflow_rls.membership_healthy"];
+        eventually("Envoy is ready", async || {
+            let is_live = self.client.get(&format!("http://{}/ready", self.admin)).await.ok()?.status == 200;
+            let [listeners, limiters] = self.stats(wanted).await;
+            (is_live && listeners > 0 && limiters > 0).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        self.client.get(&format!("http://{}{path}", self.admin)).await.unwrap().text()
+    }
+
+    /// Counters and gauges of Envoy's; 0 where there is none of the name.
+    pub(crate) async fn stats<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
+        let stats = self.admin("/stats").await;
+        names.map(|name| {
+            let of_line = |line: &str| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok();
+            stats.lines().find_map(of_line).unwrap_or(0)
+        })
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.envoy.log()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
+    /// GET.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[]).await
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.try_send(method, path, headers).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    pub(crate) async fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
+        self.client.send(method, &self.url(path), headers).await
+    }
+}
+
+/// What a test wants to differ.
+pub(crate) struct Setup<'a> {
+    /// Documents besides the gateway `edge` and the service `upstream`.
+    pub(crate) policies: &'a str,
+    /// Further fields of the gateway.
+    pub(crate) gateway: &'a str,
+    pub(crate) on_error: &'a str,
+    /// The variant of the protocol.
+    pub(crate) xds: &'a str,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { policies: "", gateway: "", on_error: "deny", xds: "delta" }
+    }
+}
+
+/// All of it. The programs end before their folder goes.
+pub(crate) struct World {
+    pub(crate) edge: Edge,
+    pub(crate) tierflow: Tierflow,
+    pub(crate) upstream: Upstream,
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let policies = folder.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        let upstream = Upstream::start("upstream", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let listen = free_address();
+        std::fs::write(policies.join("gateway.yaml"), gateway(&setup, listen, upstream.address)).unwrap();
+        std::fs::write(policies.join("policies.yaml"), setup.policies).unwrap();
+        let tierflow = Tierflow::start(&policies).await;
+        assert_eq!(tierflow.status().await["refused"], Value::Array(Vec::new()));
+        let edge = Edge::start(folder.path(), &tierflow, "edge-1", setup.xds, listen);
+        edge.ready().await;
+        Self { edge, tierflow, upstream, folder }
+    }
+
+    /// Where a file of the policy folder is.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join("policies").join(file)
+    }
+
+    /// Puts a file in the place of another in one step, as editors do.
+    pub(crate) fn save(&self, file: &str, text: &str) {
+        let beside = self.path(&format!(".{file}.swp"));
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.path(file)).unwrap();
+    }
+}
+
+fn gateway(setup: &Setup<'_>, listen: SocketAddr, upstream: SocketAddr) -> String {
+    let Setup { gateway, on_error, .. } = setup;
+    format!(
+        "kind: Gateway
+name: edge
+nodes: {{ clusters: [edge] }}
+listen: {listen}
+limiter: {{ timeout: 5s, on_error: {on_error} }}
+{gateway}
+---
+kind: Service
+name: upstream
+endpoints: [{upstream}]
+"
+    )
+}

@@ -1,0 +1,146 @@
+//! Which API a request belongs to. Every API has a limit of its own name, and the answer's headers name the limit
+//! that the request met: so what is seen is what Envoy's routes and the rate limit service both thought.
+
+use crate::harness::{Setup, World};
+
+fn api(name: &str, matches: &str) -> String {
+    format!(
+        "---
+kind: Api
+name: {name}
+gateway: edge
+match: {{ {matches} }}
+service: upstream
+limits: [{{ name: {name}, rate: 1000/h }}]
+"
+    )
+}
+
+/// Method, path, headers, and the API expected; none for 404.
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+
+async fn requests_belong(apis: &[(&str, &str)], rows: &[Row<'_>]) {
+    let policies: String = apis.iter().map(|(name, matches)| api(name, matches)).collect();
+    let world = World::start(Setup { policies: &policies, ..Default::default() }).await;
+    for (method, path, headers, expected) in rows {
+        let answer = world.edge.send(method, path, headers).await;
+        let met = answer.header("x-ratelimit-limit").and_then(|limits| limits.split('"').nth(1));
+        assert_eq!(met, *expected, "{method} {path} {headers:?}: {} {}", answer.status, answer.text());
+        assert_eq!(answer.status, if expected.is_some() { 200 } else { 404 });
+    }
+}
+
+#[tokio::test]
+async fn by_path_the_more_exact_api_comes_first() {
+    let apis = [
+        ("everything-of-order", "path_prefix: /order"),
+        ("regex", "path_regex: '/[a-z]+/create'"),
+        ("items", "path_template: '/order/{id}/items'"),
+        ("one", "path_template: '/order/{id}'"),
+        ("archive", "path_prefix: /order/archive/"),
+        ("create", "path: /order/create"),
+    ];
+    let rows: [Row<'_>; 15] = [
+        ("GET", "/order/create", &[], Some("create")),
+        ("GET", "/order/create?dry=1", &[], Some("create")),
+        ("GET", "/order/7", &[], Some("one")),
+        ("GET", "/order/7/items", &[], Some("items")),
+        ("GET", "/order/7/items/1", &[], Some("everything-of-order")),
+        ("GET", "/order", &[], Some("everything-of-order")),
+        ("GET", "/order/", &[], Some("everything-of-order")),
+        ("GET", "/order/archive/2025/7", &[], Some("archive")),
+        // A template is more exact than a prefix, however long.
+        ("GET", "/order/archive", &[], Some("one")),
+        ("GET", "/payment/create", &[], Some("regex")),
+        ("GET", "/payment/create/now", &[], None),
+        ("GET", "/orders", &[], None),
+        ("GET", "/", &[], None),
+        // Other spellings of a path are the path.
+        ("GET", "/order/x/../create", &[], Some("create")),
+        ("GET", "//order//create", &[], Some("create")),
+    ];
+    requests_belong(&apis, &rows).await;
+}
+
+#[tokio::test]
+async fn by_method_and_host() {
+    let apis = [
+        ("read", "path: /order, methods: [GET, HEAD]"),
+        ("write", "path: /order, methods: [POST]"),
+        ("exact-host", "path: /, hosts: [shop.test]"),
+        ("longer-suffix", "path: /, hosts: ['*.eu.shop.test']"),
+        ("suffix", "path: /, hosts: ['*.shop.test']"),
+        ("any-host", "path: /"),
+    ];
+    let rows: [Row<'_>; 10] = [
+        ("GET", "/order", &[], Some("read")),
+        ("POST", "/order", &[], Some("write")),
+        ("DELETE", "/order", &[], None),
+        ("GET", "/", &[("host", "shop.test")], Some("exact-host")),
+        ("GET", "/", &[("host", "SHOP.test:8443")], Some("exact-host")),
+        ("GET", "/", &[("host", "a.shop.test")], Some("suffix")),
+        ("GET", "/", &[("host", "a.b.shop.test")], Some("suffix")),
+        ("GET", "/", &[("host", "a.eu.shop.test")], Some("longer-suffix")),
+        ("GET", "/", &[("host", "other.test")], Some("any-host")),
+        // An API without hosts is there whatever the host.
+        ("GET", "/order", &[("host", "a.shop.test")], Some("read")),
+    ];
+    requests_belong(&apis, &rows).await;
+}
+
+#[tokio::test]
+async fn by_header() {
+    let apis = [
+        ("exact", "path: /, headers: { x-kind: exact }"),
+        ("prefix", "path: /, headers: { x-kind: { prefix: pre- } }"),
+        ("suffix", "path: /, headers: { x-kind: { suffix: -suf } }"),
+        ("contains", "path: /, headers: { x-kind: { contains: -mid- } }"),
+        ("regex", "path: /, headers: { x-kind: { regex: '[0-9]+' } }"),
+        ("two", "path: /, headers: { x-kind: exact, x-more: { present: true } }"),
+        ("present", "path: /there, headers: { x-kind: { present: true } }"),
+        ("absent", "path: /there, headers: { x-kind: { present: false } }"),
+    ];
+    let rows: [Row<'_>; 11] = [
+        ("GET", "/", &[("x-kind", "exact")], Some("exact")),
+        ("GET", "/", &[("x-kind", "exact"), ("x-more", "1")], Some("two")),
+        ("GET", "/", &[("x-kind", "pre-1")], Some("prefix")),
+        ("GET", "/", &[("x-kind", "1-suf")], Some("suffix")),
+        ("GET", "/", &[("x-kind", "1-mid-1")], Some("contains")),
+        ("GET", "/", &[("x-kind", "42")], Some("regex")),
+        ("GET", "/", &[("x-kind", "42a")], None),
+        ("GET", "/", &[], None),
+        ("GET", "/there", &[("x-kind", "1")], Some("present")),
+        ("GET", "/there", &[("x-kind", "")], Some("present")),
+        ("GET", "/there", &[], Some("absent")),
+    ];
+    requests_belong(&apis, &rows).await;
+}
+
+#[tokio::test]
+async fn by_query() {
+    let apis = [
+        ("exact", "path: /, query: { kind: exact }"),
+        ("prefix", "path: /, query: { kind: { prefix: pre- } }"),
+        ("suffix", "path: /, query: { kind: { suffix: -suf } }"),
+        ("contains", "path: /, query: { kind: { contains: -mid- } }"),
+        ("regex", "path: /, query: { kind: { regex: '[0-9]+' } }"),
+        ("two", "path: /, query: { kind: exact, more: { present: true } }"),
+        ("present", "path: /there, query: { kind: { present: true } }"),
+        ("absent", "path: /there, query: { kind: { present: false } }"),
+    ];
+    let rows: [Row<'_>; 12] = [
+        ("GET", "/?kind=exact", &[], Some("exact")),
+        ("GET", "/?kind=exact&more", &[], Some("two")),
+        ("GET", "/?x=1&kind=pre-1", &[], Some("prefix")),
+        ("GET", "/?kind=1-suf", &[], Some("suffix")),
+        ("GET", "/?kind=1-mid-1", &[], Some("contains")),
+        ("GET", "/?kind=42", &[], Some("regex")),
+        ("GET", "/?kind=42a", &[], None),
+        ("GET", "/", &[], None),
+        ("GET", "/there?kind=1", &[], Some("present")),
+        ("GET", "/there?kind", &[], Some("present")),
+        ("GET", "/there", &[], Some("absent")),
+        ("GET", "/there?kinds=1", &[], Some("absent")),
+    ];
+    requests_belong(&apis, &rows).await;
+}

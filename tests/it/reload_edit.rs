@@ -1,0 +1,71 @@
+//! Policies change while Envoys serve: how fast, what is sent for it, and what is left alone.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::harness::{Edge, Setup, World, eventually};
+
+fn api(path: &str, rate: &str) -> String {
+    format!(
+        "kind: Api
+name: pay
+gateway: edge
+match: {{ path: {path} }}
+service: upstream
+limits: [{{ rate: {rate} }}]
+"
+    )
+}
+
+/// How often Envoy took a listener, clusters or routes, and how often that meant a new listener or cluster.
+async fn updates(edge: &Edge) -> [u64; 5] {
+    let names = [
+        "listener_manager.lds.update_success",
+        "cluster_manager.cds.update_success",
+        "listener_manager.listener_modified",
+        "cluster_manager.cluster_modified",
+        "http.edge.rds.edge.update_success",
+    ];
+    edge.stats(names).await
+}
+
+#[tokio::test]
+async fn a_rate_counts_within_a_second_and_nothing_is_sent_for_it() {
+    let world = World::start(Setup { policies: &api("/pay", "1/h"), ..Default::default() }).await;
+    let status = async || world.edge.get("/pay").await.status.as_u16();
+    assert_eq!((status().await, status().await), (200, 429));
+    let (pushes, taken) = (world.tierflow.pushes().await, updates(&world.edge).await);
+    // One more each time: what was counted goes on counting.
+    for rate in ["2/h", "3/h", "4/h"] {
+        let saved = Instant::now();
+        world.save("policies.yaml", &api("/pay", rate));
+        eventually("one more passes", async || (status().await == 200).then_some(())).await;
+        assert!(saved.elapsed() < Duration::from_secs(1), "{rate} took {:?}", saved.elapsed());
+        assert_eq!(status().await, 429);
+    }
+    assert_eq!(world.tierflow.generation().await, 4);
+    assert_eq!(world.tierflow.pushes().await, pushes);
+    assert_eq!(updates(&world.edge).await, taken);
+}
+
+async fn a_changed_match_is_a_push_of_that_route_configuration(xds: &str) {
+    let world = World::start(Setup { policies: &api("/pay", "9/h"), xds, ..Default::default() }).await;
+    let [clusters, endpoints, secrets, listeners, routes] = world.tierflow.pushes().await;
+    let [lds, cds, listeners_modified, clusters_modified, rds] = updates(&world.edge).await;
+    world.save("policies.yaml", &api("/charge", "9/h"));
+    eventually("the new path is served", async || (world.edge.get("/charge").await.status == 200).then_some(())).await;
+    assert_eq!(world.edge.get("/pay").await.status, 404);
+    assert_eq!(world.tierflow.pushes().await, [clusters, endpoints, secrets, listeners, routes + 1]);
+    assert_eq!(updates(&world.edge).await, [lds, cds, listeners_modified, clusters_modified, rds + 1]);
+}
+
+#[tokio::test]
+async fn a_changed_match_is_a_push_of_that_route_configuration_with_delta() {
+    a_changed_match_is_a_push_of_that_route_configuration("delta").await;
+}
+
+#[tokio::test]
+async fn a_changed_match_is_a_push_of_that_route_configuration_with_state_of_the_world() {
+    a_changed_match_is_a_push_of_that_route_configuration("sotw").await;
+}

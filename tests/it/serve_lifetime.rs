@@ -1,0 +1,123 @@
+//! `tierflow serve` from its start to its end, be it violent.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::harness::{Edge, Setup, Tierflow, World, eventually};
+
+const API: &str = "
+kind: Api
+name: pay
+gateway: edge
+match: { path: /pay }
+service: upstream
+limits: [{ rate: 1000000/h }]
+";
+
+/// Asks without a pause until it is told to stop. How many answers there were, and which were not 200.
+async fn load(url: String, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
+    let client = crate::kit::client::Client::default();
+    let (mut count, mut failures) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        count += 1;
+        match client.get(&url).await {
+            Ok(answer) if answer.status == 200 => {}
+            other => failures.push(format!("{other:?}")),
+        }
+    }
+    (count, failures)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_under_load_is_not_seen_by_clients_and_a_restart_sends_nothing_twice() {
+    let mut world = World::start(Setup { policies: API, on_error: "allow", ..Default::default() }).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(load(world.edge.url("/pay"), Arc::clone(&stop)))).collect();
+    let is_decided = async || world.edge.get("/pay").await.header("x-ratelimit-limit").is_some();
+    assert!(is_decided().await);
+
+    let addresses = world.tierflow.addresses();
+    world.tierflow.kill();
+    eventually("nobody decides", async || (!is_decided().await).then_some(())).await;
+
+    let started = Instant::now();
+    world.tierflow = Tierflow::start_on(&world.path(""), addresses).await;
+    assert_eq!(world.tierflow.ask("/readyz").await.status, 200);
+    assert!(started.elapsed() < Duration::from_secs(2), "ready after {:?}", started.elapsed());
+    let is_decided = async || world.edge.get("/pay").await.header("x-ratelimit-limit").is_some();
+    eventually("it decides again", async || is_decided().await.then_some(())).await;
+
+    // The Envoy is back once a change reaches it; by then it was sent the change and nothing else.
+    world.save("policies.yaml", &API.replace("/pay", "/charge"));
+    eventually("a change arrives", async || (world.edge.get("/charge").await.status == 200).then_some(())).await;
+    assert_eq!(world.tierflow.pushes().await, [0, 0, 0, 0, 1]);
+
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        let (count, failures) = client.await.unwrap();
+        // `/pay` is gone since the change.
+        let unexpected: Vec<_> = failures.iter().filter(|failure| !failure.contains("404")).collect();
+        assert!(count > 0 && unexpected.is_empty(), "{} of {count}: {unexpected:?}", unexpected.len());
+    }
+}
+
+#[tokio::test]
+async fn a_second_envoy_gets_everything() {
+    let world = World::start(Setup { policies: API, ..Default::default() }).await;
+    let second = Edge::start(world.folder.path(), &world.tierflow, "edge-2", "sotw", world.edge.listen);
+    second.ready().await;
+    let nodes = world.tierflow.json("/v1/nodes").await;
+    let ids: Vec<_> = nodes["nodes"].as_array().unwrap().iter().map(|node| &node["id"]).collect();
+    assert_eq!(ids, ["edge-1", "edge-2"]);
+    let World { edge: first, tierflow: _tierflow, .. } = world;
+    drop(first);
+    assert_eq!(second.get("/pay").await.header("x-ratelimit-remaining"), Some("999999"));
+}
+
+#[tokio::test]
+async fn a_termination_ends_it_with_zero_while_an_envoy_is_connected() {
+    let world = World::start(Setup { policies: API, ..Default::default() }).await;
+    assert_eq!(world.edge.get("/pay").await.status, 200);
+    world.tierflow.signal("TERM");
+    let asked = Instant::now();
+    assert_eq!(world.tierflow.ended().await.code(), Some(0));
+    // It has four seconds for calls under way. Idle Envoys must not use them up.
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn the_rate_limit_service_is_unwell_until_there_are_policies() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("policies");
+    fs::create_dir(&folder).unwrap();
+    let tierflow = Tierflow::start(&folder).await;
+    let channel = Endpoint::from_shared(format!("http://{}", tierflow.rls)).unwrap().connect().await.unwrap();
+    let service = "envoy.service.ratelimit.v3.RateLimitService".to_owned();
+    let health = async || {
+        let request = HealthCheckRequest { service: service.clone() };
+        HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner().status()
+    };
+    assert_eq!(health().await, ServingStatus::NotServing);
+    assert_eq!(tierflow.ask("/readyz").await.status, 503);
+    fs::write(folder.join("plan.yaml"), "kind: Plan\nname: standard\nlimits: [{ rate: 1/h }]\n").unwrap();
+    eventually("it is well", async || (health().await == ServingStatus::Serving).then_some(())).await;
+    assert_eq!(tierflow.ask("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_an_error_at_the_start() {
+    let world = World::start(Setup { policies: API, ..Default::default() }).await;
+    let xds = format!("--xds-listen={}", world.tierflow.xds);
+    let output = crate::harness::tierflow(&["serve", "--policies", world.path("").to_str().unwrap(), &xds]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--xds-listen") && said.contains("in use"), "{said}");
+}
