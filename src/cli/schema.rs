@@ -17,7 +17,7 @@ pub(super) struct Args {
 /// A document with a kind, or a list of rate limits.
 #[derive(JsonSchema)]
 #[schemars(title = "Tierflow policy", untagged)]
-#[expect(dead_code, clippy::large_enum_variant, reason = "only its JSON Schema is used")]
+#[expect(dead_code, reason = "only its JSON Schema is used")]
 enum AnyDocument {
     Kind(Box<RawDocument>),
     RateLimits(RawRateLimits),

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../../examples/envoy/kit.rs"]
-#[allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "the demo shares it, and uses the rest")]
 mod kit;
 
 mod golden;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("names", &[]),
     ("document", &["names"]),
     ("clock", &[]),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
     ("admin", &["live", "policy", "snapshot", "nodes", "counters", "metrics", "names", "clock"]),
+    ("bootstrap", &["policy", "compile"]),
     ("config", &["compile"]),
     ("telemetry", &[]),
 ];
