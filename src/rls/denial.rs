@@ -57,19 +57,26 @@ impl<'a> Denial<'a> {
 
 fn over_limit(applied: &Applied<'_>, verdict: &Verdict) -> RateLimitResponse {
     let limit = applied.limit;
-    let seconds = convert::seconds_up(convert::wait(applied, verdict));
-    let never = if verdict.retry_after.is_none() { "; this request can never pass" } else { "" };
+    let seconds = verdict.retry_after.map(convert::seconds_up);
+    let (tier, rate) = (applied.tier.as_str(), limit.rate);
+    let detail = match seconds {
+        Some(_) => format!("the {tier} limit {} of {rate} is used up", limit.name),
+        None => format!(
+            "the request costs {} hits, more than the {tier} limit {} of {rate} ever allows",
+            applied.charge.hits, limit.name
+        ),
+    };
     let body = json!({
         "type": "urn:tierflow:problem:over-limit",
         "title": "Over limit",
         "status": limit.status,
-        "detail": format!("the {} limit {} of {} is used up{never}", applied.tier.as_str(), limit.name, limit.rate),
-        "tier": applied.tier.as_str(),
+        "detail": detail,
+        "tier": tier,
         "limit": limit.name.as_str(),
-        "rate": limit.rate.to_string(),
+        "rate": rate.to_string(),
         "retry_after": seconds,
     });
-    response(limit.status, &body, Some(seconds))
+    response(limit.status, &body, seconds)
 }
 
 /// Denials that have nothing to do with counters.
