@@ -61,10 +61,11 @@ fn over_limit(applied: &Applied<'_>, verdict: &Verdict) -> RateLimitResponse {
     let (tier, rate) = (applied.tier.as_str(), limit.rate);
     let detail = match seconds {
         Some(_) => format!("the {tier} limit {} of {rate} is used up", limit.name),
-        None => format!(
-            "the request costs {} hits, more than the {tier} limit {} of {rate} ever allows",
-            applied.charge.hits, limit.name
-        ),
+        None if rate.limit == 0 => format!("the {tier} limit {} lets nothing pass", limit.name),
+        None => {
+            let cost = applied.charge.hits;
+            format!("the request costs {cost} hits, more than the {tier} limit {} of {rate} ever allows", limit.name)
+        }
     };
     let body = json!({
         "type": "urn:tierflow:problem:over-limit",

@@ -83,7 +83,8 @@ async fn a_limit_of_nothing_denies_everything() {
     let world = limited().await;
     let denied = world.edge.get("/closed").await;
     assert_eq!(denied.status, 503);
-    assert!(denied.text().contains("can never pass"), "{}", denied.text());
+    assert!(denied.text().contains("lets nothing pass"), "{}", denied.text());
+    assert_eq!(denied.header("retry-after"), None);
 }
 
 #[tokio::test]
