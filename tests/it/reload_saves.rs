@@ -4,11 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::harness::{Tierflow, eventually};
 
-fn plan(rate: u32) -> String {
-    format!("kind: Plan\nname: standard\nlimits: [{{ rate: {rate}/h }}]\n")
+fn plan(name: &str, rate: u32) -> String {
+    format!("kind: Plan\nname: {name}\nlimits: [{{ rate: {rate}/h }}]\n")
 }
 
 /// Whether the plan is served with this rate, and nothing is wrong.
@@ -18,28 +21,41 @@ async fn serves(tierflow: &Tierflow, rate: u32) -> bool {
     has_rate && document["refused"].is_null()
 }
 
-/// Saves rates 1, 2, 3... The generation that each is served in tells whether there was another in between.
-async fn each_save_is_one_generation(folder: &Path, save: impl Fn(u32)) {
-    save(1);
-    let tierflow = Tierflow::start(folder).await;
-    for rate in 1..=4 {
-        save(rate);
+/// How long a folder has to be quiet before it is read. Whoever saves more slowly has saved twice.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Between the steps of a save.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Saves rate after rate. A neighbour makes sure that a file that is empty for a moment would be seen as a change.
+async fn each_save_is_one_generation(save: impl Fn(&Path, u32)) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("policies");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("neighbour.yaml"), plan("neighbour", 1)).unwrap();
+    save(&folder, 1);
+    let tierflow = Tierflow::start(&folder).await;
+    for rate in 2..=6 {
+        let generation = tierflow.generation().await;
+        let started = Instant::now();
+        save(&folder, rate);
+        let is_one_save = started.elapsed() < QUIET;
         eventually("the save is served", async || serves(&tierflow, rate).await.then_some(())).await;
-        assert_eq!(tierflow.generation().await, u64::from(rate));
+        assert!(!is_one_save || tierflow.generation().await == generation + 1, "rate {rate}");
     }
 }
 
 #[tokio::test]
 async fn a_file_that_is_renamed_over_is_one_generation() {
-    let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("policies");
-    fs::create_dir(&folder).unwrap();
-    each_save_is_one_generation(&folder, |rate| {
+    each_save_is_one_generation(|folder, rate| {
         // As vi does it: the old file becomes a backup, the new one takes its name.
-        let file = folder.join("plan.yaml");
-        let _ = fs::rename(&file, folder.join("plan.yaml~"));
-        fs::write(folder.join(".plan.yaml.swp"), plan(rate)).unwrap();
-        fs::rename(folder.join(".plan.yaml.swp"), file).unwrap();
+        let _ = fs::rename(folder.join("plan.yaml"), folder.join("plan.yaml~"));
+        pause();
+        fs::write(folder.join(".plan.yaml.swp"), plan("standard", rate)).unwrap();
+        fs::rename(folder.join(".plan.yaml.swp"), folder.join("plan.yaml")).unwrap();
+        pause();
         let _ = fs::remove_file(folder.join("plan.yaml~"));
     })
     .await;
@@ -47,32 +63,28 @@ async fn a_file_that_is_renamed_over_is_one_generation() {
 
 #[tokio::test]
 async fn a_file_that_is_truncated_and_written_in_pieces_is_one_generation() {
-    let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("policies");
-    fs::create_dir(&folder).unwrap();
-    each_save_is_one_generation(&folder, |rate| {
+    each_save_is_one_generation(|folder, rate| {
         let mut file = fs::File::create(folder.join("plan.yaml")).unwrap();
-        for piece in plan(rate).as_bytes().chunks(7) {
+        for piece in plan("standard", rate).as_bytes().chunks(20) {
+            pause();
             file.write_all(piece).unwrap();
         }
-        file.sync_all().unwrap();
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_config_map_that_kubernetes_swaps_is_one_generation() {
-    let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("policies");
-    fs::create_dir(&folder).unwrap();
-    symlink("..data/plan.yaml", folder.join("plan.yaml")).unwrap();
-    each_save_is_one_generation(&folder, |rate| {
+    each_save_is_one_generation(|folder, rate| {
         let version = format!("..version-{rate}");
-        fs::create_dir_all(folder.join(&version)).unwrap();
-        fs::write(folder.join(&version).join("plan.yaml"), plan(rate)).unwrap();
-        let _ = fs::remove_file(folder.join("..data_tmp"));
+        fs::create_dir(folder.join(&version)).unwrap();
+        fs::write(folder.join(&version).join("plan.yaml"), plan("standard", rate)).unwrap();
+        pause();
         symlink(&version, folder.join("..data_tmp")).unwrap();
         fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        // The first time only: later versions are found by the same link.
+        let _ = symlink("..data/plan.yaml", folder.join("plan.yaml"));
+        pause();
         let _ = fs::remove_dir_all(folder.join(format!("..version-{}", rate - 1)));
     })
     .await;

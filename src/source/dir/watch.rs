@@ -9,7 +9,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::document::{Document, Documents};
 use crate::names::Revision;
@@ -27,6 +27,9 @@ pub struct Watcher {
     /// Kept because notifications end when it is dropped. `None` where the system gives none: the poll remains.
     _notifications: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
+    /// How long until the folder is read without an event: not long the first time, for there is something to hand
+    /// over in any case. But not at once, for somebody may be saving.
+    poll: Duration,
     revision: Revision,
     /// What was handed over last, so that a reading without a change is no new revision.
     last: Option<Vec<Arc<Document>>>,
@@ -49,47 +52,55 @@ impl Watcher {
         if let Err(error) = &watcher {
             tracing::warn!(%error, folder = %root.display(), "no file notifications; the folder is read every 2 s");
         }
-        Self { root: root.to_owned(), _notifications: watcher.ok(), events, revision: Revision(0), last: None }
+        Self {
+            root: root.to_owned(),
+            _notifications: watcher.ok(),
+            events,
+            poll: QUIET,
+            revision: Revision(0),
+            last: None,
+        }
     }
 
     /// The folder's documents, as soon as they differ from what was handed over before.
     pub async fn next(&mut self) -> Documents {
         loop {
-            if let Some(documents) = self.read().await {
-                return documents;
+            self.wait_for_event().await;
+            let latest = Instant::now() + QUIET_MAX;
+            let documents = loop {
+                self.wait_for_quiet(latest).await;
+                let documents = self.read().await;
+                // What was written while it was read may have been read by halves.
+                if self.events.is_empty() || Instant::now() >= latest {
+                    break documents;
+                }
+            };
+            if let Some(documents) = documents.filter(|documents| self.last.as_ref() != Some(documents)) {
+                self.revision.0 += 1;
+                self.last = Some(documents.clone());
+                return Documents { revision: self.revision, documents };
             }
-            self.wait().await;
         }
     }
 
-    async fn read(&mut self) -> Option<Documents> {
+    async fn read(&self) -> Option<Vec<Arc<Document>>> {
         let root = self.root.clone();
         // Reading many files takes a while, and a network file system may hang.
-        let documents = match tokio::task::spawn_blocking(move || super::read(&root)).await.ok()? {
-            Ok(documents) => documents,
-            Err(error) => {
-                tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
-                return None;
-            }
-        };
-        if self.last.as_ref() == Some(&documents) {
-            return None;
-        }
-        self.revision.0 += 1;
-        self.last = Some(documents.clone());
-        Some(Documents { revision: self.revision, documents })
+        let documents = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
+        let complain = |error| tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
+        documents.map_err(complain).ok()
     }
 
-    async fn wait(&mut self) {
-        match tokio::time::timeout(POLL, self.events.recv()).await {
-            Err(_) => {}
-            Ok(Some(())) => {
-                let latest = Instant::now() + QUIET_MAX;
-                while let Ok(Some(())) = timeout_at(latest.min(Instant::now() + QUIET), self.events.recv()).await {}
-            }
+    async fn wait_for_event(&mut self) {
+        let poll = std::mem::replace(&mut self.poll, POLL);
+        if let Ok(None) = timeout(poll, self.events.recv()).await {
             // There are no notifications: the poll's pace is all there is.
-            Ok(None) => tokio::time::sleep(POLL).await,
+            sleep(poll).await;
         }
+    }
+
+    async fn wait_for_quiet(&mut self, latest: Instant) {
+        while let Ok(Some(())) = timeout_at(latest.min(Instant::now() + QUIET), self.events.recv()).await {}
     }
 }
 
