@@ -173,9 +173,9 @@ impl HealthCheck {
     fn read(raw: &RawHealthCheck, findings: &mut Findings) -> Option<Self> {
         let probe = match (&raw.http, &raw.grpc, raw.tcp) {
             (Some(path), None, None) => findings.within("http", |findings| {
-                let path =
+                let parsed =
                     if path.starts_with('/') { text::plain(path) } else { Err("a path, as in /healthz".to_owned()) };
-                findings.check(&raw.http, path).map(|path| Probe::Http { path })
+                findings.check(path, parsed).map(|path| Probe::Http { path })
             }),
             (None, Some(service), None) => Some(Probe::Grpc { service: service.clone() }),
             (None, None, Some(true)) => Some(Probe::Tcp),

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::problem::Findings;
+use super::re2;
 use crate::names::Name;
 
 /// The longest regular expression, in bytes.
@@ -104,9 +105,11 @@ pub(super) fn regex(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > REGEX_BYTES_MAX {
         return Err(format!("a regular expression of 1 to {REGEX_BYTES_MAX} bytes"));
     }
-    match anchored_regex(text) {
+    let compiled =
+        || anchored_regex(text).map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned());
+    match re2::check(text).and_then(|()| compiled()) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("a regular expression ({})", error.to_string().lines().last().unwrap_or_default())),
+        Err(reason) => Err(format!("a regular expression ({reason})")),
     }
 }
 

@@ -6,6 +6,10 @@ use crate::policy::text;
 
 /// The longest path, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
+/// Envoy takes 256 bytes of template (uri_template_match.proto), and its names of variables may be longer than ours.
+const TEMPLATE_BYTES_MAX: usize = 240;
+/// The most variables of a template that Envoy takes.
+const TEMPLATE_VARIABLES_MAX: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathMatch {
@@ -57,14 +61,19 @@ impl PathMatch {
         check_path(path)?;
         let segment = |segment: &str| match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
             Some(name) if is_variable_name(name) => Ok(TemplateSegment::Variable),
-            None if !segment.contains(['{', '}', '*']) => Ok(TemplateSegment::Literal(segment.to_owned())),
-            _ => Err(format!("a path whose variables are whole segments like {{id}} instead of {segment:?}")),
+            None if segment.bytes().all(is_template_literal) => Ok(TemplateSegment::Literal(segment.to_owned())),
+            _ => Err(format!(
+                "a path whose variables are whole segments like {{id}}, with a-z, A-Z, 0-9 and -._~%!$&'()+,;:@= \
+                 between them, instead of {segment:?}"
+            )),
         };
         let segments = path.split('/').skip(1).map(segment).collect::<Result<Vec<_>, _>>()?;
-        let has_variable = segments.contains(&TemplateSegment::Variable);
-        has_variable
-            .then_some(Self::Template(segments))
-            .ok_or_else(|| "a variable like {id}; without one use `path`".to_owned())
+        match segments.iter().filter(|segment| **segment == TemplateSegment::Variable).count() {
+            0 => Err("a variable like {id}; without one use `path`".to_owned()),
+            _ if path.len() > TEMPLATE_BYTES_MAX => Err(format!("at most {TEMPLATE_BYTES_MAX} bytes of template")),
+            1..=TEMPLATE_VARIABLES_MAX => Ok(Self::Template(segments)),
+            _ => Err(format!("at most {TEMPLATE_VARIABLES_MAX} variables; use `path_prefix` or `path_regex` for more")),
+        }
     }
 
     pub(super) fn parse_regex(regex: &str) -> Result<Self, String> {
@@ -103,6 +112,11 @@ fn check_path(path: &str) -> Result<(), String> {
     })
 }
 
+/// What Envoy takes between the variables of a template.
+fn is_template_literal(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b)
+}
+
 fn is_variable_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.len() <= 16
@@ -136,9 +150,17 @@ mod tests {
                 && !template.matches("/order/7/items/1")
         );
         assert_eq!(template, path(PathMatch::parse_template, "/order/{order}/items"));
-        for bad in ["/order/{id", "/order/a{id}", "/order/{}", "/order/*", "/order"] {
+        for bad in ["/order/{id", "/order/a{id}", "/order/{}", "/order/*", "/order", "/a|b/{id}", "/a<b>/{id}"] {
             assert!(PathMatch::parse_template(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_template_is_one_that_envoy_takes() {
+        assert!(PathMatch::parse_template("/v=1;x,y/{a}/{b}/{c}/{d}/{e}").is_ok());
+        assert!(PathMatch::parse_template("/{a}/{b}/{c}/{d}/{e}/{f}").is_err());
+        assert!(PathMatch::parse_template(&format!("/{}/{{a}}", "x".repeat(235))).is_ok());
+        assert!(PathMatch::parse_template(&format!("/{}/{{a}}", "x".repeat(236))).is_err());
     }
 
     #[test]
