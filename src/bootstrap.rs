@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::compile::HostPort;
 use crate::policy::gateway::Gateway;
+use crate::snapshot::render;
 
 /// What a bootstrap is made from.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,7 @@ impl Bootstrap<'_> {
                 "cds_config": from_ads,
                 "lds_config": from_ads,
             },
+            "layered_runtime": render::runtime(),
             "static_resources": { "clusters": [xds_cluster(self.server)] },
         });
         if let (Some(admin), Some(fields)) = (self.envoy_admin, bootstrap.as_object_mut()) {

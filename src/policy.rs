@@ -10,6 +10,7 @@ pub mod problem;
 pub mod rate;
 pub mod rate_limits;
 pub mod raw;
+mod re2;
 pub mod service;
 pub mod set;
 pub mod tenant;

@@ -48,7 +48,13 @@ pub fn to_static_bootstrap(resources: &Resources) -> Value {
     if let (Some(fields), false) = (static_resources.as_object_mut(), secrets.is_empty()) {
         fields.insert("secrets".to_owned(), secrets.into());
     }
-    json!({ "static_resources": static_resources })
+    json!({ "layered_runtime": runtime(), "static_resources": static_resources })
+}
+
+/// What Envoys have to be told besides resources. They refuse regular expressions that compile to more than 100
+/// steps unless they are told otherwise; `/[a-z]{1,64}` has more. How large one may be is decided when it is read.
+pub fn runtime() -> Value {
+    json!({ "layers": [{ "name": "tierflow", "static_layer": { "re2.max_program_size.error_level": 1_000_000 } }] })
 }
 
 /// Puts route configurations where a listener refers to them. Secrets of a bootstrap are found by their name alone.

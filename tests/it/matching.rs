@@ -39,8 +39,11 @@ async fn by_path_the_more_exact_api_comes_first() {
         ("one", "path_template: '/order/{id}'"),
         ("archive", "path_prefix: /order/archive/"),
         ("create", "path: /order/create"),
+        // What Envoy by itself takes for too large, and the most that it takes of a template.
+        ("large-regex", "path_regex: '/name/[a-z]{1,200}'"),
+        ("large-template", "path_template: '/v=1;x,y/{a}/{b}/{c}/{d}/{e}'"),
     ];
-    let rows: [Row<'_>; 15] = [
+    let rows: [Row<'_>; 18] = [
         ("GET", "/order/create", &[], Some("create")),
         ("GET", "/order/create?dry=1", &[], Some("create")),
         ("GET", "/order/7", &[], Some("one")),
@@ -53,6 +56,9 @@ async fn by_path_the_more_exact_api_comes_first() {
         ("GET", "/order/archive", &[], Some("one")),
         ("GET", "/payment/create", &[], Some("regex")),
         ("GET", "/payment/create/now", &[], None),
+        ("GET", "/name/a", &[], Some("large-regex")),
+        ("GET", "/name/7", &[], None),
+        ("GET", "/v=1;x,y/1/2/3/4/5", &[], Some("large-template")),
         ("GET", "/orders", &[], None),
         ("GET", "/", &[], None),
         // Other spellings of a path are the path.

@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
     ("admin", &["live", "policy", "snapshot", "nodes", "counters", "metrics", "names", "clock"]),
-    ("bootstrap", &["policy", "compile"]),
+    ("bootstrap", &["policy", "compile", "snapshot"]),
     ("config", &["compile"]),
     ("telemetry", &[]),
 ];
