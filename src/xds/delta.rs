@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::session::{Answer, Outgoing, Step};
+use super::session::{Answer, Outgoing, Phase, Step, refers_to_clusters};
 use super::subscription::Subscription;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
@@ -68,25 +68,55 @@ impl Delta {
     pub(super) fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
         let mut responses = Vec::new();
         for resource_type in ResourceType::ALL {
-            let Some(one) = self.types.get_mut(resource_type.index()) else { continue };
-            let Some(mut response) = one.update(resource_type, resources.of_type(resource_type)) else { continue };
-            self.last_nonce += 1;
-            one.nonce = self.last_nonce.to_string();
-            one.is_pending = true;
-            response.nonce.clone_from(&one.nonce);
-            // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-            if let (ResourceType::Cluster, Some(endpoints)) =
-                (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
-            {
-                response.resources.iter().for_each(|cluster| drop(endpoints.known.remove(&cluster.name)));
+            if refers_to_clusters(resource_type) && self.of(ResourceType::Cluster).is_some_and(|one| one.is_pending) {
+                continue;
             }
-            responses.push(response);
+            responses.extend(self.send(resource_type, resources, Phase::Make));
         }
         responses
+    }
+
+    /// What can be taken away once nothing has happened for a while.
+    pub(super) fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
+        let is_under_way = |resource_type| {
+            let is_under_way =
+                |one: &OneType| one.is_pending || (refers_to_clusters(resource_type) && one.is_refused());
+            self.of(resource_type).is_some_and(is_under_way)
+        };
+        if ResourceType::ALL.into_iter().any(is_under_way) {
+            return Vec::new();
+        }
+        let broken = [ResourceType::Cluster, ResourceType::Endpoint];
+        broken.into_iter().filter_map(|resource_type| self.send(resource_type, resources, Phase::Break)).collect()
+    }
+
+    fn of(&self, resource_type: ResourceType) -> Option<&OneType> {
+        self.types.get(resource_type.index())
+    }
+
+    fn send(&mut self, resource_type: ResourceType, resources: &Resources, phase: Phase) -> Option<Outgoing> {
+        let one = self.types.get_mut(resource_type.index())?;
+        let mut response = one.update(resource_type, resources.of_type(resource_type), phase)?;
+        self.last_nonce += 1;
+        one.nonce = self.last_nonce.to_string();
+        one.is_pending = true;
+        response.nonce.clone_from(&one.nonce);
+        // A changed cluster stays warming until it gets its endpoints, even if these did not change.
+        if let (ResourceType::Cluster, Some(endpoints)) =
+            (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
+        {
+            response.resources.iter().for_each(|cluster| drop(endpoints.known.remove(&cluster.name)));
+        }
+        Some(response)
     }
 }
 
 impl OneType {
+    /// Whether the Envoy still has something other than what it was sent.
+    fn is_refused(&self) -> bool {
+        !self.doubtful.is_empty()
+    }
+
     fn on_answer(&mut self, answer: &Answer) {
         self.is_pending = false;
         let under_way = std::mem::take(&mut self.under_way);
@@ -124,7 +154,7 @@ impl OneType {
     }
 
     /// The next response, without its nonce.
-    fn update(&mut self, resource_type: ResourceType, resources: &OfType) -> Option<Outgoing> {
+    fn update(&mut self, resource_type: ResourceType, resources: &OfType, phase: Phase) -> Option<Outgoing> {
         if !self.is_requested || self.is_pending {
             return None;
         }
@@ -133,8 +163,9 @@ impl OneType {
         };
         let mut to_send: Vec<_> = self.subscription.select(resources).filter(is_due).map(Arc::clone).collect();
         let is_gone = |name: &str| !resources.by_name.contains_key(name) || !self.subscription.wants(name);
+        let removes = phase.removes(resource_type);
         let mut removed: BTreeSet<String> =
-            self.known.keys().filter(|name| is_gone(name)).map(|name| name.to_string()).collect();
+            self.known.keys().filter(|name| removes && is_gone(name)).map(|name| name.to_string()).collect();
         removed.extend(self.owed.iter().filter(|name| is_gone(name)).cloned());
         // An Envoy that wants all and gets none waits for nothing more.
         let is_first_of_all = self.nonce.is_empty() && self.subscription.wants_all() && self.known.is_empty();
@@ -207,6 +238,11 @@ mod tests {
             self.note(&responses)
         }
 
+        fn quiet(&mut self, world: &Resources) -> Vec<String> {
+            let responses = self.delta.on_quiet(world);
+            self.note(&responses)
+        }
+
         fn note(&mut self, responses: &[Outgoing]) -> Vec<String> {
             self.nonces.extend(responses.iter().map(|response| (response.resource_type, response.nonce.clone())));
             shown(responses)
@@ -229,9 +265,31 @@ mod tests {
         talk.subscribe("cluster", &[], &first);
         talk.ack("cluster", &first);
         let second = world(&["cluster:a=1"]);
-        assert_eq!(talk.change(&second), ["cluster -b"]);
+        assert_eq!(talk.change(&second), [""; 0]);
+        assert_eq!(talk.quiet(&second), ["cluster -b"]);
         assert_eq!(talk.ack("cluster", &second), [""; 0]);
         assert_eq!(talk.change(&first), ["cluster b"]);
+    }
+
+    #[test]
+    fn a_cluster_is_there_before_the_routes_that_need_it_and_goes_after_them() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "route:r=a"]);
+        talk.subscribe("cluster", &[], &first);
+        talk.ack("cluster", &first);
+        talk.subscribe("route", &["r"], &first);
+        talk.ack("route", &first);
+        let second = world(&["cluster:b=1", "route:r=b"]);
+        assert_eq!(talk.change(&second), ["cluster b"]);
+        assert_eq!(talk.quiet(&second), [""; 0]);
+        assert_eq!(talk.ack("cluster", &second), ["route r"]);
+        assert_eq!(talk.quiet(&second), [""; 0]);
+        assert_eq!(talk.answer("route", Some("no"), &second), [""; 0]);
+        assert_eq!(talk.quiet(&second), [""; 0], "the Envoy still has the old routes");
+        let third = world(&["cluster:b=1", "route:r=c"]);
+        assert_eq!(talk.change(&third), ["route r"]);
+        assert_eq!(talk.ack("route", &third), [""; 0]);
+        assert_eq!(talk.quiet(&third), ["cluster -a"]);
     }
 
     #[test]
@@ -279,7 +337,9 @@ mod tests {
         let initial_versions = initial.into_iter().map(|(name, version)| (name.to_owned(), version)).collect();
         let mut talk = Talk::default();
         let first = Request { initial_versions, ..request("cluster", &[], &[]) };
-        assert_eq!(talk.say(first, &world), ["cluster b -c"]);
+        assert_eq!(talk.say(first, &world), ["cluster b"]);
+        talk.ack("cluster", &world);
+        assert_eq!(talk.quiet(&world), ["cluster -c"]);
     }
 
     #[test]

@@ -41,3 +41,29 @@ pub(super) struct Outgoing {
     /// Unique on the stream.
     pub(super) nonce: String,
 }
+
+/// Make before break (xDS protocol, "Eventual consistency considerations").
+///
+/// | | clusters, endpoints | secrets | listeners, routes |
+/// |---|---|---|---|
+/// | make | new and changed ones | all | all, once the clusters are acknowledged: Envoy does that when they are ready |
+/// | break | those that are gone | | |
+///
+/// The break waits until listeners and routes are acknowledged and the stream has been quiet for a while: requests
+/// that are under way still go where the old routes sent them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Make,
+    Break,
+}
+
+impl Phase {
+    pub(super) fn removes(self, resource_type: ResourceType) -> bool {
+        self == Self::Break || !matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint)
+    }
+}
+
+/// Whether the type refers to clusters.
+pub(super) fn refers_to_clusters(resource_type: ResourceType) -> bool {
+    matches!(resource_type, ResourceType::Listener | ResourceType::Route)
+}

@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::session::{Answer, Outgoing, Step};
+use super::session::{Answer, Outgoing, Phase, Step, refers_to_clusters};
 use super::subscription::Subscription;
-use crate::names::Version;
-use crate::snapshot::resource::ResourceType;
+use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
 
 /// A DiscoveryRequest, without what only matters to the stream.
@@ -39,7 +38,9 @@ struct OneType {
     /// type: newer state waits here, as a comparison to be made, not as a queue.
     is_pending: bool,
     /// What was sent last of each resource, refused or not: a refused version is not sent again until it changes.
-    sent: BTreeMap<Arc<str>, Version>,
+    sent: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// Whether the last response was refused: the Envoy still has what it had before.
+    is_refused: bool,
 }
 
 impl Sotw {
@@ -54,6 +55,7 @@ impl Sotw {
         }
         if was_answered {
             one.is_pending = false;
+            one.is_refused = request.error.is_some();
             step.answer = Some((request.resource_type, Answer::of(request.error)));
         }
         one.is_requested = true;
@@ -71,50 +73,79 @@ impl Sotw {
     pub(super) fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
         let mut responses = Vec::new();
         for resource_type in ResourceType::ALL {
-            let Some(one) = self.types.get_mut(resource_type.index()) else { continue };
-            let Some((changed, mut response)) = one.update(resource_type, resources.of_type(resource_type)) else {
+            if refers_to_clusters(resource_type) && self.of(ResourceType::Cluster).is_some_and(|one| one.is_pending) {
                 continue;
-            };
-            self.last_nonce += 1;
-            one.nonce = self.last_nonce.to_string();
-            one.is_pending = true;
-            response.nonce.clone_from(&one.nonce);
-            responses.push(response);
-            // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-            if let (ResourceType::Cluster, Some(endpoints)) =
-                (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
-            {
-                endpoints.sent.retain(|name, _| !changed.contains(name));
             }
+            responses.extend(self.send(resource_type, resources, Phase::Make));
         }
         responses
+    }
+
+    /// What can be taken away once nothing has happened for a while. Endpoints go with their clusters.
+    pub(super) fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
+        let is_under_way = |resource_type| {
+            let is_under_way = |one: &OneType| one.is_pending || (refers_to_clusters(resource_type) && one.is_refused);
+            self.of(resource_type).is_some_and(is_under_way)
+        };
+        if ResourceType::ALL.into_iter().any(is_under_way) {
+            return Vec::new();
+        }
+        self.send(ResourceType::Cluster, resources, Phase::Break).into_iter().collect()
+    }
+
+    fn of(&self, resource_type: ResourceType) -> Option<&OneType> {
+        self.types.get(resource_type.index())
+    }
+
+    fn send(&mut self, resource_type: ResourceType, resources: &Resources, phase: Phase) -> Option<Outgoing> {
+        let one = self.types.get_mut(resource_type.index())?;
+        let (changed, mut response) = one.update(resource_type, resources.of_type(resource_type), phase)?;
+        self.last_nonce += 1;
+        one.nonce = self.last_nonce.to_string();
+        one.is_pending = true;
+        response.nonce.clone_from(&one.nonce);
+        // A changed cluster stays warming until it gets its endpoints, even if these did not change.
+        if let (ResourceType::Cluster, Some(endpoints)) =
+            (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
+        {
+            endpoints.sent.retain(|name, _| !changed.contains(name));
+        }
+        Some(response)
     }
 }
 
 impl OneType {
     /// The next response, without its nonce, and which of its resources are new or changed.
-    fn update(&mut self, resource_type: ResourceType, resources: &OfType) -> Option<(Vec<Arc<str>>, Outgoing)> {
+    fn update(
+        &mut self,
+        resource_type: ResourceType,
+        resources: &OfType,
+        phase: Phase,
+    ) -> Option<(Vec<Arc<str>>, Outgoing)> {
         if !self.is_requested || self.is_pending {
             return None;
         }
         let wanted: Vec<_> = self.subscription.select(resources).collect();
-        let is_changed = |name: &Arc<str>, version| self.sent.get(name) != Some(&version);
-        let changed: Vec<_> =
-            wanted.iter().filter(|r| is_changed(&r.name, r.version)).map(|r| Arc::clone(&r.name)).collect();
+        let is_changed =
+            |resource: &Resource| self.sent.get(&resource.name).is_none_or(|sent| sent.version != resource.version);
+        let changed: Vec<_> = wanted.iter().filter(|r| is_changed(r)).map(|r| Arc::clone(&r.name)).collect();
         let is_full_state = resource_type.has_wildcard();
-        let has_lost = is_full_state
-            && self.sent.len() + changed.iter().filter(|name| !self.sent.contains_key(*name)).count() > wanted.len();
+        let is_gone = |sent: &&Arc<Resource>| is_full_state && !wanted.iter().any(|wanted| wanted.name == sent.name);
+        let gone: Vec<_> = self.sent.values().filter(is_gone).map(Arc::clone).collect();
+        let removes = phase.removes(resource_type);
         // An Envoy that wants all and gets none waits for nothing more.
         let is_first_of_all = self.nonce.is_empty() && self.subscription.wants_all();
-        if changed.is_empty() && !has_lost && !is_first_of_all {
+        if changed.is_empty() && (gone.is_empty() || !removes) && !is_first_of_all {
             return None;
         }
         let to_send = wanted.into_iter().filter(|resource| is_full_state || changed.contains(&resource.name));
-        let to_send: Vec<_> = to_send.map(Arc::clone).collect();
+        // What is absent is deleted, so what has to stay for now is sent along.
+        let kept = gone.into_iter().filter(|_| !removes);
+        let to_send: Vec<_> = to_send.map(Arc::clone).chain(kept).collect();
         if is_full_state {
             self.sent.clear();
         }
-        self.sent.extend(to_send.iter().map(|resource| (Arc::clone(&resource.name), resource.version)));
+        self.sent.extend(to_send.iter().map(|resource| (Arc::clone(&resource.name), Arc::clone(resource))));
         let response = Outgoing {
             resource_type,
             version: resources.version,
@@ -175,6 +206,11 @@ mod tests {
             self.note(&responses)
         }
 
+        fn quiet(&mut self, world: &Resources) -> Vec<String> {
+            let responses = self.sotw.on_quiet(world);
+            self.note(&responses)
+        }
+
         fn note(&mut self, responses: &[Outgoing]) -> Vec<String> {
             self.nonces.extend(responses.iter().map(|response| (response.resource_type, response.nonce.clone())));
             shown(responses)
@@ -186,6 +222,7 @@ mod tests {
         let world = world(&["cluster:a=1", "cluster:b=1", "endpoint:a=1", "route:r=1"]);
         let mut talk = Talk::default();
         assert_eq!(talk.ask("cluster", &[], &world), ["cluster a b"]);
+        assert_eq!(talk.ask("cluster", &[], &world), [""; 0]);
         assert_eq!(talk.ask("listener", &[], &world), ["listener"], "an empty answer ends the wait for listeners");
         assert_eq!(talk.ask("endpoint", &[], &world), [""; 0]);
         assert_eq!(talk.ask("route", &[], &world), [""; 0]);
@@ -211,12 +248,35 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_cluster_is_left_out_of_a_new_response() {
+    fn a_deleted_cluster_is_left_out_of_a_response_when_it_is_quiet() {
         let mut talk = Talk::default();
         let first = world(&["cluster:a=1", "cluster:b=1"]);
         talk.ask("cluster", &[], &first);
         talk.ask("cluster", &[], &first);
-        assert_eq!(talk.change(&world(&["cluster:a=1"])), ["cluster a"]);
+        let second = world(&["cluster:a=1"]);
+        assert_eq!(talk.change(&second), [""; 0]);
+        assert_eq!(talk.quiet(&second), ["cluster a"]);
+    }
+
+    #[test]
+    fn a_cluster_is_there_before_the_routes_that_need_it_and_goes_after_them() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "route:r=a"]);
+        for _ in 0..2 {
+            talk.ask("cluster", &[], &first);
+            talk.ask("route", &["r"], &first);
+        }
+        let second = world(&["cluster:b=1", "route:r=b"]);
+        assert_eq!(talk.change(&second), ["cluster b a"]);
+        assert_eq!(talk.quiet(&second), [""; 0]);
+        assert_eq!(talk.ask("cluster", &[], &second), ["route r"]);
+        assert_eq!(talk.quiet(&second), [""; 0]);
+        assert_eq!(talk.refuse("route", &["r"], &second), [""; 0]);
+        assert_eq!(talk.quiet(&second), [""; 0], "the Envoy still has the old routes");
+        let third = world(&["cluster:b=1", "route:r=c"]);
+        assert_eq!(talk.change(&third), ["route r"]);
+        assert_eq!(talk.ask("route", &["r"], &third), [""; 0]);
+        assert_eq!(talk.quiet(&third), ["cluster b"]);
     }
 
     #[test]
@@ -315,7 +375,8 @@ mod tests {
             types.iter().for_each(|type_name| drop(talk.ask(type_name, &names(type_name), &first)));
         }
         let second = world(&["cluster:a=2", "endpoint:a=2", "secret:s=2", "listener:l=2", "route:r=2"]);
-        assert_eq!(talk.change(&second), ["cluster a", "endpoint a", "secret s", "listener l", "route r"]);
+        assert_eq!(talk.change(&second), ["cluster a", "endpoint a", "secret s"]);
+        assert_eq!(talk.ask("cluster", &[], &second), ["listener l", "route r"]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::snapshot::resource::ResourceType;
 const RESPONSES_WAITING_MAX: usize = 8;
 /// How long an Envoy may leave a response unread before its stream is ended. It will come back.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nothing may have happened before clusters that nobody refers to any more are taken away: enough for
+/// requests that were under way when the routes changed.
+const QUIET: Duration = Duration::from_secs(5);
 /// The most names that an Envoy can ask for of one type.
 const NAMES_MAX: usize = 100_000;
 
@@ -69,8 +72,16 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
         "Envoy connected"
     );
     stream.on_request(first).await?;
+    let quiet = tokio::time::sleep(QUIET);
+    tokio::pin!(quiet);
+    let mut is_quiet = false;
     loop {
         tokio::select! {
+            () = &mut quiet, if !is_quiet => {
+                is_quiet = true;
+                stream.on_quiet().await?;
+                continue;
+            }
             request = requests.message() => match request? {
                 Some(request) => stream.on_request(request).await?,
                 None => return Ok(()),
@@ -79,6 +90,8 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
             () = shutdown.cancelled() => return Err(Status::unavailable("shutting down; connect again")),
             () = sender.closed() => return Ok(()),
         }
+        is_quiet = false;
+        quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
     }
 }
 
@@ -120,6 +133,13 @@ impl<V: Variant> Stream<'_, V> {
         let Some(generation) = self.xds.live.generation() else { return Ok(()) };
         let resources = self.resources(&generation);
         let responses = self.session.on_change(&resources);
+        self.send(Some(&generation), responses).await
+    }
+
+    async fn on_quiet(&mut self) -> Result<(), Status> {
+        let Some(generation) = self.xds.live.generation() else { return Ok(()) };
+        let resources = self.resources(&generation);
+        let responses = self.session.on_quiet(&resources);
         self.send(Some(&generation), responses).await
     }
 

@@ -33,6 +33,7 @@ pub(super) trait Variant: Default + Send + Sync + 'static {
         resources: Option<&Resources>,
     ) -> Step;
     fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing>;
+    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing>;
     fn encode(response: &Outgoing, identifier: &str) -> Self::Response;
 }
 
@@ -66,6 +67,10 @@ impl Variant for Sotw {
 
     fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
         Self::on_change(self, resources)
+    }
+
+    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
+        Self::on_quiet(self, resources)
     }
 
     fn encode(response: &Outgoing, identifier: &str) -> DiscoveryResponse {
@@ -112,6 +117,10 @@ impl Variant for Delta {
 
     fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
         Self::on_change(self, resources)
+    }
+
+    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
+        Self::on_quiet(self, resources)
     }
 
     fn encode(response: &Outgoing, identifier: &str) -> DeltaDiscoveryResponse {
