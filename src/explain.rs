@@ -56,6 +56,7 @@ pub struct ExplainedLimit {
 }
 
 pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
+    let request = &Request { path: normalized(&request.path), ..request.clone() };
     let api = find_api(policies, &gateway.name, request);
     let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
     let mut explanation = Explanation {
@@ -92,6 +93,21 @@ fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Name, request: &Request) -
         a.matches.precedence(Some(&host)).cmp(&b.matches.precedence(Some(&host))).then_with(|| a.name.cmp(&b.name))
     };
     taking.collect::<Vec<_>>().iter().min_by(order).map(|api| &***api)
+}
+
+/// The path as Envoy's routes see it: without dot segments (RFC 3986, section 5.2.4) and doubled slashes.
+fn normalized(path_and_query: &str) -> String {
+    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    let is_folder = !segments.is_empty() && ["/", "/.", "/.."].iter().any(|end| path.ends_with(end));
+    format!("/{}{}{query}", segments.join("/"), if is_folder { "/" } else { "" })
 }
 
 fn takes(matches: &Match, host: &HostMatch, request: &Request) -> bool {
