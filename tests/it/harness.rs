@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::kit::client::{Answer, Client};
 use crate::kit::envoy::Envoy;
@@ -301,4 +303,39 @@ name: upstream
 endpoints: [{upstream}]
 "
     )
+}
+
+/// Four clients that ask without a pause.
+pub(crate) struct Load {
+    stop: CancellationToken,
+    clients: JoinSet<Vec<String>>,
+}
+
+impl Load {
+    pub(crate) fn start(url: String) -> Self {
+        let stop = CancellationToken::new();
+        let mut clients = JoinSet::new();
+        for _ in 0..4 {
+            clients.spawn(ask_until(stop.clone(), url.clone()));
+        }
+        Self { stop, clients }
+    }
+
+    /// What was answered other than 200.
+    pub(crate) async fn stop(self) -> Vec<String> {
+        self.stop.cancel();
+        self.clients.join_all().await.concat()
+    }
+}
+
+async fn ask_until(stop: CancellationToken, url: String) -> Vec<String> {
+    let client = Client::default();
+    let mut failures = Vec::new();
+    while !stop.is_cancelled() {
+        match client.get(&url).await {
+            Ok(answer) if answer.status == 200 => {}
+            failure => failures.push(format!("{failure:?}")),
+        }
+    }
+    failures
 }

@@ -1,7 +1,8 @@
 //! Which API a request belongs to. Every API has a limit of its own name, and the answer's headers name the limit
 //! that the request met: so what is seen is what Envoy's routes and the rate limit service both thought.
+//! `tierflow explain` has to think the same.
 
-use crate::harness::{Setup, World};
+use crate::harness::{Setup, World, printed};
 
 fn api(name: &str, matches: &str) -> String {
     format!(
@@ -27,7 +28,21 @@ async fn requests_belong(apis: &[(&str, &str)], rows: &[Row<'_>]) {
         let met = answer.header("x-ratelimit-limit").and_then(|limits| limits.split('"').nth(1));
         assert_eq!(met, *expected, "{method} {path} {headers:?}: {} {}", answer.status, answer.text());
         assert_eq!(answer.status, if expected.is_some() { 200 } else { 404 });
+        assert_eq!(explained(&world, method, path, headers).as_deref(), *expected, "{method} {path} {headers:?}");
     }
+}
+
+fn explained(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<String> {
+    let policies = world.path("");
+    let mut args = vec!["explain".to_owned(), policies.to_str().unwrap().to_owned(), "-ojson".to_owned()];
+    args.extend([format!("--method={method}"), format!("--path={path}")]);
+    args.extend(headers.iter().map(|(name, value)| match *name {
+        "host" => format!("--host={value}"),
+        name => format!("--header={name}={value}"),
+    }));
+    let printed = printed(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let explained: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    explained[0]["api"].as_str().map(str::to_owned)
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Policies change while Envoys serve: how fast, what is sent for it, and what is left alone.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::harness::{Edge, Setup, World, eventually};
+use crate::harness::{Edge, Load, Setup, World, eventually};
+use crate::kit::upstream::Upstream;
 
 fn api(path: &str, rate: &str) -> String {
     format!(
@@ -68,4 +70,41 @@ async fn a_changed_match_is_a_push_of_that_route_configuration_with_delta() {
 #[tokio::test]
 async fn a_changed_match_is_a_push_of_that_route_configuration_with_state_of_the_world() {
     a_changed_match_is_a_push_of_that_route_configuration("sotw").await;
+}
+
+/// New clusters go before the routes that need them, and old ones go last. Otherwise some requests of the load would
+/// meet a route without its cluster, or a cluster without endpoints.
+async fn a_service_is_replaced_without_a_failed_request(xds: &str) {
+    let start = async |name| Upstream::start(name, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let services = [("one", start("one").await), ("two", start("two").await)];
+    let document = |(name, upstream): &(&str, Upstream)| {
+        let service = format!("kind: Service\nname: {name}\nendpoints: [{}]\n---\n", upstream.address);
+        service + &api("/pay", "1000000/h").replace("service: upstream", &format!("service: {name}"))
+    };
+    let world = World::start(Setup { policies: &document(&services[0]), xds, ..Default::default() }).await;
+    let load = Load::start(world.edge.url("/pay"));
+    for service in services.iter().cycle().skip(1).take(5) {
+        world.save("policies.yaml", &document(service));
+        eventually("the other service answers", async || {
+            world.edge.get("/pay").await.text().starts_with(service.0).then_some(())
+        })
+        .await;
+    }
+    eventually("the old service is taken away", async || {
+        let clusters = world.edge.admin("/clusters").await;
+        let has = |name| clusters.lines().any(|line| line.starts_with(name));
+        (has("two::") && !has("one::")).then_some(())
+    })
+    .await;
+    assert_eq!(load.stop().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_service_is_replaced_without_a_failed_request_with_delta() {
+    a_service_is_replaced_without_a_failed_request("delta").await;
+}
+
+#[tokio::test]
+async fn a_service_is_replaced_without_a_failed_request_with_state_of_the_world() {
+    a_service_is_replaced_without_a_failed_request("sotw").await;
 }

@@ -1,8 +1,6 @@
 //! `tierflow serve` from its start to its end, be it violent.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +9,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Edge, Setup, Tierflow, World, eventually};
+use crate::harness::{Edge, Load, Setup, Tierflow, World, eventually};
 
 const API: &str = "
 kind: Api
@@ -22,51 +20,53 @@ service: upstream
 limits: [{ rate: 1000000/h }]
 ";
 
-/// Asks without a pause until it is told to stop. How many answers there were, and which were not 200.
-async fn load(url: String, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
-    let client = crate::kit::client::Client::default();
-    let (mut count, mut failures) = (0, Vec::new());
-    while !stop.load(Ordering::Relaxed) {
-        count += 1;
-        match client.get(&url).await {
-            Ok(answer) if answer.status == 200 => {}
-            other => failures.push(format!("{other:?}")),
-        }
-    }
-    (count, failures)
+/// Whether Tierflow decided the request.
+async fn is_decided(edge: &Edge) -> bool {
+    edge.get("/pay").await.header("x-ratelimit-limit").is_some()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_under_load_is_not_seen_by_clients_and_a_restart_sends_nothing_twice() {
-    let mut world = World::start(Setup { policies: API, on_error: "allow", ..Default::default() }).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(load(world.edge.url("/pay"), Arc::clone(&stop)))).collect();
-    let is_decided = async || world.edge.get("/pay").await.header("x-ratelimit-limit").is_some();
-    assert!(is_decided().await);
-
+/// A kill under load, a restart on the same ports, and a first change after it.
+async fn a_kill_is_not_seen_by_clients(xds: &str) -> World {
+    let mut world = World::start(Setup { policies: API, on_error: "allow", xds, ..Default::default() }).await;
+    let load = Load::start(world.edge.url("/pay"));
+    assert!(is_decided(&world.edge).await);
     let addresses = world.tierflow.addresses();
     world.tierflow.kill();
-    eventually("nobody decides", async || (!is_decided().await).then_some(())).await;
+    eventually("nobody decides", async || (!is_decided(&world.edge).await).then_some(())).await;
 
     let started = Instant::now();
     world.tierflow = Tierflow::start_on(&world.path(""), addresses).await;
     assert_eq!(world.tierflow.ask("/readyz").await.status, 200);
     assert!(started.elapsed() < Duration::from_secs(2), "ready after {:?}", started.elapsed());
-    let is_decided = async || world.edge.get("/pay").await.header("x-ratelimit-limit").is_some();
-    eventually("it decides again", async || is_decided().await.then_some(())).await;
+    eventually("it decides again", async || is_decided(&world.edge).await.then_some(())).await;
+    assert_eq!(load.stop().await, Vec::<String>::new());
 
-    // The Envoy is back once a change reaches it; by then it was sent the change and nothing else.
+    // That a change arrives shows that the Envoy is back.
     world.save("policies.yaml", &API.replace("/pay", "/charge"));
     eventually("a change arrives", async || (world.edge.get("/charge").await.status == 200).then_some(())).await;
-    assert_eq!(world.tierflow.pushes().await, [0, 0, 0, 0, 1]);
+    world
+}
 
-    stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        let (count, failures) = client.await.unwrap();
-        // `/pay` is gone since the change.
-        let unexpected: Vec<_> = failures.iter().filter(|failure| !failure.contains("404")).collect();
-        assert!(count > 0 && unexpected.is_empty(), "{} of {count}: {unexpected:?}", unexpected.len());
-    }
+#[tokio::test]
+async fn a_kill_is_not_seen_by_clients_and_nothing_is_sent_twice_with_delta() {
+    let world = a_kill_is_not_seen_by_clients("delta").await;
+    assert_eq!(world.tierflow.pushes().await, [0, 0, 0, 0, 1]);
+}
+
+/// This variant has no way to say what an Envoy has. It is sent all of it, and takes it for what it is.
+#[tokio::test]
+async fn a_kill_is_not_seen_by_clients_with_state_of_the_world() {
+    let world = a_kill_is_not_seen_by_clients("sotw").await;
+    let modified = ["listener_manager.listener_modified", "cluster_manager.cluster_modified"];
+    assert_eq!(world.edge.stats(modified).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_gateway_may_rather_deny_what_nobody_decides() {
+    let mut world = World::start(Setup { policies: API, on_error: "deny", ..Default::default() }).await;
+    assert_eq!(world.edge.get("/pay").await.status, 200);
+    world.tierflow.kill();
+    assert_eq!(world.edge.get("/pay").await.status, 503);
 }
 
 #[tokio::test]
