@@ -108,7 +108,9 @@ impl Sotw {
         if let (ResourceType::Cluster, Some(endpoints)) =
             (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
         {
-            endpoints.sent.retain(|name, _| !changed.contains(name));
+            for cluster in &changed {
+                endpoints.sent.remove(cluster);
+            }
         }
         Some(response)
     }
@@ -130,7 +132,8 @@ impl OneType {
             |resource: &Resource| self.sent.get(&resource.name).is_none_or(|sent| sent.version != resource.version);
         let changed: Vec<_> = wanted.iter().filter(|r| is_changed(r)).map(|r| Arc::clone(&r.name)).collect();
         let is_full_state = resource_type.has_wildcard();
-        let is_gone = |sent: &&Arc<Resource>| is_full_state && !wanted.iter().any(|wanted| wanted.name == sent.name);
+        let is_wanted = |name: &str| self.subscription.wants(name) && resources.by_name.contains_key(name);
+        let is_gone = |sent: &&Arc<Resource>| is_full_state && !is_wanted(&sent.name);
         let gone: Vec<_> = self.sent.values().filter(is_gone).map(Arc::clone).collect();
         let removes = phase.removes(resource_type);
         // An Envoy that wants all and gets none waits for nothing more.
@@ -138,7 +141,7 @@ impl OneType {
         if changed.is_empty() && (gone.is_empty() || !removes) && !is_first_of_all {
             return None;
         }
-        let to_send = wanted.into_iter().filter(|resource| is_full_state || changed.contains(&resource.name));
+        let to_send = wanted.into_iter().filter(|resource| is_full_state || is_changed(resource));
         // What is absent is deleted, so what has to stay for now is sent along.
         let kept = gone.into_iter().filter(|_| !removes);
         let to_send: Vec<_> = to_send.map(Arc::clone).chain(kept).collect();
