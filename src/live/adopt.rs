@@ -50,7 +50,7 @@ pub(super) fn adopt(
     adopter.hold_broken(&broken);
     let policies = adopter.link();
     let mut refused: Vec<Refusal> = broken.into_iter().map(|broken| adopter.refusal_of_broken(broken)).collect();
-    refused.extend(adopter.reverted.iter().map(|id| adopter.refusal_of_reverted(id)));
+    refused.extend(adopter.reverted.iter().filter_map(|id| adopter.refusal_of_reverted(id)));
     for refusal in &mut refused {
         let is_same =
             |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
@@ -152,7 +152,9 @@ impl Adopter<'_> {
         Refusal { id: broken.id, origin, problems: broken.problems, since: Timestamp::default(), is_served }
     }
 
-    fn refusal_of_reverted(&self, id: &DocumentId) -> Refusal {
+    /// `None` for a document that neither the source nor the served set knows: nothing of it is refused.
+    fn refusal_of_reverted(&self, id: &DocumentId) -> Option<Refusal> {
+        let document = &self.offered.get(id).or_else(|| self.last_good.get(id))?.document;
         let involving = || self.problems.iter().filter(|problem| problem.involves.contains(id));
         let own: Vec<Problem> = involving().filter(|problem| problem.document.as_ref() == Some(id)).cloned().collect();
         let problems = match self.offered.contains_key(id) {
@@ -160,16 +162,9 @@ impl Adopter<'_> {
             true => involving().cloned().collect(),
             false => involving().filter_map(|problem| self.kept_for(id, problem)).take(1).collect(),
         };
-        let document = self.offered.get(id).or_else(|| self.last_good.get(id));
-        let origin = document.map(|parsed| parsed.document.origin.clone());
-        let origin = origin.or_else(|| problems.first().map(|problem| problem.origin.clone()));
-        Refusal {
-            id: Some(id.clone()),
-            origin: origin.unwrap_or(Origin::File { path: "".into(), line: 0, number: 0 }),
-            problems,
-            since: Timestamp::default(),
-            is_served: self.candidate.contains_key(id),
-        }
+        let is_served = self.candidate.contains_key(id);
+        let origin = document.origin.clone();
+        Some(Refusal { id: Some(id.clone()), origin, problems, since: Timestamp::default(), is_served })
     }
 
     /// What is said of a document that was taken away while another still needs it.

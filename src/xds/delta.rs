@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::session::{Answer, Outgoing, Phase, Step, refers_to_clusters};
+use super::session::{Answer, OneType, Outgoing, Phase, Step, Types};
 use super::subscription::Subscription;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
@@ -23,17 +23,14 @@ pub(super) struct Request {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Delta {
-    types: [OneType; ResourceType::COUNT],
-    last_nonce: u64,
-}
+pub(super) struct Delta(Types<DeltaType>);
 
 #[derive(Debug, Default)]
-struct OneType {
+pub(super) struct DeltaType {
     is_requested: bool,
     subscription: Subscription,
+    /// The nonce of the last response; empty before the first.
     nonce: String,
-    /// As in [`super::sotw`]: at most one response under way.
     is_pending: bool,
     /// What the Envoy has, as far as it was told: versions as they stand on the wire.
     known: BTreeMap<Arc<str>, String>,
@@ -49,7 +46,7 @@ struct OneType {
 impl Delta {
     pub(super) fn on_request(&mut self, request: Request, resources: Option<&Resources>) -> Step {
         let mut step = Step::default();
-        let Some(one) = self.types.get_mut(request.resource_type.index()) else { return step };
+        let Some(one) = self.0.get_mut(request.resource_type) else { return step };
         // A stale nonce only means that the answer is to an earlier response; what is wanted holds all the same.
         if one.is_pending && request.nonce == one.nonce {
             let answer = Answer::of(request.error.clone());
@@ -59,64 +56,21 @@ impl Delta {
         one.on_subscription(&request);
         step.subscribed = one.subscription.len();
         if let Some(resources) = resources {
-            step.responses = self.on_change(resources);
+            step.responses = self.0.on_change(resources);
         }
         step
     }
 
-    /// What has to be sent now, in the order of types.
     pub(super) fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        let mut responses = Vec::new();
-        for resource_type in ResourceType::ALL {
-            if refers_to_clusters(resource_type) && self.of(ResourceType::Cluster).is_some_and(|one| one.is_pending) {
-                continue;
-            }
-            responses.extend(self.send(resource_type, resources, Phase::Make));
-        }
-        responses
+        self.0.on_change(resources)
     }
 
-    /// What can be taken away once nothing has happened for a while.
     pub(super) fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        let is_under_way = |resource_type| {
-            let is_under_way =
-                |one: &OneType| one.is_pending || (refers_to_clusters(resource_type) && one.is_refused());
-            self.of(resource_type).is_some_and(is_under_way)
-        };
-        if ResourceType::ALL.into_iter().any(is_under_way) {
-            return Vec::new();
-        }
-        let broken = [ResourceType::Cluster, ResourceType::Endpoint];
-        broken.into_iter().filter_map(|resource_type| self.send(resource_type, resources, Phase::Break)).collect()
-    }
-
-    fn of(&self, resource_type: ResourceType) -> Option<&OneType> {
-        self.types.get(resource_type.index())
-    }
-
-    fn send(&mut self, resource_type: ResourceType, resources: &Resources, phase: Phase) -> Option<Outgoing> {
-        let one = self.types.get_mut(resource_type.index())?;
-        let mut response = one.update(resource_type, resources.of_type(resource_type), phase)?;
-        self.last_nonce += 1;
-        one.nonce = self.last_nonce.to_string();
-        one.is_pending = true;
-        response.nonce.clone_from(&one.nonce);
-        // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-        if let (ResourceType::Cluster, Some(endpoints)) =
-            (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
-        {
-            response.resources.iter().for_each(|cluster| drop(endpoints.known.remove(&cluster.name)));
-        }
-        Some(response)
+        self.0.on_quiet(resources)
     }
 }
 
-impl OneType {
-    /// Whether the Envoy still has something other than what it was sent.
-    fn is_refused(&self) -> bool {
-        !self.doubtful.is_empty()
-    }
-
+impl DeltaType {
     fn on_answer(&mut self, answer: &Answer) {
         self.is_pending = false;
         let under_way = std::mem::take(&mut self.under_way);
@@ -152,37 +106,53 @@ impl OneType {
             self.known.retain(|name, _| wants(name));
         }
     }
+}
 
-    /// The next response, without its nonce.
-    fn update(&mut self, resource_type: ResourceType, resources: &OfType, phase: Phase) -> Option<Outgoing> {
+impl OneType for DeltaType {
+    fn is_pending(&self) -> bool {
+        self.is_pending
+    }
+
+    fn is_refused(&self) -> bool {
+        !self.doubtful.is_empty()
+    }
+
+    fn update(&mut self, resource_type: ResourceType, wanted: &OfType, phase: Phase, nonce: &str) -> Option<Outgoing> {
         if !self.is_requested || self.is_pending {
             return None;
         }
-        let is_due = |resource: &&Arc<Resource>| {
+        let is_due = |resource: &Resource| {
             self.owed.contains(&*resource.name) || self.known.get(&resource.name) != Some(&resource.version.to_string())
         };
-        let mut to_send: Vec<_> = self.subscription.select(resources).filter(is_due).map(Arc::clone).collect();
-        let is_gone = |name: &str| !resources.by_name.contains_key(name) || !self.subscription.wants(name);
+        let selected = || self.subscription.select(wanted);
+        let is_gone = |name: &str| !wanted.by_name.contains_key(name) || !self.subscription.wants(name);
         let removes = phase.removes(resource_type);
-        let mut removed: BTreeSet<String> =
-            self.known.keys().filter(|name| removes && is_gone(name)).map(|name| name.to_string()).collect();
-        removed.extend(self.owed.iter().filter(|name| is_gone(name)).cloned());
+        let lost = self.known.keys().filter(|name| removes && is_gone(name)).map(|name| name.to_string());
+        let removed: BTreeSet<String> = lost.chain(self.owed.iter().filter(|name| is_gone(name)).cloned()).collect();
         // An Envoy that wants all and gets none waits for nothing more.
         let is_first_of_all = self.nonce.is_empty() && self.subscription.wants_all() && self.known.is_empty();
-        if to_send.is_empty() && removed.is_empty() && !is_first_of_all {
+        if !selected().any(|resource| is_due(resource)) && removed.is_empty() && !is_first_of_all {
             return None;
         }
-        let is_sent = |name: &Arc<str>| to_send.iter().any(|resource| resource.name == *name);
-        let again = self.doubtful.iter().filter(|name| self.subscription.wants(name) && !is_sent(name));
-        let again: Vec<_> = again.filter_map(|name| resources.by_name.get(name)).map(Arc::clone).collect();
-        to_send.extend(again);
+        let is_sent = |resource: &&Arc<Resource>| is_due(resource) || self.doubtful.contains(&resource.name);
+        let resources: Vec<_> = selected().filter(is_sent).map(Arc::clone).collect();
+        let changed: Vec<_> = resources.iter().map(|resource| Arc::clone(&resource.name)).collect();
 
         self.owed.clear();
-        removed.iter().for_each(|name| drop(self.known.remove(name.as_str())));
-        self.known.extend(to_send.iter().map(|resource| (Arc::clone(&resource.name), resource.version.to_string())));
-        self.under_way = to_send.iter().map(|resource| Arc::clone(&resource.name)).collect();
+        for name in &removed {
+            self.known.remove(name.as_str());
+            self.doubtful.remove(name.as_str());
+        }
+        self.known.extend(resources.iter().map(|resource| (Arc::clone(&resource.name), resource.version.to_string())));
+        self.under_way.clone_from(&changed);
+        nonce.clone_into(&mut self.nonce);
+        self.is_pending = true;
         let removed = removed.into_iter().collect();
-        Some(Outgoing { resource_type, version: resources.version, resources: to_send, removed, nonce: String::new() })
+        Some(Outgoing { resource_type, version: wanted.version, resources, changed, removed, nonce: nonce.to_owned() })
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.known.remove(name);
     }
 }
 
@@ -403,5 +373,19 @@ mod tests {
         let last = world(&["listener:l=99"]);
         assert_eq!(talk.ack("listener", &last), ["listener l"]);
         assert_eq!(talk.ack("listener", &last), [""; 0]);
+    }
+
+    #[test]
+    fn a_refused_route_that_is_gone_no_longer_keeps_clusters() {
+        let mut talk = Talk::default();
+        let first = world(&["cluster:a=1", "cluster:b=1", "route:r=bad"]);
+        talk.subscribe("cluster", &[], &first);
+        talk.ack("cluster", &first);
+        talk.subscribe("route", &["r"], &first);
+        talk.answer("route", Some("no"), &first);
+        let second = world(&["cluster:a=1"]);
+        assert_eq!(talk.change(&second), ["route -r"]);
+        talk.ack("route", &second);
+        assert_eq!(shown(&talk.delta.on_quiet(&second)), ["cluster -b"]);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::session::{Answer, Outgoing, Phase, Step, refers_to_clusters};
+use super::session::{Answer, OneType, Outgoing, Phase, Step, Types};
 use super::subscription::Subscription;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
@@ -23,30 +23,24 @@ pub(super) struct Request {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Sotw {
-    types: [OneType; ResourceType::COUNT],
-    last_nonce: u64,
-}
+pub(super) struct Sotw(Types<SotwType>);
 
 #[derive(Debug, Default)]
-struct OneType {
+pub(super) struct SotwType {
     is_requested: bool,
     subscription: Subscription,
     /// The nonce of the last response; empty before the first.
     nonce: String,
-    /// Whether the last response was neither acknowledged nor refused yet. Until then nothing more is sent of the
-    /// type: newer state waits here, as a comparison to be made, not as a queue.
     is_pending: bool,
+    is_refused: bool,
     /// What was sent last of each resource, refused or not: a refused version is not sent again until it changes.
     sent: BTreeMap<Arc<str>, Arc<Resource>>,
-    /// Whether the last response was refused: the Envoy still has what it had before.
-    is_refused: bool,
 }
 
 impl Sotw {
     pub(super) fn on_request(&mut self, request: Request, resources: Option<&Resources>) -> Step {
         let mut step = Step::default();
-        let Some(one) = self.types.get_mut(request.resource_type.index()) else { return step };
+        let Some(one) = self.0.get_mut(request.resource_type) else { return step };
         // Before the first response any nonce is one of an earlier stream, and says nothing.
         let was_answered = !one.nonce.is_empty();
         // The Envoy had not seen the newest response yet. It repeats what it wants once it has.
@@ -64,75 +58,40 @@ impl Sotw {
         one.sent.retain(|name, _| one.subscription.wants(name));
         step.subscribed = one.subscription.len();
         if let Some(resources) = resources {
-            step.responses = self.on_change(resources);
+            step.responses = self.0.on_change(resources);
         }
         step
     }
 
-    /// What has to be sent now, in the order of types.
     pub(super) fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        let mut responses = Vec::new();
-        for resource_type in ResourceType::ALL {
-            if refers_to_clusters(resource_type) && self.of(ResourceType::Cluster).is_some_and(|one| one.is_pending) {
-                continue;
-            }
-            responses.extend(self.send(resource_type, resources, Phase::Make));
-        }
-        responses
+        self.0.on_change(resources)
     }
 
-    /// What can be taken away once nothing has happened for a while. Endpoints go with their clusters.
     pub(super) fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        let is_under_way = |resource_type| {
-            let is_under_way = |one: &OneType| one.is_pending || (refers_to_clusters(resource_type) && one.is_refused);
-            self.of(resource_type).is_some_and(is_under_way)
-        };
-        if ResourceType::ALL.into_iter().any(is_under_way) {
-            return Vec::new();
-        }
-        self.send(ResourceType::Cluster, resources, Phase::Break).into_iter().collect()
-    }
-
-    fn of(&self, resource_type: ResourceType) -> Option<&OneType> {
-        self.types.get(resource_type.index())
-    }
-
-    fn send(&mut self, resource_type: ResourceType, resources: &Resources, phase: Phase) -> Option<Outgoing> {
-        let one = self.types.get_mut(resource_type.index())?;
-        let (changed, mut response) = one.update(resource_type, resources.of_type(resource_type), phase)?;
-        self.last_nonce += 1;
-        one.nonce = self.last_nonce.to_string();
-        one.is_pending = true;
-        response.nonce.clone_from(&one.nonce);
-        // A changed cluster stays warming until it gets its endpoints, even if these did not change.
-        if let (ResourceType::Cluster, Some(endpoints)) =
-            (resource_type, self.types.get_mut(ResourceType::Endpoint.index()))
-        {
-            for cluster in &changed {
-                endpoints.sent.remove(cluster);
-            }
-        }
-        Some(response)
+        self.0.on_quiet(resources)
     }
 }
 
-impl OneType {
-    /// The next response, without its nonce, and which of its resources are new or changed.
-    fn update(
-        &mut self,
-        resource_type: ResourceType,
-        resources: &OfType,
-        phase: Phase,
-    ) -> Option<(Vec<Arc<str>>, Outgoing)> {
+impl OneType for SotwType {
+    fn is_pending(&self) -> bool {
+        self.is_pending
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    fn update(&mut self, resource_type: ResourceType, wanted: &OfType, phase: Phase, nonce: &str) -> Option<Outgoing> {
         if !self.is_requested || self.is_pending {
             return None;
         }
-        let wanted: Vec<_> = self.subscription.select(resources).collect();
         let is_changed =
             |resource: &Resource| self.sent.get(&resource.name).is_none_or(|sent| sent.version != resource.version);
-        let changed: Vec<_> = wanted.iter().filter(|r| is_changed(r)).map(|r| Arc::clone(&r.name)).collect();
+        let selected = || self.subscription.select(wanted);
+        let changed: Vec<_> = selected().filter(|r| is_changed(r)).map(|r| Arc::clone(&r.name)).collect();
+        // Absence says something for these types, and nothing for the others.
         let is_full_state = resource_type.has_wildcard();
-        let is_wanted = |name: &str| self.subscription.wants(name) && resources.by_name.contains_key(name);
+        let is_wanted = |name: &str| self.subscription.wants(name) && wanted.by_name.contains_key(name);
         let is_gone = |sent: &&Arc<Resource>| is_full_state && !is_wanted(&sent.name);
         let gone: Vec<_> = self.sent.values().filter(is_gone).map(Arc::clone).collect();
         let removes = phase.removes(resource_type);
@@ -141,22 +100,22 @@ impl OneType {
         if changed.is_empty() && (gone.is_empty() || !removes) && !is_first_of_all {
             return None;
         }
-        let to_send = wanted.into_iter().filter(|resource| is_full_state || is_changed(resource));
         // What is absent is deleted, so what has to stay for now is sent along.
         let kept = gone.into_iter().filter(|_| !removes);
-        let to_send: Vec<_> = to_send.map(Arc::clone).chain(kept).collect();
+        let to_send = selected().filter(|resource| is_full_state || is_changed(resource));
+        let resources: Vec<_> = to_send.map(Arc::clone).chain(kept).collect();
         if is_full_state {
             self.sent.clear();
         }
-        self.sent.extend(to_send.iter().map(|resource| (Arc::clone(&resource.name), Arc::clone(resource))));
-        let response = Outgoing {
-            resource_type,
-            version: resources.version,
-            resources: to_send,
-            removed: Vec::new(),
-            nonce: String::new(),
-        };
-        Some((changed, response))
+        self.sent.extend(resources.iter().map(|resource| (Arc::clone(&resource.name), Arc::clone(resource))));
+        nonce.clone_into(&mut self.nonce);
+        self.is_pending = true;
+        let removed = Vec::new();
+        Some(Outgoing { resource_type, version: wanted.version, resources, changed, removed, nonce: nonce.to_owned() })
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.sent.remove(name);
     }
 }
 

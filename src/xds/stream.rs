@@ -1,5 +1,6 @@
 //! One stream: carries what an Envoy says to its session, and what the session answers back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -10,9 +11,10 @@ use super::Xds;
 use super::session::{Answer, Outgoing, Step};
 use super::variant::{Variant, identity, version};
 use crate::live::Generation;
-use crate::metrics::{GroupLabels, TypeLabels};
+use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::NodeIdentity;
 use crate::nodes::{Node, Seat, Sent};
+use crate::snapshot::Resources;
 use crate::snapshot::resource::ResourceType;
 
 /// Responses that wait for the transport. The Envoy's window is behind it, so this is not where slowness shows.
@@ -60,7 +62,7 @@ async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: 
         }),
         node: identity(node),
         session: V::default(),
-        group: StreamGauge::new(&xds),
+        group: StreamGauge::new(&xds.metrics),
         changes,
         xds,
         sender,
@@ -143,7 +145,7 @@ impl<V: Variant> Stream<'_, V> {
         self.send(Some(&generation), responses).await
     }
 
-    fn resources(&mut self, generation: &Generation) -> std::sync::Arc<crate::snapshot::Resources> {
+    fn resources(&mut self, generation: &Generation) -> Arc<Resources> {
         let groups: Vec<String> = generation.gateways_of(&self.node).into_iter().map(str::to_owned).collect();
         self.group.move_to(groups.first());
         self.seat.set_groups(groups);
@@ -189,13 +191,13 @@ fn type_label(resource_type: ResourceType) -> TypeLabels {
 
 /// Counts the stream under its group for as long as it lives.
 struct StreamGauge {
-    xds: Xds,
+    metrics: Arc<Metrics>,
     group: Option<String>,
 }
 
 impl StreamGauge {
-    fn new(xds: &Xds) -> Self {
-        Self { xds: xds.clone(), group: None }
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), group: None }
     }
 
     fn move_to(&mut self, group: Option<&String>) {
@@ -205,13 +207,13 @@ impl StreamGauge {
         self.leave();
         self.group = group.cloned();
         if let Some(group) = group {
-            self.xds.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).inc();
+            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).inc();
         }
     }
 
     fn leave(&self) {
         if let Some(group) = &self.group {
-            self.xds.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).dec();
+            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).dec();
         }
     }
 }
