@@ -27,10 +27,10 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
-    pub gateway: Arc<str>,
-    pub api: Arc<str>,
+    pub gateway: Option<Arc<str>>,
+    pub api: Option<Arc<str>>,
     pub tier: &'static str,
-    pub limit: Arc<str>,
+    pub limit: Option<Arc<str>>,
     pub result: &'static str,
 }
 

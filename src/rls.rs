@@ -25,6 +25,7 @@ use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Found};
 use crate::live::Live;
 use crate::metrics::{DecisionLabels, Metrics};
+use crate::names::Name;
 use denial::Denial;
 
 /// The largest request, in bytes: many times what the headers of a request can hold.
@@ -73,7 +74,6 @@ impl Rls {
     }
 
     fn count_admission(&self, found: &Found<'_>, limits: &[Applied<'_>], admission: &Admission) {
-        let mut is_counted = false;
         for (applied, outcome) in limits.iter().zip(&admission.outcomes) {
             let result = match outcome {
                 Outcome::NoRoom => "no_room",
@@ -81,21 +81,19 @@ impl Rls {
                 Outcome::Judged(_) if !applied.charge.is_enforced() => "shadow_over_limit",
                 Outcome::Judged(_) => "over_limit",
             };
-            is_counted |= result == "over_limit";
             self.count_of(found, Some(applied), result);
         }
-        if admission.admitted && !is_counted {
+        if admission.admitted {
             self.count_of(found, None, "ok");
         }
     }
 
     fn count_of(&self, found: &Found<'_>, applied: Option<&Applied<'_>>, result: &'static str) {
-        let empty = || "".into();
         let labels = DecisionLabels {
-            gateway: found.gateway.to_arc(),
-            api: found.api.map_or_else(empty, |api| api.to_arc()),
+            gateway: Some(found.gateway.to_arc()),
+            api: found.api.map(Name::to_arc),
             tier: applied.map_or("", |applied| applied.tier.as_str()),
-            limit: applied.map_or_else(empty, |applied| applied.limit.name.to_arc()),
+            limit: applied.map(|applied| applied.limit.name.to_arc()),
             result,
         };
         self.metrics.decisions.get_or_create(&labels).inc();
@@ -103,8 +101,7 @@ impl Rls {
 
     /// Of requests that no policy is about. Their domain is the sender's choice, so it is no label.
     fn count_unknown(&self) {
-        let labels =
-            DecisionLabels { gateway: "".into(), api: "".into(), tier: "", limit: "".into(), result: "no_match" };
+        let labels = DecisionLabels { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
         self.metrics.decisions.get_or_create(&labels).inc();
     }
 }
