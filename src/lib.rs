@@ -47,6 +47,7 @@ pub mod clock;
 pub mod document;
 pub mod metrics;
 pub mod names;
+pub mod shared_map;
 // policy: what the operator means (pure)
 pub mod policy;
 // results (pure)
