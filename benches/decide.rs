@@ -24,6 +24,7 @@ use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::document::{Documents, split};
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
+use tierflow::names::Revision;
 use tierflow::rls::Rls;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -85,8 +86,8 @@ fn tierflow_service() -> RateLimitServiceServer<Rls> {
         Settings { rate_limit_service: Addresses { addresses: Vec::new() }, counter_seed: [7; 16], allow_empty: false };
     let (live, mut writer) = Live::new(settings);
     let clock = Clock::start();
-    let documents = split(&"bench.yaml".into(), POLICIES.as_bytes()).into_iter().map(Arc::new).collect();
-    writer.adopt(&Documents { documents, ..Default::default() }, clock.now());
+    let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));
+    writer.adopt(&documents, clock.now());
     assert!(live.refused().is_empty());
     let counters = Arc::new(Memory::new(MemoryLimits::default()));
     Rls { live, counters, metrics: Arc::new(Metrics::default()), clock }.into_service()

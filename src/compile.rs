@@ -88,7 +88,6 @@ mod tests {
     use super::*;
     use crate::document::split;
     use crate::policy::parse::parse;
-    use crate::policy::set::index;
 
     const SHOP: &str = "\
 {kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
@@ -114,7 +113,7 @@ mod tests {
         let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
         let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
         let address = HostPort { host: "127.0.0.1".to_owned(), port: 8081 };
-        compile(&PolicySet::link(&index(parsed).0).unwrap(), &RateLimitService { addresses: vec![address] })
+        compile(&PolicySet::of_all(parsed).unwrap().0, &RateLimitService { addresses: vec![address] })
     }
 
     /// The resources that differ, as `group type name`.

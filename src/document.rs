@@ -8,23 +8,33 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::names::{DocumentId, Kind, Revision};
+use crate::shared_map::SharedMap;
 
 /// The largest document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 /// The most documents of a set.
 pub const DOCUMENTS_MAX: usize = 1_000_000;
 
-/// Everything that a source holds at one revision.
+/// Everything that a source holds at one revision. What changed is found by comparing it with what it held before.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
     pub revision: Revision,
-    pub documents: Vec<Arc<Document>>,
+    pub documents: SharedMap<Origin, Arc<Document>>,
+}
+
+impl Documents {
+    pub fn new(revision: Revision, documents: impl IntoIterator<Item = Document>) -> Self {
+        let by_origin = documents.into_iter().map(|document| (document.origin.clone(), Arc::new(document)));
+        Self { revision, documents: by_origin.collect() }
+    }
 }
 
 /// One document as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub origin: Origin,
+    /// When it was changed last, where the source keeps that.
+    pub revision: Option<Revision>,
     /// The document's bytes, or why they could not be read.
     pub content: Result<Arc<[u8]>, Arc<str>>,
 }
@@ -34,10 +44,16 @@ pub struct Document {
 pub enum Origin {
     File {
         path: Arc<str>,
-        /// The document's first line in the file, counted from 1.
-        line: u32,
         /// Which of the file's documents it is, counted from 1.
         number: u32,
+        /// The document's first line in the file, counted from 1.
+        line: u32,
+    },
+    /// A key of etcd, which holds one document.
+    Key {
+        key: Arc<str>,
+        /// What the key says that the document is. `None` where it is no key of a document.
+        id: Option<DocumentId>,
     },
 }
 
@@ -46,6 +62,15 @@ impl Origin {
     pub fn container(&self) -> &Arc<str> {
         match self {
             Self::File { path, .. } => path,
+            Self::Key { key, .. } => key,
+        }
+    }
+
+    /// Which document has to be there, where the place says so.
+    pub fn id(&self) -> Option<&DocumentId> {
+        match self {
+            Self::File { .. } => None,
+            Self::Key { id, .. } => id.as_ref(),
         }
     }
 
@@ -53,6 +78,7 @@ impl Origin {
     pub fn made_name(&self) -> String {
         match self {
             Self::File { path, number, .. } => format!("{path}#{number}"),
+            Self::Key { key, id } => id.as_ref().map_or(key, |id| &id.name).to_string(),
         }
     }
 
@@ -60,6 +86,7 @@ impl Origin {
     pub fn first_line(&self) -> u32 {
         match self {
             Self::File { line, .. } => *line,
+            Self::Key { .. } => 1,
         }
     }
 }
@@ -68,6 +95,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line, .. } => write!(f, "{path}:{line}"),
+            Self::Key { key, .. } => f.write_str(key),
         }
     }
 }
@@ -107,7 +135,7 @@ impl Chunk {
         let has_content = self.bytes.split(|&b| b == b'\n').any(|line| is_content(line.trim_ascii()));
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let origin = Origin::File { path: Arc::clone(path), line: self.line, number };
-        has_content.then(|| Document { origin, content: Ok(self.bytes.into()) })
+        has_content.then(|| Document { origin, revision: None, content: Ok(self.bytes.into()) })
     }
 }
 
@@ -116,9 +144,12 @@ fn is_separator(line: &[u8]) -> bool {
 }
 
 impl Document {
-    /// The identity that the text seems to claim, read without parsing it. It lets a document that can no
-    /// longer be parsed be told apart from one that was taken away.
+    /// The identity that its place gives it, or that the text seems to claim, read without parsing it. It lets a
+    /// document that can no longer be parsed be told apart from one that was taken away.
     pub fn claimed_id(&self) -> Option<DocumentId> {
+        if let Some(id) = self.origin.id() {
+            return Some(id.clone());
+        }
         let text = std::str::from_utf8(self.content.as_ref().ok()?).ok()?;
         let field = |key: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

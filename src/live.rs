@@ -9,6 +9,7 @@
 
 mod adopt;
 mod generation;
+mod offered;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::document::Documents;
+
+use adopt::{Adopter, Adoption};
 
 pub use adopt::Refusal;
 pub use generation::{Generation, Settings};
@@ -38,7 +41,8 @@ impl Live {
             refused: ArcSwap::default(),
             changed: watch::Sender::new(0),
         });
-        (Arc::clone(&live), Writer { live, settings })
+        let base = Arc::new(Generation::empty(&settings));
+        (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
     }
 
     /// `None` until a first set is loaded: then nothing is answered, which is safer than answering "nothing".
@@ -62,6 +66,9 @@ impl Live {
 pub struct Writer {
     live: Arc<Live>,
     settings: Settings,
+    /// What is served, or what was restored and waits to be; the empty generation before either.
+    base: Arc<Generation>,
+    adopter: Adopter,
 }
 
 /// What became of a set of documents.
@@ -78,22 +85,52 @@ pub enum Adopted {
 impl Writer {
     /// Serves as much of the documents as fits together; what does not keeps its last good version.
     pub fn adopt(&mut self, documents: &Documents, now: Timestamp) -> Adopted {
-        let served = self.live.generation();
-        if documents.documents.is_empty() && !self.settings.allow_empty {
+        let is_empty = documents.documents.is_empty();
+        if is_empty && !self.settings.allow_empty {
             return Adopted::Empty;
         }
         let refused_before = self.live.refused();
-        let adoption = adopt::adopt(served.as_deref(), documents, &refused_before, now);
-        self.live.refused.store(Arc::new(adoption.refused));
-        let is_same = served.as_ref().is_some_and(|served| served.has_documents(&adoption.documents));
-        if is_same {
+        let Adoption { documents: adopted, policies, changed, refused } =
+            self.adopter.adopt(&self.base, documents, &refused_before, now);
+        self.live.refused.store(Arc::new(refused));
+        // A first set of which nothing can be served is no set: Envoys keep what they have.
+        let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
+        if changed.is_empty() && !is_first {
+            // The documents may stand in other places now.
+            self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
+            if self.live.generation().is_some() {
+                self.live.generation.store(Some(Arc::clone(&self.base)));
+            }
             return Adopted::Unchanged;
         }
-        let number = served.map_or(0, |served| served.number) + 1;
-        let generation =
-            Generation::new(number, documents.revision, adoption.documents, adoption.policies, &self.settings);
-        self.live.generation.store(Some(Arc::new(generation)));
-        self.live.changed.send_replace(number);
+        let number = self.base.number + 1;
+        self.base = Arc::new(self.base.next(number, documents.revision, adopted, policies, &changed, &self.settings));
+        self.publish();
         Adopted::Served
+    }
+
+    /// Begins with a set that was good once, without serving it: documents that the source has no good version of
+    /// keep theirs from it. Gives what of it cannot be used any more.
+    pub fn restore(&mut self, documents: &Documents, now: Timestamp) -> Vec<Refusal> {
+        let adoption = Adopter::default().adopt(&self.base, documents, &[], now);
+        let Adoption { documents: adopted, policies, changed, refused } = adoption;
+        self.base = Arc::new(self.base.next(0, documents.revision, adopted, policies, &changed, &self.settings));
+        self.adopter = Adopter::after(&self.base);
+        refused
+    }
+
+    /// Serves what was restored, where nothing is served yet. False if there is nothing.
+    pub fn serve_restored(&mut self) -> bool {
+        if self.live.generation().is_some() || self.base.documents.is_empty() {
+            return false;
+        }
+        self.base = Arc::new(Generation { number: 1, ..Generation::clone(&self.base) });
+        self.publish();
+        true
+    }
+
+    fn publish(&self) {
+        self.live.generation.store(Some(Arc::clone(&self.base)));
+        self.live.changed.send_replace(self.base.number);
     }
 }

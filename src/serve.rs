@@ -28,6 +28,7 @@ use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::Documents;
 use crate::live::{Adopted, Live, Settings, Writer};
 use crate::metrics::{Metrics, ReloadLabels, TypeLabels};
+use crate::names::Revision;
 use crate::nodes::Nodes;
 use crate::rls::Rls;
 use crate::snapshot::resource::ResourceType;
@@ -86,7 +87,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     });
     let mut loader = Loader { writer, live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
     let documents = crate::source::dir::read(&config.policies).map_err(StartError::Policies)?;
-    loader.load(&Documents { revision: Default::default(), documents });
+    loader.load(&Documents::new(Revision::default(), documents));
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 2)?];

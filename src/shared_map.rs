@@ -16,10 +16,12 @@ use hashbrown::hash_table::Entry;
 const SHARDS: usize = 1024;
 
 pub struct SharedMap<K, V> {
-    /// Shards that hold nothing are one.
-    shards: Box<[Arc<HashTable<(K, V)>>]>,
+    /// Those that hold nothing are one and the same.
+    shards: Box<[Shard<K, V>]>,
     len: usize,
 }
+
+type Shard<K, V> = Arc<HashTable<(K, V)>>;
 
 impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>

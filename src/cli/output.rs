@@ -11,6 +11,7 @@ use super::Failure;
 use crate::compile::RateLimitService;
 use crate::document::Documents;
 use crate::live::{Generation, Settings};
+use crate::names::Revision;
 use crate::policy::problem::Problem;
 use crate::source;
 
@@ -49,7 +50,7 @@ pub(super) fn complain(text: &str) {
 pub(super) fn read_documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
     let read = |path: &PathBuf| source::dir::read(path).map_err(|error| error.to_string());
     let documents: Vec<_> = paths.iter().map(read).collect::<Result<_, _>>()?;
-    Ok(Documents { documents: documents.concat(), ..Default::default() })
+    Ok(Documents::new(Revision::default(), documents.concat()))
 }
 
 /// The set that the path holds; where it is refused, every problem is told.

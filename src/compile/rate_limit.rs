@@ -25,7 +25,7 @@ use super::{any, pb};
 use crate::names::descriptor;
 use crate::policy::api::Api;
 use crate::policy::gateway::{Gateway, TenantSource};
-use crate::policy::limit::{Cost, Dimension, Limit};
+use crate::policy::limit::{Dimension, Limit};
 use crate::policy::rate_limits::RateLimits;
 use crate::policy::raw::{RawAction, RawHeaderMatcher, RawStringMatch};
 use crate::policy::set::PolicySet;
@@ -70,31 +70,14 @@ pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Opt
 /// What any limit counts by that could apply to a request of this API, once for each descriptor entry.
 fn dimensions(policies: &PolicySet, gateway: &Gateway, api: &Api) -> BTreeSet<Dimension> {
     let mut limits: Vec<&Limit> = api.limits.iter().map(AsRef::as_ref).collect();
-    if gateway.tenant.is_some() {
-        for plan in policies.plans.values() {
-            limits.extend(plan.limits.iter().chain(plan.apis.get(&api.name).into_iter().flatten()).map(AsRef::as_ref));
-        }
-        for tenant in policies.tenants.values() {
-            let own = tenant.limits.iter().flatten();
-            limits.extend(own.chain(tenant.apis.get(&api.name).into_iter().flatten()).map(AsRef::as_ref));
-        }
+    if gateway.tenant.is_none() {
+        return limits.into_iter().flat_map(Limit::reported).collect();
     }
-    limits.into_iter().flat_map(|limit| limit.by.iter().map(reported_as).chain(cost_header(limit))).collect()
-}
-
-/// Networks are cut out of the address by the rate limit service.
-fn reported_as(dimension: &Dimension) -> Dimension {
-    match dimension {
-        Dimension::ClientIp { .. } => Dimension::ClientIp { prefix: None },
-        other => other.clone(),
+    for plan in policies.plans.values() {
+        limits.extend(plan.limits.iter().chain(plan.apis.get(&api.name).into_iter().flatten()).map(AsRef::as_ref));
     }
-}
-
-fn cost_header(limit: &Limit) -> Option<Dimension> {
-    match &limit.cost {
-        Cost::Hits(_) => None,
-        Cost::Header(name) => Some(Dimension::Header(name.clone())),
-    }
+    let of_tenants = policies.reported_for_tenants.of_api(&api.name).cloned();
+    limits.into_iter().flat_map(Limit::reported).chain(of_tenants).collect()
 }
 
 fn tenant_action(source: &TenantSource) -> ActionSpecifier {

@@ -2,7 +2,7 @@
 //!
 //! A matcher is made from a policy set and never changes, like the routes that were compiled from the same set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,19 +10,21 @@ use smallvec::SmallVec;
 
 use super::key::KeyHasher;
 use super::{Charge, OnNoRoom};
-use crate::names::{Name, TenantName, descriptor};
+use crate::names::{DocumentId, Kind, Name, TenantName, descriptor};
 use crate::policy::gateway::{DefaultPlan, Gateway, MissingTenant, OnError};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
 use crate::policy::set::PolicySet;
 use crate::policy::tenant::{LimitsByApi, Plan, Tenant};
+use crate::shared_map::SharedMap;
 
 /// What an Envoy tells of a request: the entries of one descriptor, key and value.
 pub type Entries<'a> = [(&'a str, &'a str)];
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Matcher {
-    gateways: HashMap<Name, GatewayLimits>,
-    tenants: HashMap<TenantName, TenantLimits>,
+    gateways: Arc<HashMap<Name, GatewayLimits>>,
+    plans: Arc<HashMap<Name, Arc<PlanLimits>>>,
+    tenants: SharedMap<TenantName, Arc<TenantLimits>>,
     /// What every key begins with.
     keys: KeyHasher,
 }
@@ -105,8 +107,8 @@ struct PlanLimits {
 
 #[derive(Debug)]
 struct TenantLimits {
-    /// `None`: the gateway's default plan.
-    plan: Option<Arc<PlanLimits>>,
+    /// `None`: the gateway's default plan. By its name, so that a changed plan changes no tenant.
+    plan: Option<Name>,
     limits: Option<Vec<Prepared>>,
     apis: HashMap<Name, Vec<Prepared>>,
     is_suspended: bool,
@@ -124,36 +126,35 @@ struct Prepared {
 }
 
 impl Matcher {
-    /// Keys of counters depend on the seed, so that nobody outside can choose values whose counters collide.
-    pub fn new(policies: &PolicySet, seed: [u8; 16]) -> Self {
-        let plans: HashMap<&Name, Arc<PlanLimits>> =
-            policies.plans.iter().map(|(name, plan)| (name, Arc::new(PlanLimits::new(plan)))).collect();
-        let gateway = |name: &Name, gateway: &Gateway| GatewayLimits {
-            on_no_room: match gateway.limiter.on_error {
-                OnError::Allow => OnNoRoom::Pass,
-                OnError::Deny => OnNoRoom::Deny,
-            },
-            tenant: gateway.tenant.as_ref().map(|tenant| TenantRule {
-                missing: tenant.missing.clone(),
-                default_plan: match &tenant.default_plan {
-                    DefaultPlan::Plan(plan) => plans.get(plan).cloned(),
-                    DefaultPlan::Deny => None,
-                },
-            }),
-            apis: policies.apis_of(name).map(|api| (api.name.clone(), prepare(&api.limits))).collect(),
-            rate_limits: rate_limits_of(policies, name),
-        };
-        let tenant = |tenant: &Tenant| TenantLimits {
-            plan: tenant.plan.as_ref().and_then(|plan| plans.get(plan)).cloned(),
-            limits: tenant.limits.as_deref().map(prepare),
-            apis: prepare_by_api(&tenant.apis),
-            is_suspended: tenant.is_suspended,
-        };
+    /// Knows nothing yet. Keys of counters depend on the seed, so that nobody outside can choose values whose
+    /// counters collide.
+    pub fn empty(seed: [u8; 16]) -> Self {
         Self {
-            gateways: policies.gateways.iter().map(|(name, policy)| (name.clone(), gateway(name, policy))).collect(),
-            tenants: policies.tenants.iter().map(|(name, policy)| (name.clone(), tenant(policy))).collect(),
+            gateways: Arc::default(),
+            plans: Arc::default(),
+            tenants: SharedMap::default(),
             keys: KeyHasher::new(seed),
         }
+    }
+
+    /// The matcher of a set that differs in these documents from the one that this matcher was made from.
+    #[must_use]
+    pub fn next(&self, policies: &PolicySet, changed: &BTreeSet<DocumentId>) -> Self {
+        let mut tenants = self.tenants.clone();
+        for id in changed.iter().filter(|id| id.kind == Kind::Tenant) {
+            match policies.tenants.get(&*id.name) {
+                Some(tenant) => drop(tenants.insert(tenant.name.clone(), Arc::new(TenantLimits::new(tenant)))),
+                None => drop(tenants.remove(&*id.name)),
+            }
+        }
+        if changed.iter().all(|id| id.kind == Kind::Tenant) {
+            return Self { tenants, ..self.clone() };
+        }
+        let plans: HashMap<_, _> =
+            policies.plans.iter().map(|(name, plan)| (name.clone(), Arc::new(PlanLimits::new(plan)))).collect();
+        let gateways = policies.gateways.values();
+        let gateways = gateways.map(|gateway| (gateway.name.clone(), GatewayLimits::new(policies, gateway, &plans)));
+        Self { gateways: Arc::new(gateways.collect()), plans: Arc::new(plans), tenants, keys: self.keys.clone() }
     }
 
     /// `None` where nothing is known of the request's gateway or its API.
@@ -199,7 +200,7 @@ impl Matcher {
         if own.is_some_and(|own| own.is_suspended) {
             return Err(TenantDenial::Suspended);
         }
-        let plan = own.and_then(|own| own.plan.as_ref()).or(rule.default_plan.as_ref());
+        let plan = own.and_then(|own| self.plans.get(own.plan.as_ref()?)).or(rule.default_plan.as_ref());
         if own.is_none() && plan.is_none() {
             return Err(TenantDenial::Unknown);
         }
@@ -231,6 +232,37 @@ struct Request<'a> {
     gateway: &'a str,
     entries: &'a Entries<'a>,
     hits: u32,
+}
+
+impl GatewayLimits {
+    fn new(policies: &PolicySet, gateway: &Gateway, plans: &HashMap<Name, Arc<PlanLimits>>) -> Self {
+        Self {
+            on_no_room: match gateway.limiter.on_error {
+                OnError::Allow => OnNoRoom::Pass,
+                OnError::Deny => OnNoRoom::Deny,
+            },
+            tenant: gateway.tenant.as_ref().map(|tenant| TenantRule {
+                missing: tenant.missing.clone(),
+                default_plan: match &tenant.default_plan {
+                    DefaultPlan::Plan(plan) => plans.get(plan).cloned(),
+                    DefaultPlan::Deny => None,
+                },
+            }),
+            apis: policies.apis_of(&gateway.name).map(|api| (api.name.clone(), prepare(&api.limits))).collect(),
+            rate_limits: rate_limits_of(policies, &gateway.name),
+        }
+    }
+}
+
+impl TenantLimits {
+    fn new(tenant: &Tenant) -> Self {
+        Self {
+            plan: tenant.plan.clone(),
+            limits: tenant.limits.as_deref().map(prepare),
+            apis: prepare_by_api(&tenant.apis),
+            is_suspended: tenant.is_suspended,
+        }
+    }
 }
 
 impl PlanLimits {
@@ -342,7 +374,6 @@ mod tests {
     use super::*;
     use crate::document::split;
     use crate::policy::parse::parse;
-    use crate::policy::set::index;
 
     const SHOP: &str = "\
 {kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
@@ -372,7 +403,8 @@ mod tests {
     fn matcher(text: &str) -> Matcher {
         let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
         let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
-        Matcher::new(&PolicySet::link(&index(parsed).0).unwrap(), [3; 16])
+        let (policies, ids) = PolicySet::of_all(parsed).unwrap();
+        Matcher::empty([3; 16]).next(&policies, &ids)
     }
 
     /// The limits that a request meets, as `tier:name=rate`, and the keys of their counters.

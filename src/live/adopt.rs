@@ -5,16 +5,17 @@
 //! deleted, the deletion changed, so the service stays; if the Api is new, the Api is refused. Reverting what
 //! changed can only end at the set that was served, which has no problems, so it always ends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Generation;
+use super::offered::Offered;
 use crate::clock::Timestamp;
-use crate::document::{Documents, Origin};
-use crate::names::DocumentId;
-use crate::policy::parse::{Parsed, Refused, parse};
+use crate::document::{Document, Documents, Origin};
+use crate::names::{DocumentId, Revision};
+use crate::policy::parse::{Parsed, Refused};
 use crate::policy::problem::{Path, Problem};
-use crate::policy::set::{ParsedById, PolicySet, index};
+use crate::policy::set::{ParsedById, PolicySet, doubled};
 
 /// A document that is not served as it stands in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Refusal {
     /// `None` where not even that can be told.
     pub id: Option<DocumentId>,
     pub origin: Origin,
+    /// Of the document that is refused, where the source keeps that.
+    pub revision: Option<Revision>,
     pub problems: Vec<Problem>,
     /// When it was refused first.
     pub since: Timestamp,
@@ -29,90 +32,123 @@ pub struct Refusal {
     pub is_served: bool,
 }
 
+/// What is kept from one set of the source to the next.
+#[derive(Debug, Default)]
+pub(super) struct Adopter {
+    offered: Offered,
+    /// Documents that are not served as the source holds them. Whatever changes next may mend them.
+    unsettled: BTreeSet<DocumentId>,
+}
+
+/// The set that can be served, in which the changed documents differ from the one before.
 pub(super) struct Adoption {
     pub(super) documents: ParsedById,
     pub(super) policies: PolicySet,
+    pub(super) changed: BTreeSet<DocumentId>,
     pub(super) refused: Vec<Refusal>,
 }
 
-pub(super) fn adopt(
-    served: Option<&Generation>,
-    documents: &Documents,
-    refused_before: &[Refusal],
-    now: Timestamp,
-) -> Adoption {
-    let nothing = ParsedById::new();
-    let last_good = served.map_or(&nothing, |served| &served.documents);
-    let (parsed, broken) = parse_all(documents, last_good);
-    let (offered, problems) = index(parsed);
-    let mut adopter = Adopter { last_good, candidate: offered.clone(), offered, reverted: BTreeSet::new(), problems };
-    adopter.revert_doubled();
-    adopter.hold_broken(&broken);
-    let policies = adopter.link();
-    let mut refused: Vec<Refusal> = broken.into_iter().map(|broken| adopter.refusal_of_broken(broken)).collect();
-    refused.extend(adopter.reverted.iter().filter_map(|id| adopter.refusal_of_reverted(id)));
-    for refusal in &mut refused {
-        let is_same =
-            |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
-        refusal.since = refused_before.iter().find(is_same).map_or(now, |before| before.since);
+impl Adopter {
+    /// Begins with a set that did not come from the source: whether the source has each of its documents is open.
+    pub(super) fn after(restored: &Generation) -> Self {
+        Self { offered: Offered::default(), unsettled: restored.documents.keys().cloned().collect() }
     }
-    Adoption { documents: adopter.candidate, policies, refused }
-}
 
-/// Parses what is new; a document that did not change was parsed before.
-fn parse_all(documents: &Documents, last_good: &ParsedById) -> (Vec<Arc<Parsed>>, Vec<Refused>) {
-    let known: HashMap<&Origin, &Arc<Parsed>> = last_good.values().map(|p| (&p.document.origin, p)).collect();
-    let mut parsed = Vec::with_capacity(documents.documents.len());
-    let mut broken = Vec::new();
-    for document in &documents.documents {
-        match known.get(&document.origin) {
-            Some(known) if known.document.content == document.content => parsed.push(Arc::clone(known)),
-            _ => match parse(document) {
-                Ok(new) => parsed.push(Arc::new(new)),
-                Err(refused) => broken.push(refused),
-            },
+    pub(super) fn adopt(
+        &mut self,
+        base: &Generation,
+        documents: &Documents,
+        refused_before: &[Refusal],
+        now: Timestamp,
+    ) -> Adoption {
+        let mut touched = self.offered.update(&documents.documents, &base.documents);
+        touched.extend(std::mem::take(&mut self.unsettled));
+        let mut attempt = Attempt {
+            base,
+            offered: &self.offered,
+            candidate: base.documents.clone(),
+            touched,
+            reverted: BTreeSet::new(),
+            held: BTreeSet::new(),
+            problems: Vec::new(),
+        };
+        attempt.take_what_is_offered();
+        attempt.hold_broken();
+        let (policies, changed) = attempt.link();
+        let mut refused: Vec<Refusal> =
+            attempt.offered.broken().map(|broken| attempt.refusal_of_broken(broken)).collect();
+        refused.extend(attempt.reverted.iter().filter_map(|id| attempt.refusal_of_reverted(id)));
+        for refusal in &mut refused {
+            let is_same =
+                |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
+            refusal.since = refused_before.iter().find(is_same).map_or(now, |before| before.since);
         }
+        let Attempt { candidate, reverted, held, .. } = attempt;
+        self.unsettled = reverted;
+        self.unsettled.extend(held);
+        Adoption { documents: candidate, policies, changed, refused }
     }
-    (parsed, broken)
 }
 
-struct Adopter<'a> {
-    last_good: &'a ParsedById,
-    /// What the source holds, as far as it can be parsed.
-    offered: ParsedById,
+struct Attempt<'a> {
+    /// What is served: the last good version of everything.
+    base: &'a Generation,
+    offered: &'a Offered,
     /// What is to be served.
     candidate: ParsedById,
+    /// Everybody who could be served in another version than before.
+    touched: BTreeSet<DocumentId>,
     /// Whose change is not taken.
     reverted: BTreeSet<DocumentId>,
+    /// Who stays although the source has nothing of it that could be read.
+    held: BTreeSet<DocumentId>,
     problems: Vec<Problem>,
 }
 
-impl Adopter<'_> {
-    fn revert_doubled(&mut self) {
-        let doubled: BTreeSet<_> = self.problems.iter().filter_map(|problem| problem.document.clone()).collect();
-        doubled.into_iter().for_each(|id| self.revert(id));
+impl Attempt<'_> {
+    fn take_what_is_offered(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            match self.offered.of(&id) {
+                [] => drop(self.candidate.remove(&id)),
+                [only] => drop(self.candidate.insert(id.clone(), Arc::clone(only))),
+                several => {
+                    self.problems.extend(doubled(several));
+                    self.revert(id.clone());
+                }
+            }
+            self.touched.insert(id);
+        }
     }
 
     /// A document that can no longer be parsed was not taken away. Where it does not say who it is, or names
     /// somebody unknown because its name was cut off, nobody who came from the same place is taken for deleted.
-    fn hold_broken(&mut self, broken: &[Refused]) {
-        for refused in broken {
-            let container = refused.document.origin.container();
-            let known = refused.id.as_ref().filter(|id| self.last_good.contains_key(id));
-            let is_meant = |parsed: &&Arc<Parsed>| match known {
-                Some(id) => parsed.id == *id,
-                None => parsed.document.origin.container() == container,
-            };
-            for parsed in self.last_good.values().filter(is_meant) {
-                self.candidate.entry(parsed.id.clone()).or_insert_with(|| Arc::clone(parsed));
+    fn hold_broken(&mut self) {
+        for refused in self.offered.broken() {
+            let known = refused.id.as_ref().and_then(|id| self.base.documents.get(id));
+            match (known, refused.document.origin.id()) {
+                (Some(parsed), _) => self.hold(parsed),
+                (None, Some(_)) => {}
+                (None, None) => {
+                    let container = refused.document.origin.container();
+                    let is_meant = |parsed: &&Arc<Parsed>| parsed.document.origin.container() == container;
+                    self.base.documents.values().filter(is_meant).for_each(|parsed| self.hold(parsed));
+                }
             }
         }
     }
 
-    fn link(&mut self) -> PolicySet {
+    fn hold(&mut self, parsed: &Arc<Parsed>) {
+        if self.offered.of(&parsed.id).is_empty() {
+            self.candidate.insert(parsed.id.clone(), Arc::clone(parsed));
+            self.held.insert(parsed.id.clone());
+        }
+    }
+
+    fn link(&mut self) -> (PolicySet, BTreeSet<DocumentId>) {
         loop {
-            match PolicySet::link(&self.candidate) {
-                Ok(policies) => return policies,
+            let changed = self.touched.iter().filter(|id| self.is_changed(id)).cloned().collect();
+            match PolicySet::link(&self.base.policies, &self.candidate, &changed) {
+                Ok(policies) => return (policies, changed),
                 Err(problems) => self.revert_what_changed(problems),
             }
         }
@@ -126,6 +162,7 @@ impl Adopter<'_> {
             // all, they go, before this could go on for ever.
             to_blame.extend(problems.iter().filter_map(|problem| problem.document.clone()));
             to_blame.iter().for_each(|id| drop(self.candidate.remove(id)));
+            self.touched.extend(to_blame.iter().cloned());
             self.reverted.extend(to_blame);
         } else {
             to_blame.into_iter().for_each(|id| self.revert(id));
@@ -133,45 +170,49 @@ impl Adopter<'_> {
         self.problems.extend(problems);
     }
 
+    /// Where a document stands makes no difference.
     fn is_changed(&self, id: &DocumentId) -> bool {
-        let content = |documents: &ParsedById| documents.get(id).map(|parsed| parsed.document.content.clone());
-        content(&self.candidate) != content(self.last_good)
+        match (self.candidate.get(id), self.base.documents.get(id)) {
+            (Some(new), Some(old)) => {
+                let (new, old) = (&new.document, &old.document);
+                (new.revision, &new.content) != (old.revision, &old.content)
+            }
+            (new, old) => new.is_some() != old.is_some(),
+        }
     }
 
     fn revert(&mut self, id: DocumentId) {
-        match self.last_good.get(&id) {
+        match self.base.documents.get(&id) {
             Some(parsed) => drop(self.candidate.insert(id.clone(), Arc::clone(parsed))),
             None => drop(self.candidate.remove(&id)),
         }
         self.reverted.insert(id);
     }
 
-    fn refusal_of_broken(&self, broken: Refused) -> Refusal {
+    fn refusal_of_broken(&self, broken: &Refused) -> Refusal {
         let is_served = broken.id.as_ref().is_some_and(|id| self.candidate.contains_key(id));
-        let origin = broken.document.origin.clone();
-        Refusal { id: broken.id, origin, problems: broken.problems, since: Timestamp::default(), is_served }
+        refusal(broken.id.clone(), &broken.document, broken.problems.clone(), is_served)
     }
 
     /// `None` for a document that neither the source nor the served set knows: nothing of it is refused.
     fn refusal_of_reverted(&self, id: &DocumentId) -> Option<Refusal> {
-        let document = &self.offered.get(id).or_else(|| self.last_good.get(id))?.document;
+        let offered = self.offered.of(id).first();
+        let document = &offered.or_else(|| self.base.documents.get(id))?.document;
         let involving = || self.problems.iter().filter(|problem| problem.involves.contains(id));
         let own: Vec<Problem> = involving().filter(|problem| problem.document.as_ref() == Some(id)).cloned().collect();
-        let problems = match self.offered.contains_key(id) {
+        let problems = match offered.is_some() {
             true if !own.is_empty() => own,
             true => involving().cloned().collect(),
             false => involving().filter_map(|problem| self.kept_for(id, problem)).take(1).collect(),
         };
-        let is_served = self.candidate.contains_key(id);
-        let origin = document.origin.clone();
-        Some(Refusal { id: Some(id.clone()), origin, problems, since: Timestamp::default(), is_served })
+        Some(refusal(Some(id.clone()), document, problems, self.candidate.contains_key(id)))
     }
 
     /// What is said of a document that was taken away while another still needs it.
     fn kept_for(&self, id: &DocumentId, problem: &Problem) -> Option<Problem> {
         let user = problem.document.as_ref()?;
         Some(Problem {
-            origin: self.last_good.get(id)?.document.origin.clone(),
+            origin: self.base.documents.get(id)?.document.origin.clone(),
             document: Some(id.clone()),
             path: Path::default(),
             message: format!("is gone from the source, but {user} still refers to it; its last version stays"),
@@ -180,6 +221,11 @@ impl Adopter<'_> {
             place: None,
         })
     }
+}
+
+fn refusal(id: Option<DocumentId>, document: &Document, problems: Vec<Problem>, is_served: bool) -> Refusal {
+    let (origin, revision) = (document.origin.clone(), document.revision);
+    Refusal { id, origin, revision, problems, since: Timestamp::default(), is_served }
 }
 
 #[cfg(test)]
@@ -228,8 +274,7 @@ limits: [{rate: 10/minute}]
 
         fn adopt(&mut self, files: &[(&str, &str)]) -> Adopted {
             let documents = files.iter().flat_map(|(path, text)| split(&(*path).into(), text.as_bytes()));
-            let documents = Documents { documents: documents.map(Arc::new).collect(), ..Default::default() };
-            self.writer.adopt(&documents, Timestamp::from_nanos(1))
+            self.writer.adopt(&Documents::new(Revision::default(), documents), Timestamp::from_nanos(1))
         }
 
         /// Who is refused, and `!` where nothing of it is served.
@@ -353,8 +398,8 @@ limits: [{rate: 10/minute}]
     fn a_file_that_cannot_be_read_deletes_nothing() {
         let mut world = World::serving(&[("a.yaml", SHOP)]);
         let origin = Origin::File { path: "a.yaml".into(), line: 1, number: 1 };
-        let unreadable = crate::document::Document { origin, content: Err("cannot be read".into()) };
-        let documents = Documents { documents: vec![Arc::new(unreadable)], ..Default::default() };
+        let unreadable = Document { origin, revision: None, content: Err("cannot be read".into()) };
+        let documents = Documents::new(Revision::default(), [unreadable]);
         assert_eq!(world.writer.adopt(&documents, Timestamp::default()), Adopted::Unchanged);
         assert_eq!(world.refused(), ["a.yaml:1!"]);
     }
@@ -364,8 +409,74 @@ limits: [{rate: 10/minute}]
         let mut world = World::serving(&[("a.yaml", SHOP)]);
         let broken = SHOP.replace("10/minute", "10/minit");
         world.adopt(&[("a.yaml", &broken)]);
-        let documents = split(&"a.yaml".into(), broken.as_bytes()).into_iter().map(Arc::new).collect();
-        world.writer.adopt(&Documents { documents, ..Default::default() }, Timestamp::from_nanos(9));
+        let documents = Documents::new(Revision::default(), split(&"a.yaml".into(), broken.as_bytes()));
+        world.writer.adopt(&documents, Timestamp::from_nanos(9));
         assert_eq!(world.live.refused()[0].since, Timestamp::from_nanos(1));
+    }
+
+    #[test]
+    fn what_was_restored_is_the_last_good_version_of_what_the_source_has_broken() {
+        let mut world = World::new();
+        let other = "kind: Service\nname: gone\nendpoints: [127.0.0.1:1]\n";
+        let restored = split(&"a.yaml".into(), format!("{SHOP}---\n{other}").as_bytes());
+        let refused = world.writer.restore(&Documents::new(Revision(7), restored), Timestamp::default());
+        assert_eq!((refused, world.generation()), (vec![], 0), "not served yet");
+        assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "10/minit"))]), Adopted::Served);
+        assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
+        assert!(
+            !world.live.generation().unwrap().policies.services.contains_key("gone"),
+            "the source does not have it"
+        );
+    }
+
+    #[test]
+    fn what_was_restored_is_served_as_it_is_where_the_source_says_nothing() {
+        let mut world = World::new();
+        assert!(!world.writer.serve_restored());
+        let restored = Documents::new(Revision(7), split(&"a.yaml".into(), SHOP.as_bytes()));
+        world.writer.restore(&restored, Timestamp::default());
+        assert!(world.writer.serve_restored());
+        assert_eq!((world.rate().as_str(), world.generation()), ("10/minute", 1));
+        assert!(!world.writer.serve_restored(), "it is served already");
+        assert_eq!(world.adopt(&[("b.yaml", SHOP)]), Adopted::Unchanged);
+        assert_eq!(world.adopt(&[("b.yaml", &SHOP.replace("10/minute", "9/minute"))]), Adopted::Served);
+        assert_eq!((world.rate().as_str(), world.generation()), ("9/minute", 2));
+    }
+
+    #[test]
+    fn a_first_set_of_which_nothing_makes_sense_is_no_empty_world() {
+        let mut world = World::new();
+        assert_eq!(world.adopt(&[("a.yaml", "kind: Gateway\nname: shop\n")]), Adopted::Unchanged);
+        assert_eq!((world.generation(), world.refused()), (0, vec!["Gateway shop!".to_owned()]));
+    }
+
+    #[test]
+    fn a_key_says_who_its_document_is() {
+        let mut world = World::new();
+        let key = |name: &str, revision, text: &str| Document {
+            origin: Origin::Key {
+                key: format!("/tierflow/policies/Service/{name}").into(),
+                id: Some(DocumentId::new(crate::names::Kind::Service, name)),
+            },
+            revision: Some(Revision(revision)),
+            content: Ok(text.as_bytes().into()),
+        };
+        let service = |name: &str| format!("kind: Service\nname: {name}\nendpoints: [127.0.0.1:1]\n");
+        let mut adopt = |documents: Vec<Document>| {
+            let adopted = world.writer.adopt(&Documents::new(Revision(9), documents), Timestamp::default());
+            let names = |generation: Arc<Generation>| {
+                let documents = generation.documents.values();
+                let mut names: Vec<_> = documents.map(|p| (p.id.to_string(), p.document.revision.unwrap().0)).collect();
+                names.sort();
+                names
+            };
+            (adopted, world.live.generation().map_or_else(Vec::new, names), world.refused())
+        };
+        let served = |revision| vec![("Service a".to_owned(), revision)];
+        assert_eq!(adopt(vec![key("a", 1, &service("a"))]), (Adopted::Served, served(1), vec![]));
+        let other = adopt(vec![key("a", 2, &service("b"))]);
+        assert_eq!(other, (Adopted::Unchanged, served(1), vec!["Service a".to_owned()]));
+        assert_eq!(adopt(vec![key("a", 3, "{")]), (Adopted::Unchanged, served(1), vec!["Service a".to_owned()]));
+        assert_eq!(adopt(vec![key("a", 4, &service("a"))]), (Adopted::Served, served(4), vec![]));
     }
 }

@@ -1,14 +1,15 @@
 //! One policy set with everything that is made from it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::offered::Offered;
 use crate::compile::{RateLimitService, compile};
 use crate::document::Documents;
 use crate::limiter::matcher::Matcher;
-use crate::names::{NodeIdentity, Revision};
-use crate::policy::parse::parse;
+use crate::names::{DocumentId, Kind, NodeIdentity, Revision};
 use crate::policy::problem::Problem;
-use crate::policy::set::{ParsedById, PolicySet, index};
+use crate::policy::set::{ParsedById, PolicySet};
 use crate::snapshot::{Resources, Snapshot};
 
 /// What generations are made with besides documents.
@@ -21,9 +22,9 @@ pub struct Settings {
     pub allow_empty: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Generation {
-    /// Rises by one with each set that is served.
+    /// Rises by one with each set that is served; 0 is the empty set that nobody is served.
     pub number: u64,
     /// What the source calls the state that the set was read at.
     pub revision: Revision,
@@ -35,41 +36,51 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// All documents or none: what `check` does, and everything else that is asked about a set as a whole.
-    pub fn build(documents: &Documents, settings: &Settings) -> Result<Self, Vec<Problem>> {
-        let (parsed, refused): (Vec<_>, Vec<_>) = documents.documents.iter().map(parse).partition(Result::is_ok);
-        let (documents_by_id, mut problems) = index(parsed.into_iter().flatten().map(Arc::new));
-        problems.extend(refused.into_iter().filter_map(Result::err).flat_map(|refused| refused.problems));
-        // Documents that make no sense would only be reported again by those that refer to them.
-        match PolicySet::link(&documents_by_id) {
-            Ok(policies) if problems.is_empty() => {
-                Ok(Self::new(1, documents.revision, documents_by_id, policies, settings))
-            }
-            Err(linking) if problems.is_empty() => Err(linking),
-            _ => Err(problems),
+    /// What everything begins with.
+    pub(super) fn empty(settings: &Settings) -> Self {
+        Self {
+            number: 0,
+            revision: Revision::default(),
+            policies: PolicySet::default(),
+            snapshot: Snapshot::default(),
+            matcher: Matcher::empty(settings.counter_seed),
+            documents: ParsedById::default(),
         }
     }
 
-    pub(super) fn new(
+    /// All documents or none: what `check` does, and everything else that is asked about a set as a whole.
+    pub fn build(documents: &Documents, settings: &Settings) -> Result<Self, Vec<Problem>> {
+        let base = Self::empty(settings);
+        let mut offered = Offered::default();
+        let ids = offered.update(&documents.documents, &base.documents);
+        let problems = offered.problems();
+        // Documents that make no sense would only be reported again by those that refer to them.
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
+        let policies = PolicySet::link(&base.policies, &parsed, &ids)?;
+        Ok(base.next(1, documents.revision, parsed, policies, &ids, settings))
+    }
+
+    /// The generation that differs from this one in the changed documents. What they have no part in is shared.
+    pub(super) fn next(
+        &self,
         number: u64,
         revision: Revision,
         documents: ParsedById,
         policies: PolicySet,
+        changed: &BTreeSet<DocumentId>,
         settings: &Settings,
     ) -> Self {
-        let snapshot = compile(&policies, &settings.rate_limit_service);
-        let matcher = Matcher::new(&policies, settings.counter_seed);
+        let is_same_for_envoy = changed.iter().all(|id| id.kind == Kind::Tenant)
+            && policies.reported_for_tenants.is_equivalent(&self.policies.reported_for_tenants);
+        let snapshot = match is_same_for_envoy {
+            true => self.snapshot.clone(),
+            false => compile(&policies, &settings.rate_limit_service),
+        };
+        let matcher = self.matcher.next(&policies, changed);
         Self { number, revision, policies, snapshot, matcher, documents }
-    }
-
-    /// Whether these documents are the ones that are served, wherever they stand.
-    pub(super) fn has_documents(&self, documents: &ParsedById) -> bool {
-        self.documents.len() == documents.len()
-            && self
-                .documents
-                .iter()
-                .zip(documents)
-                .all(|((own_id, own), (id, other))| own_id == id && own.document.content == other.document.content)
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.
@@ -83,5 +94,84 @@ impl Generation {
     pub fn resources_of(&self, node: &NodeIdentity) -> Arc<Resources> {
         let groups = self.gateways_of(node).into_iter().filter_map(|gateway| self.snapshot.groups.get(gateway));
         Resources::union(groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Live, Settings};
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::document::split;
+    use crate::limiter::matcher::Asked;
+
+    fn settings() -> Settings {
+        let rate_limit_service = RateLimitService { addresses: Vec::new() };
+        Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false }
+    }
+
+    /// A set of which each part is there in one of several versions, all of which fit together.
+    fn set(api: u32, plan: u32, tenants: &[u32]) -> Documents {
+        let by = ["", ", by: [client_ip]", ", by: [path, {header: x-a}]"][api as usize % 3];
+        let mut text = format!(
+            "{{kind: Gateway, name: shop, nodes: {{clusters: [edge]}}, listen: '127.0.0.1:1',
+              tenant: {{from: {{header: x-tenant-id}}, default_plan: standard}}}}
+---
+{{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}}
+---
+{{kind: Api, name: create, gateway: shop, match: {{path: /create}}, service: order, limits: [{{rate: 10/s{by}}}]}}
+---
+{{kind: Plan, name: standard, limits: [{{rate: {}/m}}]}}
+",
+            600 + plan
+        );
+        for (index, version) in tenants.iter().enumerate() {
+            let own = match version {
+                0 => continue,
+                1 => "plan: standard",
+                2 => "limits: [{rate: 7/m}]",
+                3 => "plan: standard, status: suspended",
+                4 => "limits: [{rate: 7/m, by: [{header: x-b}]}]",
+                _ => "apis: {create: [{rate: 3/m, by: [{query: c}], cost: {header: x-d}}]}",
+            };
+            text.push_str(&format!("---\n{{kind: Tenant, name: t{index}, {own}}}\n"));
+        }
+        Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()))
+    }
+
+    /// What each tenant meets.
+    fn decisions(generation: &Generation) -> Vec<String> {
+        let of = |tenant: usize| {
+            let name = format!("t{tenant}");
+            let entries = [("api", "create"), ("tenant", name.as_str()), ("header:x-b", "1"), ("query:c", "2")];
+            let asked = Asked { gateway: "shop", descriptors: &[&entries], hits: 1 };
+            let limits = generation.matcher.find(&asked).unwrap().limits;
+            let shown = limits.map(|limits| limits.iter().map(|l| (l.limit.rate, l.charge.key)).collect::<Vec<_>>());
+            format!("{shown:?}")
+        };
+        (0..4).map(of).collect()
+    }
+
+    proptest! {
+        /// However a set came to be what it is, it is served as if it had been read at once.
+        #[test]
+        fn a_history_of_changes_ends_where_its_last_set_begins(
+            history in prop::collection::vec((0..3_u32, 0..3_u32, prop::array::uniform4(0..6_u32)), 1..8),
+        ) {
+            let (live, mut writer) = Live::new(settings());
+            for (api, plan, tenants) in history {
+                let documents = set(api, plan, &tenants);
+                writer.adopt(&documents, Timestamp::default());
+                prop_assert!(live.refused().is_empty());
+                let served = live.generation().unwrap();
+                let fresh = Generation::build(&documents, &settings()).unwrap();
+                prop_assert_eq!(&served.snapshot.groups, &fresh.snapshot.groups);
+                prop_assert_eq!(decisions(&served), decisions(&fresh));
+                prop_assert_eq!(&served.policies.reported_for_tenants, &fresh.policies.reported_for_tenants);
+                prop_assert_eq!(served.documents.len(), fresh.documents.len());
+            }
+        }
     }
 }

@@ -97,6 +97,19 @@ impl Limit {
         })
     }
 
+    /// What routes have to report for it. Networks are cut out of the address later, so every prefix is the address.
+    pub fn reported(&self) -> impl Iterator<Item = Dimension> {
+        let by = self.by.iter().map(|dimension| match dimension {
+            Dimension::ClientIp { .. } => Dimension::ClientIp { prefix: None },
+            other => other.clone(),
+        });
+        let cost = match &self.cost {
+            Cost::Hits(_) => None,
+            Cost::Header(name) => Some(Dimension::Header(name.clone())),
+        };
+        by.chain(cost)
+    }
+
     fn read(raw: &RawLimit, place: &str, findings: &mut Findings) -> Option<Self> {
         let rate = findings.within("rate", |findings| findings.check(&raw.rate, Rate::parse(&raw.rate)));
         let by = Dimension::read_list(raw.by.as_deref(), findings);

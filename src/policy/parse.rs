@@ -45,6 +45,7 @@ pub struct Refused {
 
 pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     let refuse = |id: Option<DocumentId>, findings: Vec<Finding>, tree: Option<&Tree>| {
+        let id = document.origin.id().cloned().or(id);
         let problems = findings.into_iter().map(|finding| Problem::locate(document, id.as_ref(), finding, tree));
         let mut problems: Vec<_> = problems.collect();
         problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
@@ -75,6 +76,13 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     let name = json.get("name").map_or(Some(made_name.as_str()).filter(|_| kind == Kind::RateLimits), Value::as_str);
     let id = name.map(|name| DocumentId::new(kind, name));
     let policy = read(kind, json, &made_name, &mut findings);
+    if let (Some(id), Some(expected)) = (&id, document.origin.id())
+        && id != expected
+    {
+        let path = Path::of([if id.kind == expected.kind { "name" } else { "kind" }]);
+        let message = format!("makes this {id}, but the key is that of {expected}");
+        findings.add(Finding { path, target: Target::Value, message, help: None });
+    }
     match (policy, id) {
         (Some(policy), Some(id)) if findings.is_empty() => Ok(Parsed { id, document: Arc::clone(document), policy }),
         (_, id) => Err(refuse(id, findings.into_inner(), Some(&tree))),

@@ -169,6 +169,11 @@ impl Problem {
         }
     }
 
+    /// Where it is among the problems of its document.
+    pub fn place_in_text(&self) -> Option<(u32, u32)> {
+        self.place.as_ref().map(|place| (place.line, place.column))
+    }
+
     fn title(&self) -> String {
         let document = self.document.as_ref().map(ToString::to_string).unwrap_or_default();
         let subject = [document, self.path.to_string()].into_iter().filter(|s| !s.is_empty());

@@ -1,6 +1,6 @@
 //! A set of policies that fit together: every reference leads somewhere, and no two contradict each other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -10,65 +10,110 @@ use super::parse::{Parsed, Policy};
 use super::problem::{Finding, Path, Problem, Target, nearest};
 use super::rate_limits::RateLimits;
 use super::service::Service;
-use super::tenant::{LimitsByApi, Plan, Tenant};
+use super::tenant::{LimitsByApi, Plan, ReportedForTenants, Tenant};
 use super::tree::Tree;
 use crate::names::{DocumentId, Kind, Name, TenantName};
+use crate::shared_map::SharedMap;
 
 /// Parsed documents by who they are.
-pub type ParsedById = BTreeMap<DocumentId, Arc<Parsed>>;
+pub type ParsedById = SharedMap<DocumentId, Arc<Parsed>>;
 
-/// All policies at one revision, cross-checked. Its maps are ordered, so that whatever is made from it is the
-/// same on every replica.
+/// All policies at one revision, cross-checked. What the compiler goes through is ordered, so that whatever is made
+/// from it is the same on every replica.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     pub gateways: BTreeMap<Name, Arc<Gateway>>,
     pub services: BTreeMap<Name, Arc<Service>>,
     pub apis: BTreeMap<Name, Arc<Api>>,
     pub plans: BTreeMap<Name, Arc<Plan>>,
-    pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    /// Many more than of anything else.
+    pub tenants: SharedMap<TenantName, Arc<Tenant>>,
+    pub reported_for_tenants: ReportedForTenants,
     pub rate_limits: BTreeMap<Arc<str>, Arc<RateLimits>>,
 }
 
-/// Documents by who they are, and a problem for every document whose name is taken.
-pub fn index(parsed: impl IntoIterator<Item = Arc<Parsed>>) -> (ParsedById, Vec<Problem>) {
-    let mut by_id = ParsedById::new();
-    let mut problems = Vec::new();
-    for parsed in parsed {
-        let Some(first) = by_id.get(&parsed.id) else {
-            by_id.insert(parsed.id.clone(), parsed);
-            continue;
-        };
-        for (this, that) in [(first, &parsed), (&parsed, first)] {
-            let message = format!("is defined twice, here and at {}", that.document.origin);
-            problems.push(problem(this, &[], Path::of(["name"]), message, None));
-        }
-    }
-    (by_id, problems)
+/// A problem for each of several documents that claim to be the same.
+pub fn doubled(parsed: &[Arc<Parsed>]) -> Vec<Problem> {
+    let Some((first, others)) = parsed.split_first() else { return Vec::new() };
+    let tell = |this: &Parsed, that: &Parsed| {
+        let message = format!("is defined twice, here and at {}", that.document.origin);
+        problem(this, &[], Path::of(["name"]), message, None)
+    };
+    others.iter().flat_map(|other| [tell(first, other), tell(other, first)]).collect()
 }
 
 impl PolicySet {
-    /// Puts the documents together, or says everything that keeps them apart.
-    pub fn link(documents: &ParsedById) -> Result<Self, Vec<Problem>> {
-        let mut linker = Linker { documents, set: Self::of(documents), problems: Vec::new() };
+    /// Puts the documents together, or says everything that keeps them apart. `base` is what the same documents but
+    /// for the changed ones were put together to; the empty set, if all of them are new. A change of tenants costs
+    /// what those tenants cost, not what all of them do.
+    pub fn link(base: &Self, documents: &ParsedById, changed: &BTreeSet<DocumentId>) -> Result<Self, Vec<Problem>> {
+        let mut set = base.clone();
+        changed.iter().for_each(|id| set.put(id, documents.get(id).map(|parsed| &parsed.policy)));
+        let mut linker = Linker { documents, set: &set, problems: Vec::new() };
         linker.check_references();
+        match set.tenants_may_refer_to() == base.tenants_may_refer_to() {
+            true => linker.check_tenants(changed.iter().filter_map(|id| set.tenants.get(tenant_name(id)?))),
+            false => linker.check_tenants(set.tenants.values()),
+        }
         linker.check_listeners();
         linker.check_matches();
-        if linker.problems.is_empty() { Ok(linker.set) } else { Err(linker.problems) }
+        let problems = linker.problems;
+        if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
 
-    fn of(documents: &ParsedById) -> Self {
-        let mut set = Self::default();
-        for parsed in documents.values() {
-            match &parsed.policy {
-                Policy::Gateway(gateway) => drop(set.gateways.insert(gateway.name.clone(), Arc::clone(gateway))),
-                Policy::Service(service) => drop(set.services.insert(service.name.clone(), Arc::clone(service))),
-                Policy::Api(api) => drop(set.apis.insert(api.name.clone(), Arc::clone(api))),
-                Policy::Plan(plan) => drop(set.plans.insert(plan.name.clone(), Arc::clone(plan))),
-                Policy::Tenant(tenant) => drop(set.tenants.insert(tenant.name.clone(), Arc::clone(tenant))),
-                Policy::RateLimits(limits) => drop(set.rate_limits.insert(limits.name.clone(), Arc::clone(limits))),
+    /// A set of documents that are known to fit together, and who they are.
+    #[cfg(test)]
+    pub(crate) fn of_all(
+        parsed: impl IntoIterator<Item = Arc<Parsed>>,
+    ) -> Result<(Self, BTreeSet<DocumentId>), Vec<Problem>> {
+        let documents: ParsedById = parsed.into_iter().map(|parsed| (parsed.id.clone(), parsed)).collect();
+        let ids = documents.keys().cloned().collect();
+        Ok((Self::link(&Self::default(), &documents, &ids)?, ids))
+    }
+
+    /// Takes over what became of one document.
+    fn put(&mut self, id: &DocumentId, policy: Option<&Policy>) {
+        fn put<K: Ord, V>(map: &mut BTreeMap<K, Arc<V>>, name: Option<K>, policy: Option<&Arc<V>>) {
+            match (name, policy) {
+                (Some(name), Some(policy)) => drop(map.insert(name, Arc::clone(policy))),
+                (Some(name), None) => drop(map.remove(&name)),
+                (None, _) => {}
             }
         }
-        set
+        let name = || Name::parse(&id.name);
+        macro_rules! policy_of {
+            ($kind:ident) => {
+                policy.and_then(|policy| if let Policy::$kind(policy) = policy { Some(policy) } else { None })
+            };
+        }
+        match id.kind {
+            Kind::Gateway => put(&mut self.gateways, name(), policy_of!(Gateway)),
+            Kind::Service => put(&mut self.services, name(), policy_of!(Service)),
+            Kind::Api => put(&mut self.apis, name(), policy_of!(Api)),
+            Kind::Plan => put(&mut self.plans, name(), policy_of!(Plan)),
+            Kind::RateLimits => put(&mut self.rate_limits, Some(Arc::clone(&id.name)), policy_of!(RateLimits)),
+            Kind::Tenant => self.put_tenant(&id.name, policy_of!(Tenant)),
+        }
+    }
+
+    fn put_tenant(&mut self, name: &str, tenant: Option<&Arc<Tenant>>) {
+        let before = match tenant {
+            Some(tenant) => self.tenants.insert(tenant.name.clone(), Arc::clone(tenant)),
+            None => self.tenants.remove(name),
+        };
+        if let Some(before) = before {
+            self.reported_for_tenants.remove(&before);
+        }
+        if let Some(tenant) = tenant {
+            self.reported_for_tenants.add(tenant);
+        }
+    }
+
+    /// As long as this stays the same, tenants that referred to something still do: the plans, and the Apis with
+    /// whether their requests have tenants at all.
+    fn tenants_may_refer_to(&self) -> (BTreeSet<&Name>, BTreeMap<&Name, bool>) {
+        let has_tenants = |api: &Api| self.gateways.get(&api.gateway).is_some_and(|gateway| gateway.tenant.is_some());
+        (self.plans.keys().collect(), self.apis.iter().map(|(name, api)| (name, has_tenants(api))).collect())
     }
 
     /// The Apis of a gateway, in the order of their names.
@@ -81,47 +126,63 @@ impl PolicySet {
     }
 }
 
+/// The name of a tenant's document, as the set knows tenants.
+fn tenant_name(id: &DocumentId) -> Option<&str> {
+    (id.kind == Kind::Tenant).then_some(&*id.name)
+}
+
 struct Linker<'a> {
     documents: &'a ParsedById,
-    set: PolicySet,
+    set: &'a PolicySet,
     problems: Vec<Problem>,
 }
 
 impl Linker<'_> {
+    /// What documents refer to, tenants left out.
     fn check_references(&mut self) {
-        for parsed in self.documents.values() {
-            match &parsed.policy {
-                Policy::Gateway(gateway) => {
-                    if let Some(DefaultPlan::Plan(plan)) = gateway.tenant.as_ref().map(|tenant| &tenant.default_plan) {
-                        self.refer(parsed, Path::of(["tenant", "default_plan"]), Kind::Plan, plan);
-                    }
-                }
-                Policy::Api(api) => {
-                    self.refer(parsed, Path::of(["gateway"]), Kind::Gateway, &api.gateway);
-                    self.refer(parsed, Path::of(["service"]), Kind::Service, &api.service);
-                }
-                Policy::Plan(plan) => self.refer_to_apis(parsed, &plan.apis),
-                Policy::Tenant(tenant) => {
-                    if let Some(plan) = &tenant.plan {
-                        self.refer(parsed, Path::of(["plan"]), Kind::Plan, plan);
-                    }
-                    self.refer_to_apis(parsed, &tenant.apis);
-                }
-                Policy::RateLimits(limits) => {
-                    if let Some(gateway) = &limits.gateway {
-                        self.refer(parsed, Path::of(["gateway"]), Kind::Gateway, gateway);
-                    }
-                }
-                Policy::Service(_) => {}
+        let set = self.set;
+        for gateway in set.gateways.values() {
+            let from = DocumentId::new(Kind::Gateway, gateway.name.as_str());
+            if let Some(DefaultPlan::Plan(plan)) = gateway.tenant.as_ref().map(|tenant| &tenant.default_plan) {
+                self.refer(&from, || Path::of(["tenant", "default_plan"]), Kind::Plan, plan);
+            }
+        }
+        for api in set.apis.values() {
+            let from = DocumentId::new(Kind::Api, api.name.as_str());
+            self.refer(&from, || Path::of(["gateway"]), Kind::Gateway, &api.gateway);
+            self.refer(&from, || Path::of(["service"]), Kind::Service, &api.service);
+        }
+        for plan in set.plans.values() {
+            self.refer_to_apis(&DocumentId::new(Kind::Plan, plan.name.as_str()), &plan.apis);
+        }
+        for limits in set.rate_limits.values() {
+            let from = DocumentId::new(Kind::RateLimits, &limits.name);
+            if let Some(gateway) = &limits.gateway {
+                self.refer(&from, || Path::of(["gateway"]), Kind::Gateway, gateway);
             }
         }
     }
 
+    fn check_tenants<'a>(&mut self, tenants: impl Iterator<Item = &'a Arc<Tenant>>) {
+        let others = self.problems.len();
+        for tenant in tenants {
+            let from = DocumentId::new(Kind::Tenant, tenant.name.as_str());
+            if let Some(plan) = &tenant.plan {
+                self.refer(&from, || Path::of(["plan"]), Kind::Plan, plan);
+            }
+            self.refer_to_apis(&from, &tenant.apis);
+        }
+        // Tenants come in no order, but people are told of them in one.
+        if let Some(problems) = self.problems.get_mut(others..) {
+            problems.sort_by(|a, b| a.document.cmp(&b.document));
+        }
+    }
+
     /// Limits by Api need the Api, and a gateway that can tell whose request it is.
-    fn refer_to_apis(&mut self, parsed: &Parsed, apis: &LimitsByApi) {
+    fn refer_to_apis(&mut self, from: &DocumentId, apis: &LimitsByApi) {
         for name in apis.keys() {
             let path = || Path(vec!["apis".into(), name.as_str().into()]);
-            if !self.refer(parsed, path(), Kind::Api, name) {
+            if !self.refer(from, path, Kind::Api, name) {
                 continue;
             }
             let api = self.set.apis.get(name);
@@ -131,22 +192,30 @@ impl Linker<'_> {
                     format!("never acts: Gateway {} has no `tenant`, so its requests have none", gateway.name);
                 let others =
                     [DocumentId::new(Kind::Api, name.as_str()), DocumentId::new(Kind::Gateway, gateway.name.as_str())];
-                self.problems.push(problem(parsed, &others, path(), message, None));
+                self.tell(from, &others, path(), message, None);
             }
         }
     }
 
     /// Whether the document that is referred to exists; a problem where not.
-    fn refer(&mut self, parsed: &Parsed, path: Path, kind: Kind, name: &Name) -> bool {
-        let id = DocumentId::new(kind, name.as_str());
-        if self.documents.contains_key(&id) {
-            return true;
-        }
-        let names = self.documents.keys().filter(|id| id.kind == kind).map(|id| &*id.name);
-        let help = nearest(name.as_str(), names);
+    fn refer(&mut self, from: &DocumentId, path: impl FnOnce() -> Path, kind: Kind, name: &Name) -> bool {
+        let set = self.set;
+        let names: Box<dyn Iterator<Item = &Name>> = match kind {
+            Kind::Gateway if !set.gateways.contains_key(name) => Box::new(set.gateways.keys()),
+            Kind::Service if !set.services.contains_key(name) => Box::new(set.services.keys()),
+            Kind::Api if !set.apis.contains_key(name) => Box::new(set.apis.keys()),
+            Kind::Plan if !set.plans.contains_key(name) => Box::new(set.plans.keys()),
+            _ => return true,
+        };
+        let help = nearest(name.as_str(), names.map(Name::as_str));
         let message = format!("no {kind} is called {:?}", name.as_str());
-        self.problems.push(problem(parsed, &[id], path, message, help));
+        self.tell(from, &[DocumentId::new(kind, name.as_str())], path(), message, help);
         false
+    }
+
+    fn tell(&mut self, from: &DocumentId, others: &[DocumentId], path: Path, message: String, help: Option<String>) {
+        let parsed = self.documents.get(from);
+        self.problems.extend(parsed.map(|parsed| problem(parsed, others, path, message, help)));
     }
 
     /// Two gateways cannot listen on one address of one Envoy.

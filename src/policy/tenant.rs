@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::limit::Limit;
+use super::limit::{Dimension, Limit};
 use super::problem::Findings;
 use super::raw::{RawLimit, RawPlan, RawTenant, RawTenantStatus};
 use super::text;
@@ -61,6 +61,45 @@ impl Tenant {
             apis: apis?,
             is_suspended: matches!(raw.status, Some(RawTenantStatus::Suspended)),
         })
+    }
+}
+
+/// What routes have to report for limits that tenants have of their own, and how many of them need it: so that a
+/// tenant can come and go without all others being asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportedForTenants(BTreeMap<(Option<Name>, Dimension), usize>);
+
+impl ReportedForTenants {
+    pub(super) fn add(&mut self, tenant: &Tenant) {
+        tenant.reported().for_each(|key| *self.0.entry(key).or_default() += 1);
+    }
+
+    pub(super) fn remove(&mut self, tenant: &Tenant) {
+        for key in tenant.reported() {
+            if let Some(count) = self.0.get_mut(&key) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.0.retain(|_, count| *count > 0);
+    }
+
+    /// For limits over all Apis and for those of this one.
+    pub fn of_api<'a>(&'a self, api: &'a Name) -> impl Iterator<Item = &'a Dimension> {
+        let is_for_api = move |(own, _): &&(Option<Name>, Dimension)| own.as_ref().is_none_or(|own| own == api);
+        self.0.keys().filter(is_for_api).map(|(_, dimension)| dimension)
+    }
+
+    /// Whether routes report the same for both.
+    pub fn is_equivalent(&self, other: &Self) -> bool {
+        self.0.keys().eq(other.0.keys())
+    }
+}
+
+impl Tenant {
+    fn reported(&self) -> impl Iterator<Item = (Option<Name>, Dimension)> {
+        let over_all = self.limits.iter().flatten().map(|limit| (None, limit));
+        let of_apis = self.apis.iter().flat_map(|(api, limits)| limits.iter().map(move |limit| (Some(api), limit)));
+        over_all.chain(of_apis).flat_map(|(api, limit)| limit.reported().map(move |by| (api.cloned(), by)))
     }
 }
 

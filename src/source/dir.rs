@@ -19,7 +19,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DEPTH_MAX: usize = 32;
 
 /// The documents of a folder, or of a single file. An error says that the path as a whole cannot be read.
-pub fn read(root: &Path) -> io::Result<Vec<Arc<Document>>> {
+pub fn read(root: &Path) -> io::Result<Vec<Document>> {
     let is_folder = fs::metadata(root).map_err(|error| name_path(root, &error))?.is_dir();
     let mut reader = Reader { real_root: fs::canonicalize(root)?, documents: Vec::new() };
     if is_folder {
@@ -33,7 +33,7 @@ pub fn read(root: &Path) -> io::Result<Vec<Arc<Document>>> {
 struct Reader {
     /// Where symbolic links have to stay.
     real_root: PathBuf,
-    documents: Vec<Arc<Document>>,
+    documents: Vec<Document>,
 }
 
 impl Reader {
@@ -64,11 +64,11 @@ impl Reader {
         match self.read_bytes(path) {
             Ok(bytes) => {
                 let room = DOCUMENTS_MAX.saturating_sub(self.documents.len());
-                self.documents.extend(document::split(&shown, &bytes).into_iter().take(room).map(Arc::new));
+                self.documents.extend(document::split(&shown, &bytes).into_iter().take(room));
             }
             Err(reason) => {
                 let origin = Origin::File { path: shown, line: 1, number: 1 };
-                self.documents.push(Arc::new(Document { origin, content: Err(reason.into()) }));
+                self.documents.push(Document { origin, revision: None, content: Err(reason.into()) });
             }
         }
     }
@@ -103,7 +103,7 @@ mod tests {
 
     fn shown(root: &Path) -> Vec<String> {
         let documents = read(root).unwrap();
-        let shown = |document: &Arc<Document>| {
+        let shown = |document: &Document| {
             let path = document.origin.to_string().replace(root.to_str().unwrap(), "");
             match &document.content {
                 Ok(bytes) => format!("{path} {}", String::from_utf8_lossy(bytes).trim()),

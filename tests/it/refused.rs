@@ -2,25 +2,21 @@
 //! mistakes, and the text beside it is everything that is said about them.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use annotate_snippets::Renderer;
-use tierflow::document;
-use tierflow::policy::parse::parse;
+use tierflow::compile::RateLimitService;
+use tierflow::document::{self, Documents};
+use tierflow::live::{Generation, Settings};
+use tierflow::names::Revision;
 use tierflow::policy::problem::Problem;
-use tierflow::policy::set::{PolicySet, index};
 
 use crate::golden::assert_golden;
 
 fn problems_of(name: &str, bytes: &[u8]) -> Vec<Problem> {
-    let documents = document::split(&name.into(), bytes).into_iter().map(Arc::new);
-    let (parsed, refused): (Vec<_>, Vec<_>) = documents.map(|document| parse(&document)).partition(Result::is_ok);
-    let (by_id, mut problems) = index(parsed.into_iter().flatten().map(Arc::new));
-    problems.extend(refused.into_iter().filter_map(Result::err).flat_map(|refused| refused.problems));
-    if problems.is_empty() {
-        problems.extend(PolicySet::link(&by_id).err().unwrap_or_default());
-    }
-    problems
+    let documents = Documents::new(Revision::default(), document::split(&name.into(), bytes));
+    let rate_limit_service = RateLimitService { addresses: Vec::new() };
+    let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false };
+    Generation::build(&documents, &settings).err().unwrap_or_default()
 }
 
 #[test]

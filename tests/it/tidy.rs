@@ -4,19 +4,20 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
+    ("shared_map", &[]),
     ("names", &[]),
-    ("document", &["names"]),
+    ("document", &["names", "shared_map"]),
     ("clock", &[]),
     ("metrics", &[]),
-    ("policy", &["names", "document"]),
+    ("policy", &["names", "document", "shared_map"]),
     ("snapshot", &["names"]),
     ("compile", &["policy", "snapshot", "names"]),
-    ("limiter", &["policy", "names", "clock"]),
+    ("limiter", &["policy", "names", "clock", "shared_map"]),
     ("explain", &["policy", "limiter", "names"]),
     ("counters", &["limiter", "clock"]),
-    ("source", &["document", "names", "metrics"]),
-    ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock"]),
+    ("source", &["document", "names", "metrics", "clock", "shared_map"]),
+    ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),

@@ -3,7 +3,6 @@
 //! behind it, for file systems that do not notify and notifications that got lost.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -32,7 +31,7 @@ pub struct Watcher {
     poll: Duration,
     revision: Revision,
     /// What was handed over last, so that a reading without a change is no new revision.
-    last: Option<Vec<Arc<Document>>>,
+    last: Option<Vec<Document>>,
 }
 
 impl Watcher {
@@ -78,12 +77,12 @@ impl Watcher {
             if let Some(documents) = documents.filter(|documents| self.last.as_ref() != Some(documents)) {
                 self.revision.0 += 1;
                 self.last = Some(documents.clone());
-                return Documents { revision: self.revision, documents };
+                return Documents::new(self.revision, documents);
             }
         }
     }
 
-    async fn read(&self) -> Option<Vec<Arc<Document>>> {
+    async fn read(&self) -> Option<Vec<Document>> {
         let root = self.root.clone();
         // Reading many files takes a while, and a network file system may hang.
         let documents = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
