@@ -19,6 +19,7 @@ use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::snapshot::render;
+use crate::source::board::Board;
 use error::Problem;
 
 /// What the API tells about. The addresses are `serve`'s to know.
@@ -28,6 +29,7 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     pub counters: Arc<Memory>,
     pub metrics: Arc<Metrics>,
+    pub board: Arc<Board>,
     pub clock: Clock,
     pub listeners: Listeners,
 }
@@ -64,6 +66,9 @@ impl Admin {
 
 async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
     admin.metrics.counter_keys.set(i64::try_from(admin.counters.len()).unwrap_or(i64::MAX));
+    let lag = admin.board.read().lag(admin.clock.now());
+    // A source that was never heard has no age; Prometheus knows a number for that.
+    admin.metrics.source_lag.set(lag.map_or(f64::NAN, |lag| lag.as_secs_f64()));
     ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], admin.metrics.render())
 }
 

@@ -4,6 +4,7 @@
 mod bootstrap;
 mod check;
 mod compile;
+mod etcd;
 mod explain;
 mod output;
 mod schema;

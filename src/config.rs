@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::compile::HostPort;
+use crate::source::etcd::EtcdSettings;
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of policies.
-    pub policies: PathBuf,
+    pub source: SourceConfig,
+    /// Where the last good set is kept. `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
     pub xds_listen: SocketAddr,
     pub rls_listen: SocketAddr,
     pub admin_listen: SocketAddr,
@@ -16,8 +18,16 @@ pub struct Config {
     pub rls_advertise: Vec<HostPort>,
     /// The most counters that are kept.
     pub counter_keys_max: usize,
-    /// Whether a folder without any document means that nothing is to be served.
+    /// Whether a source without any document means that nothing is to be served.
     pub allow_empty: bool,
+}
+
+/// Where policies come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// A folder.
+    Dir(PathBuf),
+    Etcd(EtcdSettings),
 }
 
 /// A `host:port` as people write it.

@@ -1,6 +1,7 @@
 //! What is measured. Labels are bounded: names of policies and types of resources, never tenants or keys.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -19,6 +20,10 @@ pub struct Metrics {
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
     pub refused_documents: Gauge,
+    /// In seconds.
+    pub source_lag: Gauge<f64, AtomicU64>,
+    pub source_resyncs: Family<ReasonLabels, Counter>,
+    pub source_old_events: Counter,
     pub xds_streams: Family<GroupLabels, Gauge>,
     pub xds_pushes: Family<TypeLabels, Counter>,
     pub xds_push_bytes: Family<TypeLabels, Counter>,
@@ -37,6 +42,11 @@ pub struct DecisionLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReloadLabels {
     pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    pub reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +75,19 @@ impl Default for Metrics {
                 Family::default(),
             ),
             refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
+            source_lag: Gauge::default(),
+            source_resyncs: register(
+                r,
+                "source_resyncs",
+                "Times that the source was listed anew, by the doubt that led to it",
+                Family::default(),
+            ),
+            source_old_events: register(
+                r,
+                "source_old_events",
+                "Events that were ignored because they came twice or late",
+                Counter::default(),
+            ),
             xds_streams: register(r, "xds_streams", "Open ADS streams", Family::default()),
             xds_pushes: register(r, "xds_push", "Responses that were sent", Family::default()),
             xds_push_bytes: register(r, "xds_push_bytes", "Bytes of resources that were sent", Family::default()),
@@ -73,6 +96,8 @@ impl Default for Metrics {
         };
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
+        let help = "How long ago the source was last heard";
+        registry.register_with_unit("source_lag", help, Unit::Seconds, metrics.source_lag.clone());
         Self { registry, ..metrics }
     }
 }

@@ -1,7 +1,7 @@
 //! The composition root: every listener, runtime and task of a running Tierflow is started here.
 //!
 //! ```text
-//! source (own task) -> live
+//! source (own task) -> live -> last good set on disk (own task)
 //! xDS runtime:   ADS, health, reflection
 //! limit runtime: rate limit service, health, reflection, health follows live
 //! admin runtime: HTTP API, sweeping of counters
@@ -9,7 +9,9 @@
 //!
 //! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions.
 
+mod keep;
 mod listen;
+mod load;
 mod servers;
 
 use std::net::SocketAddr;
@@ -17,23 +19,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Listeners};
 use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService};
-use crate::config::Config;
+use crate::config::{Config, SourceConfig};
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::Documents;
-use crate::live::{Adopted, Live, Settings, Writer};
-use crate::metrics::{Metrics, ReloadLabels, TypeLabels};
+use crate::last_good::{StateDir, Unusable};
+use crate::live::{Live, Settings};
+use crate::metrics::{Metrics, TypeLabels};
 use crate::names::Revision;
 use crate::nodes::Nodes;
 use crate::rls::Rls;
 use crate::snapshot::resource::ResourceType;
+use crate::source::board::Board;
 use crate::source::dir::Watcher;
+use crate::source::etcd::Etcd;
+use crate::source::{self, Source};
 use crate::xds::Xds;
+use load::Loader;
 
 /// How long calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
@@ -56,6 +64,8 @@ pub struct Running {
 pub enum StartError {
     #[error("policies: {0}")]
     Policies(std::io::Error),
+    #[error("--state-dir: {0}")]
+    State(#[from] Unusable),
     #[error("{flag} {address}: {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
     #[error("runtime: {0}")]
@@ -85,9 +95,27 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         counter_seed: random_seed(),
         allow_empty: config.allow_empty,
     });
-    let mut loader = Loader { writer, live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock };
-    let documents = crate::source::dir::read(&config.policies).map_err(StartError::Policies)?;
-    loader.load(&Documents::new(Revision::default(), documents));
+    let board = Arc::new(Board::default());
+    let (keep, to_keep) = watch::channel(None);
+    let mut loader = Loader {
+        writer,
+        live: Arc::clone(&live),
+        metrics: Arc::clone(&metrics),
+        board: Arc::clone(&board),
+        clock,
+        keep,
+    };
+    let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));
+    let state = state.transpose()?;
+    let kept = state.as_ref().and_then(|state| loader.restore(state));
+    if let SourceConfig::Dir(folder) = &config.source {
+        // The first reading is part of the start: what is wrong with the path is an error of the command.
+        match source::dir::read(folder) {
+            Ok(documents) => loader.load(&Documents::new(Revision::default(), documents)),
+            Err(error) if kept.is_some() => tracing::warn!("policies: {error}"),
+            Err(error) => return Err(StartError::Policies(error)),
+        }
+    }
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 2)?];
@@ -109,13 +137,25 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         live: Arc::clone(&live),
         nodes: Arc::clone(&nodes),
         counters: Arc::clone(&counters),
-        metrics,
+        metrics: Arc::clone(&metrics),
+        board: Arc::clone(&board),
         clock,
         listeners,
     };
     tasks.spawn_on(servers::admin(admin, admin_listener, shutdown.clone()), admin_runtime.handle());
     tasks.spawn_on(sweep(counters, clock, shutdown.clone()), admin_runtime.handle());
-    tasks.spawn_on(follow(config.policies.clone(), loader, shutdown.clone()), admin_runtime.handle());
+    let source = {
+        // Timers belong to a runtime.
+        let _runtime = admin_runtime.enter();
+        match &config.source {
+            SourceConfig::Dir(folder) => Source::Dir(Watcher::new(folder, board, clock)),
+            SourceConfig::Etcd(settings) => Source::Etcd(Box::new(Etcd::new(settings.clone(), board, metrics, clock))),
+        }
+    };
+    tasks.spawn_on(load::follow(source, loader, shutdown.clone()), admin_runtime.handle());
+    if let Some(state) = state {
+        tasks.spawn_on(keep::keep(state, to_keep, shutdown.clone()), admin_runtime.handle());
+    }
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, "serving");
     Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes })
 }
@@ -172,50 +212,4 @@ async fn sweep(counters: Arc<Memory>, clock: Clock, shutdown: CancellationToken)
         counters.sweep(clock.now());
     }
     Ok(())
-}
-
-async fn follow(policies: std::path::PathBuf, mut loader: Loader, shutdown: CancellationToken) -> Result<(), String> {
-    let mut watcher = Watcher::new(&policies);
-    while let Some(documents) = shutdown.run_until_cancelled(watcher.next()).await {
-        loader.load(&documents);
-    }
-    Ok(())
-}
-
-/// Takes documents from a source to what is served, and says what became of them.
-struct Loader {
-    writer: Writer,
-    live: Arc<Live>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-}
-
-impl Loader {
-    fn load(&mut self, documents: &Documents) {
-        let refused_before = self.live.refused();
-        let adopted = self.writer.adopt(documents, self.clock.now());
-        let refused = self.live.refused();
-        for refusal in refused.iter().filter(|refusal| !refused_before.contains(refusal)) {
-            for problem in &refusal.problems {
-                tracing::warn!(is_served = refusal.is_served, "document refused: {problem}");
-            }
-        }
-        let result = match adopted {
-            Adopted::Served => "served",
-            Adopted::Unchanged => "unchanged",
-            Adopted::Empty => "empty",
-        };
-        let generation = self.live.generation().map_or(0, |generation| generation.number);
-        match adopted {
-            Adopted::Empty => tracing::warn!(
-                "the source holds no document; what was served stays (--allow-empty takes it at its word)"
-            ),
-            _ => {
-                tracing::info!(generation, revision = %documents.revision, refused = refused.len(), "policies {result}")
-            }
-        }
-        self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
-        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.metrics.refused_documents.set(i64::try_from(refused.len()).unwrap_or(i64::MAX));
-    }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tierflow::bootstrap::{Bootstrap, XdsVariant};
 use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::HostPort;
-use tierflow::config::Config;
+use tierflow::config::{Config, SourceConfig};
 use tierflow::live::Generation;
 use tierflow::nodes::Node;
 use tierflow::serve::{self, Running};
@@ -146,7 +146,8 @@ async fn start_upstreams(ports: &Ports) -> Result<Vec<Upstream>, String> {
 
 fn config(policies: &Policies, ports: &Ports) -> Config {
     Config {
-        policies: policies.folder.clone(),
+        source: SourceConfig::Dir(policies.folder.clone()),
+        state_dir: None,
         xds_listen: ports.xds,
         rls_listen: ports.rls,
         admin_listen: ports.admin,

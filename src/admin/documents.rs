@@ -62,6 +62,7 @@ fn row(parsed: &Parsed, refusal: Option<&Refusal>) -> Value {
         "kind": parsed.id.kind.as_str(),
         "name": parsed.id.name,
         "origin": parsed.document.origin.to_string(),
+        "revision": parsed.document.revision.map(|revision| revision.0),
         "served": true,
         "refused": refusal.map(refusal_json),
     })
@@ -80,6 +81,7 @@ pub(super) fn refusal_json(refusal: &Refusal) -> Value {
         "kind": refusal.id.as_ref().map(|id| id.kind.as_str()),
         "name": refusal.id.as_ref().map(|id| &id.name),
         "origin": refusal.origin.to_string(),
+        "revision": refusal.revision.map(|revision| revision.0),
         "served": refusal.is_served,
         "since": rfc3339(refusal.since),
         "problems": refusal.problems.iter().map(problem_json).collect::<Vec<_>>(),

@@ -1,11 +1,16 @@
 //! Whether the process runs, and whether it can do its work.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Admin;
+
+/// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
+const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
 
 /// The process runs.
 pub(super) async fn healthz() -> &'static str {
@@ -17,8 +22,10 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
     let generation = admin.live.generation().map(|generation| generation.number);
     let keys = admin.counters.len();
+    let lag = admin.board.read().lag(admin.clock.now());
     let rows = json!([
         { "name": "policies", "ok": generation.is_some(), "value": generation, "threshold": "a generation is served" },
+        { "name": "source", "ok": lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX), "value": lag.map(|lag| lag.as_secs_f64()), "threshold": SOURCE_LAG_MAX.as_secs() },
         { "name": "refused_documents", "ok": admin.live.refused().is_empty(), "value": admin.live.refused().len(), "threshold": 0 },
         { "name": "counter_keys", "ok": keys < admin.counters.keys_max(), "value": keys, "threshold": admin.counters.keys_max() },
     ]);

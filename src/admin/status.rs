@@ -17,10 +17,25 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "generation": generation.as_ref().map(|generation| generation.number),
         "revision": generation.as_ref().map(|generation| generation.revision.0),
         "ready": generation.is_some(),
+        "source": source_json(&admin),
         "documents": generation.as_ref().map_or(0, |generation| generation.documents.len()),
         "refused": refused,
         "nodes": { "connected": nodes.len(), "refusing": refusing },
         "counters": { "store": "memory", "keys": admin.counters.len(), "keys_max": admin.counters.keys_max() },
         "listeners": admin.listeners,
     }))
+}
+
+/// How fresh what is served can be.
+fn source_json(admin: &Admin) -> Value {
+    let health = admin.board.read();
+    let now = admin.clock.now();
+    json!({
+        "place": health.place,
+        "revision": health.revision.0,
+        "lag_seconds": health.lag(now).map(|lag| lag.as_secs_f64()),
+        "compared_seconds_ago": health.compared_at.map(|at| now.since(at).as_secs_f64()),
+        "trouble": health.trouble,
+        "serves_last_good_of_earlier_run": health.is_restored,
+    })
 }

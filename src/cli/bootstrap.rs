@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use super::Failure;
+use super::etcd::EtcdArgs;
 use super::output::{self, Format};
 use crate::bootstrap::{Bootstrap, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
+use crate::document::Documents;
+use crate::source::etcd::{Etcd, EtcdSettings};
 
 /// Print the bootstrap of an Envoy that connects to this server. Its node is one that the gateway selects.
 #[derive(clap::Args)]
@@ -27,14 +30,25 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     xds: XdsVariant,
     /// Folder of policies that has the gateway.
-    #[arg(long, value_name = "DIR", default_value = "policies", env = "TIERFLOW_POLICIES")]
+    #[arg(long, value_name = "DIR", default_value = "policies", conflicts_with = "etcd", env = "TIERFLOW_POLICIES")]
     policies: PathBuf,
+    #[command(flatten)]
+    etcd: EtcdArgs,
     #[arg(short, long, value_enum, default_value = "yaml")]
     output: Format,
 }
 
+fn read_etcd(settings: &EtcdSettings) -> Result<Documents, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(Etcd::read(settings))
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let generation = output::load(&args.policies, RateLimitService { addresses: Vec::new() })?;
+    let documents = match args.etcd.settings()? {
+        Some(settings) => read_etcd(&settings)?,
+        None => output::read_documents(std::slice::from_ref(&args.policies))?,
+    };
+    let generation = output::build(&documents, RateLimitService { addresses: Vec::new() })?;
     let gateways = &generation.policies.gateways;
     let gateway = gateways.get(args.gateway.as_str()).ok_or_else(|| {
         let names = gateways.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");

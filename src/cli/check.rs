@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::{Failure, output};
 use crate::compile::RateLimitService;
-use crate::live::{Generation, Settings};
 
 /// Validate documents exactly as `serve` would, and print every problem.
 #[derive(clap::Args)]
@@ -19,26 +18,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if documents.documents.is_empty() {
         return Err("there is no document in the .yaml, .yml and .json files of these paths".to_owned());
     }
-    let rate_limit_service = RateLimitService { addresses: Vec::new() };
-    let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: true };
-    match Generation::build(&documents, &settings) {
-        Ok(generation) => {
-            let policies = &generation.policies;
-            let count =
-                |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-            let counts = [
-                count(policies.gateways.len(), "gateway", "gateways"),
-                count(policies.services.len(), "service", "services"),
-                count(policies.apis.len(), "API", "APIs"),
-                count(policies.plans.len(), "plan", "plans"),
-                count(policies.tenants.len(), "tenant", "tenants"),
-                count(policies.rate_limits.len(), "list of rate limits", "lists of rate limits"),
-            ];
-            output::print(&format!("ok: {}\n", counts.join(", ")))
-        }
-        Err(problems) => {
-            output::tell(&problems);
-            Err(output::summary(&problems))
-        }
-    }
+    let policies = output::build(&documents, RateLimitService { addresses: Vec::new() })?.policies;
+    let count = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let counts = [
+        count(policies.gateways.len(), "gateway", "gateways"),
+        count(policies.services.len(), "service", "services"),
+        count(policies.apis.len(), "API", "APIs"),
+        count(policies.plans.len(), "plan", "plans"),
+        count(policies.tenants.len(), "tenant", "tenants"),
+        count(policies.rate_limits.len(), "list of rate limits", "lists of rate limits"),
+    ];
+    output::print(&format!("ok: {}\n", counts.join(", ")))
 }

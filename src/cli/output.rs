@@ -55,9 +55,13 @@ pub(super) fn read_documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
 
 /// The set that the path holds; where it is refused, every problem is told.
 pub(super) fn load(path: &Path, rate_limit_service: RateLimitService) -> Result<Generation, Failure> {
-    let documents = read_documents(&[path.to_owned()])?;
+    build(&read_documents(&[path.to_owned()])?, rate_limit_service)
+}
+
+/// The set that documents make; where it is refused, every problem is told.
+pub(super) fn build(documents: &Documents, rate_limit_service: RateLimitService) -> Result<Generation, Failure> {
     let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: true };
-    Generation::build(&documents, &settings).map_err(|problems| {
+    Generation::build(documents, &settings).map_err(|problems| {
         tell(&problems);
         summary(&problems)
     })

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
+use super::etcd::EtcdArgs;
 use crate::compile::HostPort;
-use crate::config::{Config, parse_host_port};
+use crate::config::{Config, SourceConfig, parse_host_port};
 use crate::serve;
 use crate::telemetry::{self, LogFormat};
 
@@ -15,8 +16,14 @@ use crate::telemetry::{self, LogFormat};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Folder of policies: every .yaml, .yml and .json file below it. It is watched.
-    #[arg(long, value_name = "DIR", default_value = "policies", env = "TIERFLOW_POLICIES")]
+    #[arg(long, value_name = "DIR", default_value = "policies", conflicts_with = "etcd", env = "TIERFLOW_POLICIES")]
     policies: PathBuf,
+    #[command(flatten)]
+    etcd: EtcdArgs,
+    /// Folder that the last good set of policies is kept in. It is served when the source cannot be heard at the
+    /// start, and it is what documents go back to that the source has broken meanwhile.
+    #[arg(long, value_name = "DIR", env = "TIERFLOW_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
@@ -32,7 +39,7 @@ pub(super) struct Args {
     /// The most counters that are kept, 1024 to 100000000. Each takes at most 192 bytes while its limit is below 65536.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
     counter_keys_max: u64,
-    /// Serve nothing when the folder holds no document. Without it what was served stays.
+    /// Serve nothing when the source holds no document. Without it what was served stays.
     #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
     allow_empty: bool,
     /// What is logged, as a filter like `info` or `tierflow=debug,warn`.
@@ -45,8 +52,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     telemetry::init(&args.log, args.log_format)?;
+    let source = match args.etcd.settings()? {
+        Some(settings) => SourceConfig::Etcd(settings),
+        None => SourceConfig::Dir(args.policies),
+    };
     let config = Config {
-        policies: args.policies,
+        source,
+        state_dir: args.state_dir,
         xds_listen: args.xds_listen,
         rls_listen: args.rls_listen,
         admin_listen: args.admin_listen,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("shared_map", &[]),
     ("names", &[]),
     ("document", &["names", "shared_map"]),
@@ -17,13 +17,14 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("explain", &["policy", "limiter", "names"]),
     ("counters", &["limiter", "clock"]),
     ("source", &["document", "names", "metrics", "clock", "shared_map"]),
+    ("last_good", &["document", "names"]),
     ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
-    ("admin", &["live", "policy", "snapshot", "nodes", "counters", "metrics", "names", "clock"]),
+    ("admin", &["live", "policy", "snapshot", "nodes", "counters", "source", "metrics", "names", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["compile"]),
+    ("config", &["compile", "source"]),
     ("telemetry", &[]),
 ];
 

@@ -3,6 +3,7 @@
 //! behind it, for file systems that do not notify and notifications that got lost.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -10,8 +11,10 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::clock::Clock;
 use crate::document::{Document, Documents};
 use crate::names::Revision;
+use crate::source::board::Board;
 
 /// A folder is read once nothing happened in it for so long...
 const QUIET: Duration = Duration::from_millis(50);
@@ -30,12 +33,14 @@ pub struct Watcher {
     /// over in any case. But not at once, for somebody may be saving.
     poll: Duration,
     revision: Revision,
+    board: Arc<Board>,
+    clock: Clock,
     /// What was handed over last, so that a reading without a change is no new revision.
     last: Option<Vec<Document>>,
 }
 
 impl Watcher {
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: &Path, board: Arc<Board>, clock: Clock) -> Self {
         // One waiting event is enough: it stands for all that happened before the folder is read.
         let (sender, events) = mpsc::channel(1);
         let notify = move |event: notify::Result<notify::Event>| {
@@ -51,12 +56,15 @@ impl Watcher {
         if let Err(error) = &watcher {
             tracing::warn!(%error, folder = %root.display(), "no file notifications; the folder is read every 2 s");
         }
+        board.at(root.display().to_string());
         Self {
             root: root.to_owned(),
             _notifications: watcher.ok(),
             events,
             poll: QUIET,
             revision: Revision(0),
+            board,
+            clock,
             last: None,
         }
     }
@@ -86,8 +94,19 @@ impl Watcher {
         let root = self.root.clone();
         // Reading many files takes a while, and a network file system may hang.
         let documents = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
-        let complain = |error| tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
-        documents.map_err(complain).ok()
+        match documents {
+            Ok(documents) => {
+                self.board.compared(self.revision, self.clock.now());
+                Some(documents)
+            }
+            Err(error) => {
+                if self.board.read().trouble.is_none() {
+                    tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
+                }
+                self.board.lost(error.to_string());
+                None
+            }
+        }
     }
 
     async fn wait_for_event(&mut self) {

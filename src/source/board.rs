@@ -1,0 +1,67 @@
+//! How the source is: written by the source, read by whoever tells people.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::names::Revision;
+
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Health>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What answered last, as people name it: a folder, or an endpoint of etcd and its version.
+    pub place: String,
+    /// When the source last said that it is there.
+    pub heard_at: Option<Timestamp>,
+    /// When all of it was last compared with what is held here.
+    pub compared_at: Option<Timestamp>,
+    /// The newest revision that the source told of; for etcd that of the whole store.
+    pub revision: Revision,
+    /// Why it is not heard now.
+    pub trouble: Option<String>,
+    /// Whether it was never heard, and what is served is what was kept from an earlier run.
+    pub is_restored: bool,
+}
+
+impl Health {
+    /// How long ago the source was heard; `None` before the first time.
+    pub fn lag(&self, now: Timestamp) -> Option<Duration> {
+        self.heard_at.map(|heard_at| now.since(heard_at))
+    }
+}
+
+impl Board {
+    pub fn read(&self) -> Health {
+        self.0.lock().clone()
+    }
+
+    /// The source answered.
+    pub fn heard(&self, revision: Revision, now: Timestamp) {
+        let mut health = self.0.lock();
+        health.revision = revision;
+        health.heard_at = Some(now);
+        health.trouble = None;
+    }
+
+    /// What was kept from an earlier run is served, or no longer.
+    pub fn restored(&self, is_restored: bool) {
+        self.0.lock().is_restored = is_restored;
+    }
+
+    /// All that the source holds was seen.
+    pub fn compared(&self, revision: Revision, now: Timestamp) {
+        self.heard(revision, now);
+        self.0.lock().compared_at = Some(now);
+    }
+
+    pub fn at(&self, place: String) {
+        self.0.lock().place = place;
+    }
+
+    pub fn lost(&self, trouble: String) {
+        self.0.lock().trouble = Some(trouble);
+    }
+}

@@ -1,0 +1,330 @@
+//! Policies from etcd: one key for each document, `<prefix>/policies/<Kind>/<name>`.
+//!
+//! ```text
+//! connect -> list -> watch from the next revision -> events --> mirror -> Documents
+//!    ^                 | probe every second (a linearizable read)
+//!    |                 | all keys every half minute, compared with the mirror
+//!    +--- any doubt ---+
+//! ```
+//!
+//! A doubt is whatever makes it possible that something was missed: a watch that ended or was cancelled, a compaction,
+//! a revision that went backwards, another cluster, an unanswered probe, keys that no event told of. All doubts have the
+//! same cure: everything is listed again. Meanwhile what was handed over goes on being served.
+
+mod connection;
+mod mirror;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::connection::{Connection, Failure, Seen, Told, Watch};
+use self::mirror::{Listing, Mirror};
+use super::board::Board;
+use crate::clock::Clock;
+use crate::document::Documents;
+use crate::metrics::{Metrics, ReasonLabels};
+use crate::names::Revision;
+
+/// How often it is asked whether etcd is there.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How often all keys are listed and compared. With the time that events get to catch up, and with jitter, what a
+/// watch left out is noticed within half a minute.
+const COMPARE_PERIOD: Duration = Duration::from_secs(27);
+/// What is listed may be on its way as an event still.
+const CATCH_UP: Duration = Duration::from_secs(1);
+/// Between attempts to connect: the first wait, doubled up to the longest.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The first version without the loss of events and leases that those before it are known for.
+const VERSION_MIN: (u64, u64, u64) = (3, 4, 42);
+
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    /// At least one, as in `http://10.0.0.5:2379`.
+    pub endpoints: Vec<String>,
+    /// As in `/tierflow`.
+    pub prefix: String,
+    /// Name and password.
+    pub user: Option<(String, String)>,
+    pub tls: Option<Tls>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Who signed etcd's certificate.
+    pub ca: Option<PathBuf>,
+    /// A certificate and its key, where etcd asks for them.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+pub struct Etcd {
+    settings: EtcdSettings,
+    mirror: Mirror,
+    session: Option<Session>,
+    /// Which endpoint is tried next.
+    turn: usize,
+    /// Attempts in a row that led to nothing.
+    failures: u32,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// Why what is held may not be what etcd holds.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Doubt {
+    #[error("{0}")]
+    Unreachable(Failure),
+    #[error("the watch broke: {0}")]
+    Broken(Failure),
+    #[error("the watch was cancelled: {0}")]
+    Cancelled(String),
+    #[error("the watch fell behind the compaction at revision {0}")]
+    Compacted(u64),
+    #[error("the revision went backwards, from {from} to {to}")]
+    Backwards { from: u64, to: u64 },
+    #[error("this is another cluster than before")]
+    OtherCluster,
+    #[error("{0} keys are not as events told")]
+    Diverged(usize),
+}
+
+impl Doubt {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Broken(_) => "watch_broken",
+            Self::Cancelled(_) => "watch_cancelled",
+            Self::Compacted(_) => "compacted",
+            Self::Backwards { .. } => "revision_backwards",
+            Self::OtherCluster => "other_cluster",
+            Self::Diverged(_) => "diverged",
+        }
+    }
+}
+
+impl Etcd {
+    pub fn new(settings: EtcdSettings, board: Arc<Board>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let mirror = Mirror::new(&settings.prefix);
+        // Replicas that start together do not all ask the same member.
+        let turn = fastrand::usize(..);
+        Self { settings, mirror, session: None, turn, failures: 0, board, metrics, clock }
+    }
+
+    /// What etcd holds now, for those who look once.
+    pub async fn read(settings: &EtcdSettings) -> Result<Documents, String> {
+        let mut mirror = Mirror::new(&settings.prefix);
+        let mut trouble = "there is no endpoint".to_owned();
+        for endpoint in &settings.endpoints {
+            let listed = async { Connection::open(settings, endpoint).await?.list(mirror.prefix()).await };
+            match listed.await {
+                Ok((seen, entries)) => {
+                    mirror.replace(seen.revision, entries);
+                    return Ok(mirror.documents());
+                }
+                Err(failure) => trouble = format!("{endpoint}: {failure}"),
+            }
+        }
+        Err(trouble)
+    }
+
+    /// What etcd holds, as soon as it differs from what was handed over before.
+    pub async fn next(&mut self) -> Documents {
+        loop {
+            let Some(session) = &mut self.session else {
+                match self.connect().await {
+                    Ok(session) => {
+                        self.session = Some(session);
+                        self.failures = 0;
+                        return self.mirror.documents();
+                    }
+                    Err(failure) => self.wait_after(&failure).await,
+                }
+                continue;
+            };
+            match session.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
+                Ok(true) => return self.mirror.documents(),
+                Ok(false) => {}
+                Err(doubt) => self.doubt(&doubt),
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Session, Failure> {
+        let endpoints = &self.settings.endpoints;
+        let endpoint = endpoints.get(self.turn % endpoints.len().max(1));
+        let endpoint = endpoint.ok_or(Failure("there is no endpoint".to_owned()))?;
+        let tell = |failure: Failure| Failure(format!("{endpoint}: {failure}"));
+        let connection = Connection::open(&self.settings, endpoint).await.map_err(tell)?;
+        let seen = connection.probe(self.mirror.prefix()).await.map_err(tell)?;
+        let is_first = self.board.read().heard_at.is_none();
+        self.board.heard(Revision(seen.revision), self.clock.now());
+        let version = connection.version().await.unwrap_or_else(|_| "unknown".to_owned());
+        let (seen, entries) = connection.list(self.mirror.prefix()).await.map_err(tell)?;
+        let watch = connection.watch(self.mirror.prefix(), seen.revision + 1).await.map_err(tell)?;
+        if is_first {
+            tell_version(endpoint, &version);
+        }
+        self.mirror.replace(seen.revision, entries);
+        self.board.at(format!("{endpoint} (etcd {version})"));
+        self.board.compared(Revision(seen.revision), self.clock.now());
+        Ok(Session::new(connection, watch, seen.cluster))
+    }
+
+    /// Nothing is taken from this session any more.
+    fn doubt(&mut self, doubt: &Doubt) {
+        let endpoint = self.session.take().map(|session| session.connection.endpoint).unwrap_or_default();
+        self.metrics.source_resyncs.get_or_create(&ReasonLabels { reason: doubt.reason() }).inc();
+        tracing::warn!(endpoint, "etcd is listed anew: {doubt}");
+        if let Doubt::Unreachable(failure) | Doubt::Broken(failure) = doubt {
+            self.board.lost(format!("{endpoint}: {failure}"));
+            self.turn = self.turn.wrapping_add(1);
+        }
+    }
+
+    async fn wait_after(&mut self, failure: &Failure) {
+        if self.failures == 0 {
+            tracing::warn!("etcd does not answer, what is served stays: {failure}");
+        }
+        self.board.lost(failure.to_string());
+        self.failures = self.failures.saturating_add(1);
+        self.turn = self.turn.wrapping_add(1);
+        // Every endpoint is tried once before the wait grows.
+        let rounds = self.failures / u32::try_from(self.settings.endpoints.len()).unwrap_or(1).max(1);
+        let longest = BACKOFF.saturating_mul(1 << rounds.min(16)).min(BACKOFF_MAX);
+        sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    }
+}
+
+/// One connection and its watch, for as long as neither is in doubt.
+struct Session {
+    connection: Connection,
+    watch: Watch,
+    cluster: u64,
+    probe_at: Instant,
+    compare_at: Instant,
+    /// A listing that told other than events did, and when events have to have caught up with it.
+    suspect: Option<(Instant, Listing)>,
+    /// Probes and listings under way: a slow answer keeps no event waiting.
+    questions: JoinSet<Answer>,
+}
+
+/// The answer to a question, and the revision that was known when it was asked.
+struct Answer {
+    known: u64,
+    told: Result<(Seen, Option<Listing>), Failure>,
+}
+
+impl Session {
+    fn new(connection: Connection, watch: Watch, cluster: u64) -> Self {
+        let now = Instant::now();
+        let (probe_at, compare_at) = (now + PROBE_PERIOD, now + jittered(COMPARE_PERIOD));
+        Self { connection, watch, cluster, probe_at, compare_at, suspect: None, questions: JoinSet::new() }
+    }
+
+    /// Waits for whatever comes first. Whether documents changed.
+    async fn turn(
+        &mut self,
+        mirror: &mut Mirror,
+        board: &Board,
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Result<bool, Doubt> {
+        let suspect_at = self.suspect.as_ref().map_or_else(far_away, |(at, _)| *at);
+        tokio::select! {
+            told = self.watch.next() => match told.map_err(Doubt::Broken)? {
+                Told::Events(events) => {
+                    let applied = mirror.apply(events);
+                    metrics.source_old_events.inc_by(applied.old);
+                    return Ok(applied.is_changed);
+                }
+                Told::Cancelled { compacted: Some(revision), .. } => return Err(Doubt::Compacted(revision)),
+                Told::Cancelled { reason, .. } => return Err(Doubt::Cancelled(reason)),
+            },
+            Some(Ok(answer)) = self.questions.join_next() => {
+                let (seen, listing) = answer.told.map_err(Doubt::Unreachable)?;
+                self.check(seen, answer.known)?;
+                board.heard(Revision(seen.revision), clock.now());
+                match listing {
+                    Some(listing) if mirror.differences(&listing) > 0 => {
+                        self.suspect = Some((Instant::now() + CATCH_UP, listing));
+                    }
+                    Some(_) => board.compared(Revision(seen.revision), clock.now()),
+                    None => {}
+                }
+            }
+            () = sleep_until(self.probe_at) => {
+                self.probe_at = Instant::now() + PROBE_PERIOD;
+                let (connection, key) = (self.connection.clone(), mirror.prefix().to_owned());
+                self.ask(mirror, async move { connection.probe(&key).await.map(|seen| (seen, None)) });
+            }
+            () = sleep_until(self.compare_at) => {
+                self.compare_at = Instant::now() + jittered(COMPARE_PERIOD);
+                mirror.expect_listing();
+                let (connection, prefix) = (self.connection.clone(), mirror.prefix().to_owned());
+                self.ask(mirror, async move {
+                    connection.list_keys(&prefix).await.map(|(seen, listing)| (seen, Some(listing)))
+                });
+            }
+            () = sleep_until(suspect_at) => {
+                let differences = self.suspect.take().map_or(0, |(_, listing)| mirror.differences(&listing));
+                if differences > 0 {
+                    return Err(Doubt::Diverged(differences));
+                }
+                board.compared(Revision(mirror.revision()), clock.now());
+            }
+        }
+        Ok(false)
+    }
+
+    fn ask(
+        &mut self,
+        mirror: &Mirror,
+        question: impl Future<Output = Result<(Seen, Option<Listing>), Failure>> + Send + 'static,
+    ) {
+        let known = mirror.revision();
+        self.questions.spawn(async move { Answer { known, told: question.await } });
+    }
+
+    /// What is read now cannot be older than what was known when it was asked for.
+    fn check(&self, seen: Seen, known: u64) -> Result<(), Doubt> {
+        if seen.cluster != self.cluster {
+            return Err(Doubt::OtherCluster);
+        }
+        if seen.revision < known {
+            return Err(Doubt::Backwards { from: known, to: seen.revision });
+        }
+        Ok(())
+    }
+}
+
+fn tell_version(endpoint: &str, version: &str) {
+    let mut parts = version.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found >= VERSION_MIN {
+        tracing::info!(endpoint, version, "connected to etcd");
+    } else {
+        let (major, minor, patch) = VERSION_MIN;
+        tracing::warn!(
+            endpoint,
+            version,
+            "connected to an etcd that is known to lose events, which costs up to half a minute when it happens; \
+             {major}.{minor}.{patch} and later do not"
+        );
+    }
+}
+
+/// Somewhat more or less, so that replicas do not ask all at once.
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(0.9 + fastrand::f64() / 5.0)
+}
+
+/// Later than anything that is waited for.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
+}
