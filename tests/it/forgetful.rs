@@ -1,0 +1,144 @@
+//! An etcd that forgets to tell of events, tells of them twice, or late: a real one behind a front that reads what its
+//! watches say. Versions before 3.4.42 do all of this by themselves, but not on command.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use prost::Message;
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// What is done to a message of a watch that tells of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Forget,
+    /// Each message again after the next one.
+    Repeat,
+}
+
+pub(crate) struct Front {
+    pub(crate) address: SocketAddr,
+    rule: Rule,
+    task: JoinHandle<()>,
+}
+
+/// Which keys, by a part of their names.
+type Rule = Arc<Mutex<Option<(Manner, String)>>>;
+
+impl Front {
+    pub(crate) async fn start(etcd: SocketAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let rule = Rule::default();
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        let app = axum::Router::new().fallback(forward).with_state(Behind { etcd, rule: Arc::clone(&rule), client });
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, rule, task }
+    }
+
+    pub(crate) fn set(&self, manner: Manner, key_part: &str) {
+        *self.rule.lock().unwrap() = Some((manner, key_part.to_owned()));
+    }
+
+    pub(crate) fn behave(&self) {
+        *self.rule.lock().unwrap() = None;
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Behind {
+    etcd: SocketAddr,
+    rule: Rule,
+    client: Client<HttpConnector, Body>,
+}
+
+async fn forward(State(behind): State<Behind>, mut request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
+    let Ok(response) = behind.client.request(request).await else {
+        return axum::http::StatusCode::BAD_GATEWAY.into_response();
+    };
+    let (parts, body) = response.into_parts();
+    match path.as_str() {
+        "/etcdserverpb.Watch/Watch" => Response::from_parts(parts, Body::new(StreamBody::new(told(body, behind.rule)))),
+        _ => Response::from_parts(parts, Body::new(body)),
+    }
+}
+
+/// The messages of a watch, but for what the rule does to them.
+fn told(mut body: Incoming, rule: Rule) -> impl tokio_stream::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut buffer = Vec::new();
+        let mut again: Option<Vec<u8>> = None;
+        while let Some(Ok(frame)) = body.frame().await {
+            match frame.into_data() {
+                Ok(data) => buffer.extend_from_slice(&data),
+                Err(trailers) => drop(sender.send(trailers).await),
+            }
+            while let Some(message) = next_message(&mut buffer) {
+                let mut messages = vec![message.clone()];
+                messages.extend(again.take());
+                match manner(&rule, &message) {
+                    Some(Manner::Forget) => messages.clear(),
+                    Some(Manner::Repeat) => again = Some(message),
+                    None => {}
+                }
+                for message in messages {
+                    if sender.send(Frame::data(message.into())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    ReceiverStream::new(receiver).map(Ok)
+}
+
+/// Takes a gRPC message from the front of the buffer: a flag, a length of 4 bytes, and so many bytes.
+fn next_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(buffer.get(1..5)?.try_into().unwrap()) as usize;
+    (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
+}
+
+fn manner(rule: &Rule, message: &[u8]) -> Option<Manner> {
+    let (manner, part) = rule.lock().unwrap().clone()?;
+    let response = WatchResponse::decode(&message[5..]).unwrap();
+    let keys = response.events.into_iter().filter_map(|event| event.kv);
+    keys.into_iter().any(|kv| String::from_utf8_lossy(&kv.key).contains(&part)).then_some(manner)
+}
+
+/// What of etcd's rpc.proto and kv.proto is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct WatchResponse {
+    #[prost(message, repeated, tag = "11")]
+    events: Vec<Event>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(message, optional, tag = "2")]
+    kv: Option<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}

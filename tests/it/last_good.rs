@@ -1,0 +1,129 @@
+//! The last good set on disk, and a program that is killed while it writes it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use tierflow::last_good::StateDir;
+use tokio::time::sleep;
+
+use crate::harness::{Tierflow, any_addresses, eventually};
+use crate::store::{Store, document, key, rate, serves_rate};
+
+const KILLS: u32 = 200;
+/// One transaction changes so many documents together...
+const TENANTS: u32 = 100;
+/// ...of this size each, so that writing them takes a while.
+const PADDING: usize = 5000;
+
+/// All of them tell the number of their set.
+fn set(number: u32) -> Vec<(String, String)> {
+    let padding = "x".repeat(PADDING);
+    let tenant = |n: u32| {
+        let name = format!("t{n}");
+        let text = format!("kind: Tenant\nname: {name}\nlimits: [{{rate: {number}/h}}]\n# {padding}\n");
+        (key("Tenant", &name), text)
+    };
+    let plan = document("Plan", "standard", &format!("{{limits: [{{rate: {number}/h}}]}}"));
+    (0..TENANTS).map(tenant).chain([(key("Plan", "standard"), plan)]).collect()
+}
+
+/// The numbers that the documents of the newest set tell.
+fn kept(folder: &Path) -> BTreeSet<String> {
+    let state = StateDir::open(folder, "etcd /tierflow".to_owned()).unwrap();
+    let (kept, unusable) = state.load();
+    assert!(unusable.is_empty(), "{unusable:?}");
+    let documents = kept.unwrap().documents;
+    let texts = documents.documents.values().map(|d| String::from_utf8(d.content.as_ref().unwrap().to_vec()).unwrap());
+    let rates = texts.filter_map(|text| Some(text.split("rate: ").nth(1)?.split('/').next()?.to_owned()));
+    rates.filter(|rate| rate != "1000").collect()
+}
+
+fn is_being_written(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.file_name().to_string_lossy().ends_with(".part"))
+}
+
+#[tokio::test]
+async fn a_kill_while_it_is_written_leaves_a_whole_set() {
+    let store = Store::start_shop().await;
+    let state = store.path("state");
+    store.put_all(&set(1)).await;
+    let mut tierflow = store.tierflow_at(store.endpoint(), &store.state_dir()).await;
+    eventually("a first set is kept", async || {
+        (state.exists() && !is_being_written(&state) && std::fs::read_dir(&state).unwrap().next().is_some())
+            .then_some(())
+    })
+    .await;
+    let mut hits = 0;
+    let mut last: u32 = 1;
+    for number in 2..2 + KILLS {
+        store.put_all(&set(number)).await;
+        eventually("a set is written", async || {
+            let is_written = is_being_written(&state);
+            // The file may have come and gone between two looks.
+            (is_written || kept(&state).contains(&number.to_string())).then_some(())
+        })
+        .await;
+        // Up to about as long as writing takes.
+        sleep(Duration::from_micros(u64::from(number * 7919 % 40) * 100)).await;
+        tierflow.kill();
+        hits += u32::from(is_being_written(&state));
+        let numbers = kept(&state);
+        assert_eq!(numbers.len(), 1, "a part of one set and a part of another: {numbers:?}");
+        let newest = numbers.first().unwrap().parse().unwrap();
+        assert!((last..=number).contains(&newest), "{newest} after {last}, of {number}");
+        last = newest;
+        tierflow = start(&store, number).await;
+    }
+    assert!(hits > 0, "no kill met a write");
+}
+
+/// Now and then without etcd: what is served then is what was kept.
+async fn start(store: &Store, number: u32) -> Tierflow {
+    if number.is_multiple_of(20) {
+        let kept: u32 = kept(&store.path("state")).first().unwrap().parse().unwrap();
+        let source = vec![format!("--etcd=http://{}", crate::store::nowhere())];
+        let log = store.path("without.log");
+        let without = Tierflow::serve(&log, source, &store.state_dir(), any_addresses()).await;
+        serves_rate(&without, kept).await;
+        assert_eq!(without.status().await["documents"], 4 + TENANTS);
+    }
+    let tierflow = store.tierflow_at(store.endpoint(), &store.state_dir()).await;
+    serves_rate(&tierflow, number).await;
+    tierflow
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_is_replaced_by_what_was_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("policies");
+    std::fs::create_dir(&folder).unwrap();
+    let plan = |rate: u32| document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"));
+    std::fs::write(folder.join("plan.yaml"), plan(7)).unwrap();
+    let source = vec![format!("--policies={}", folder.display())];
+    let flags = [format!("--state-dir={}", root.path().join("state").display())];
+    let log = root.path().join("log");
+    let tierflow = Tierflow::serve(&log, source.clone(), &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    tierflow.signal("TERM");
+    assert!(tierflow.ended().await.success());
+
+    // A mistake that was made meanwhile goes back to what was good.
+    std::fs::write(folder.join("plan.yaml"), plan(7).replace("7/h", "8/fortnight")).unwrap();
+    let tierflow = Tierflow::serve(&log, source.clone(), &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    assert_eq!(tierflow.status().await["refused"][0]["served"], true);
+    drop(tierflow);
+
+    std::fs::rename(&folder, root.path().join("elsewhere")).unwrap();
+    let tierflow = Tierflow::serve(&log, source, &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    let status = tierflow.status().await;
+    assert_eq!(status["source"]["serves_last_good_of_earlier_run"], true);
+    assert!(status["source"]["trouble"].as_str().unwrap().contains("No such file"), "{status}");
+    std::fs::rename(root.path().join("elsewhere"), &folder).unwrap();
+    std::fs::write(folder.join("plan.yaml"), plan(9)).unwrap();
+    serves_rate(&tierflow, 9).await;
+    assert_eq!(rate(&tierflow).await, Some(9));
+}
