@@ -153,6 +153,7 @@ async fn without_etcd_the_last_good_set_is_served() {
 async fn an_etcd_that_is_killed_and_comes_back_is_followed_again() {
     let mut store = Store::start_shop().await;
     let tierflow = store.tierflow().await;
+    serves_rate(&tierflow, 1).await;
     for expected in 2..5 {
         store.etcd.kill();
         eventually("it is missed", async || tierflow.status().await["source"]["trouble"].is_string().then_some(()))
@@ -207,6 +208,29 @@ async fn a_compaction_while_cut_off_leaves_no_gap() {
 }
 
 #[tokio::test]
+async fn a_watch_that_begins_behind_a_compaction_is_noticed() {
+    let store = Store::start_shop().await;
+    let front = Front::start(store.etcd.address).await;
+    let tierflow = store.tierflow_at(source(&[front.address]), &[]).await;
+    serves_rate(&tierflow, 1).await;
+    let mut client = store.client.clone();
+    let mut rate = 1;
+    // The listing is made, and its watch comes late: a second at most, or it is given up.
+    while resyncs(&tierflow, "compacted").await == 0 {
+        front.open(false);
+        sleep(Duration::from_millis(300)).await;
+        rate += 1;
+        store.put_rate(rate).await;
+        let revision = store.put(&key("Tenant", "new"), &document("Tenant", "new", "{plan: standard}")).await;
+        client.compact(revision, Some(CompactionOptions::new().with_physical())).await.unwrap();
+        front.open(true);
+        serves_rate(&tierflow, rate).await;
+        assert!(rate < 50, "never met");
+    }
+    assert_eq!(tierflow.status().await["documents"], 5);
+}
+
+#[tokio::test]
 async fn a_slow_network_delays_and_loses_nothing() {
     let store = Store::start_shop().await;
     let proxy = Proxy::start(store.etcd.address).await;
@@ -230,6 +254,7 @@ async fn events_that_are_never_told_are_found_by_listing() {
     front.set(Manner::Forget, "/");
     store.put_rate(2).await;
     store.delete(&key("Tenant", "old")).await;
+    eventually("both are forgotten", async || (front.forgotten() == 2).then_some(())).await;
     // The next event comes, so nothing looks amiss.
     front.behave();
     store.put(&key("Tenant", "new"), &document("Tenant", "new", "{plan: standard}")).await;

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -14,9 +15,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// What is done to a message of a watch that tells of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) enum Manner {
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     rule: Rule,
+    forgotten: Arc<AtomicUsize>,
+    is_open: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -41,13 +47,26 @@ impl Front {
         let address = listener.local_addr().unwrap();
         let rule = Rule::default();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        let app = axum::Router::new().fallback(forward).with_state(Behind { etcd, rule: Arc::clone(&rule), client });
+        let forgotten = Arc::new(AtomicUsize::new(0));
+        let (is_open, opened) = watch::channel(true);
+        let behind = Behind { etcd, rule: Arc::clone(&rule), forgotten: Arc::clone(&forgotten), opened, client };
+        let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, task }
+        Self { address, rule, forgotten, is_open, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
         *self.rule.lock().unwrap() = Some((manner, key_part.to_owned()));
+    }
+
+    /// How many messages it did not hand on.
+    pub(crate) fn forgotten(&self) -> usize {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are watches, or those that are begun have to wait.
+    pub(crate) fn open(&self, is_open: bool) {
+        self.is_open.send_replace(is_open);
     }
 
     pub(crate) fn behave(&self) {
@@ -65,26 +84,32 @@ impl Drop for Front {
 struct Behind {
     etcd: SocketAddr,
     rule: Rule,
+    forgotten: Arc<AtomicUsize>,
+    opened: watch::Receiver<bool>,
     client: Client<HttpConnector, Body>,
 }
 
-async fn forward(State(behind): State<Behind>, mut request: Request) -> Response {
+async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Response {
     let path = request.uri().path().to_owned();
+    if path == WATCH {
+        let _ = behind.opened.wait_for(|is_open| *is_open).await;
+    }
     *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
     let Ok(response) = behind.client.request(request).await else {
         return axum::http::StatusCode::BAD_GATEWAY.into_response();
     };
     let (parts, body) = response.into_parts();
     match path.as_str() {
-        "/etcdserverpb.Watch/Watch" => Response::from_parts(parts, Body::new(StreamBody::new(told(body, behind.rule)))),
+        WATCH => Response::from_parts(parts, Body::new(StreamBody::new(told(body, behind)))),
         _ => Response::from_parts(parts, Body::new(body)),
     }
 }
 
 /// The messages of a watch, but for what the rule does to them.
-fn told(mut body: Incoming, rule: Rule) -> impl tokio_stream::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+fn told(mut body: Incoming, behind: Behind) -> impl tokio_stream::Stream<Item = Result<Frame<Bytes>, Infallible>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(async move {
+    let mut opened = behind.opened.clone();
+    let telling = async move {
         let mut buffer = Vec::new();
         let mut again: Option<Vec<u8>> = None;
         while let Some(Ok(frame)) = body.frame().await {
@@ -95,8 +120,11 @@ fn told(mut body: Incoming, rule: Rule) -> impl tokio_stream::Stream<Item = Resu
             while let Some(message) = next_message(&mut buffer) {
                 let mut messages = vec![message.clone()];
                 messages.extend(again.take());
-                match manner(&rule, &message) {
-                    Some(Manner::Forget) => messages.clear(),
+                match manner(&behind.rule, &message) {
+                    Some(Manner::Forget) => {
+                        messages.clear();
+                        behind.forgotten.fetch_add(1, Ordering::Relaxed);
+                    }
                     Some(Manner::Repeat) => again = Some(message),
                     None => {}
                 }
@@ -106,6 +134,12 @@ fn told(mut body: Incoming, rule: Rule) -> impl tokio_stream::Stream<Item = Resu
                     }
                 }
             }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = telling => {}
+            _ = opened.wait_for(|is_open| !is_open) => {}
         }
     });
     ReceiverStream::new(receiver).map(Ok)
