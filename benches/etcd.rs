@@ -22,9 +22,9 @@ use etcd_client::{Client, Compare, CompareOp, Txn, TxnOp};
 use tierflow::bootstrap::{Bootstrap, XdsVariant};
 use tierflow::compile::HostPort;
 use tierflow::config::{Config, SourceConfig};
+use tierflow::etcd::EtcdSettings;
 use tierflow::serve::{self, Running};
 use tierflow::snapshot::resource::ResourceType;
-use tierflow::source::etcd::EtcdSettings;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 

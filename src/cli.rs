@@ -7,6 +7,7 @@ mod compile;
 mod etcd;
 mod explain;
 mod output;
+mod register;
 mod schema;
 mod serve;
 
@@ -29,6 +30,7 @@ enum Verb {
     Compile(compile::Args),
     Explain(explain::Args),
     Bootstrap(bootstrap::Args),
+    Register(register::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
     Completions {
@@ -46,6 +48,7 @@ pub fn run() -> ExitCode {
         Verb::Compile(args) => compile::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Bootstrap(args) => bootstrap::run(&args),
+        Verb::Register(args) => register::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut std::io::stdout());

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name as MessageName};
 
+use crate::document::Registered;
 use crate::policy::gateway::Gateway;
 use crate::policy::service::Discovery;
 use crate::policy::set::PolicySet;
@@ -42,9 +43,9 @@ pub struct HostPort {
     pub port: u16,
 }
 
-pub fn compile(policies: &PolicySet, rate_limit_service: &RateLimitService) -> Snapshot {
+pub fn compile(policies: &PolicySet, registered: &Registered, rate_limit_service: &RateLimitService) -> Snapshot {
     let group = |gateway: &Arc<Gateway>| {
-        let resources = compile_gateway(policies, gateway, rate_limit_service);
+        let resources = compile_gateway(policies, registered, gateway, rate_limit_service);
         (gateway.name.clone(), Arc::new(Resources::new(resources)))
     };
     Snapshot { groups: policies.gateways.values().map(group).collect() }
@@ -52,6 +53,7 @@ pub fn compile(policies: &PolicySet, rate_limit_service: &RateLimitService) -> S
 
 fn compile_gateway(
     policies: &PolicySet,
+    registered: &Registered,
     gateway: &Gateway,
     rate_limit_service: &RateLimitService,
 ) -> Vec<(ResourceType, Arc<Resource>)> {
@@ -68,9 +70,15 @@ fn compile_gateway(
     for service in services.into_iter().filter_map(|name| policies.services.get(name)) {
         let name = service.name.as_str();
         resources.push(encode(ResourceType::Cluster, name, &cluster::service(service)));
-        if let Discovery::Endpoints(addresses) = &service.discovery {
-            resources.push(encode(ResourceType::Endpoint, name, &endpoint::assignment(name, addresses)));
-        }
+        let assignment = match &service.discovery {
+            Discovery::Endpoints(addresses) => endpoint::assignment(name, addresses),
+            Discovery::Registry { .. } => {
+                let instances = registered.get(&service.name);
+                endpoint::registered(name, instances.map_or(&[], |instances| instances))
+            }
+            Discovery::Dns { .. } => continue,
+        };
+        resources.push(encode(ResourceType::Endpoint, name, &assignment));
     }
     resources
 }
@@ -113,7 +121,11 @@ mod tests {
         let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
         let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
         let address = HostPort { host: "127.0.0.1".to_owned(), port: 8081 };
-        compile(&PolicySet::of_all(parsed).unwrap().0, &RateLimitService { addresses: vec![address] })
+        compile(
+            &PolicySet::of_all(parsed).unwrap().0,
+            &Registered::new(),
+            &RateLimitService { addresses: vec![address] },
+        )
     }
 
     /// The resources that differ, as `group type name`.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::compile::HostPort;
-use crate::source::etcd::EtcdSettings;
+use crate::etcd::EtcdSettings;
 
 #[derive(Clone, Debug)]
 pub struct Config {

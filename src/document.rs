@@ -4,10 +4,14 @@
 //! takes none of its neighbours along. YAML makes that safe: a line that begins with `---` ends a document
 //! even inside a quoted or block scalar (YAML 1.2.2, rule 206 `c-forbidden`).
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::names::{DocumentId, Kind, Revision};
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DocumentId, Kind, Name, Revision};
 use crate::shared_map::SharedMap;
 
 /// The largest document, in bytes.
@@ -20,12 +24,30 @@ pub const DOCUMENTS_MAX: usize = 1_000_000;
 pub struct Documents {
     pub revision: Revision,
     pub documents: SharedMap<Origin, Arc<Document>>,
+    /// Instances that registered themselves; `None` where the source has no place for that.
+    pub instances: Option<Arc<Instances>>,
+}
+
+/// Instances by the name that they registered under.
+pub type Instances = BTreeMap<Arc<str>, Vec<Instance>>;
+
+/// The instances of each service whose instances register themselves.
+pub type Registered = BTreeMap<Name, Arc<[Instance]>>;
+
+/// One instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Instance {
+    pub address: SocketAddr,
+    /// Its share of the traffic, against the others'.
+    pub weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub zone: Option<String>,
 }
 
 impl Documents {
     pub fn new(revision: Revision, documents: impl IntoIterator<Item = Document>) -> Self {
         let by_origin = documents.into_iter().map(|document| (document.origin.clone(), Arc::new(document)));
-        Self { revision, documents: by_origin.collect() }
+        Self { revision, documents: by_origin.collect(), instances: None }
     }
 }
 

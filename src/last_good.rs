@@ -5,6 +5,7 @@
 //! beside its place, synced, and renamed, so there is an old set or a new one and never a part of either. The newest
 //! few are kept: a file that does not agree with its own hash is passed over for the one before.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{Document, Documents, Origin};
-use crate::names::{DocumentId, Kind, Revision, Version};
+use crate::document::{Document, Documents, Instance, Origin, Registered};
+use crate::names::{DocumentId, Kind, Name, Revision, Version};
 
 /// How many sets are kept.
 const SETS_KEPT: usize = 3;
@@ -35,6 +36,7 @@ pub struct StateDir {
 #[derive(Debug)]
 pub struct Kept {
     pub documents: Documents,
+    pub registered: Registered,
     pub file: PathBuf,
 }
 
@@ -61,6 +63,12 @@ struct Header {
     source: String,
     revision: u64,
     documents: usize,
+}
+
+/// The second line.
+#[derive(Deserialize, Serialize)]
+struct RegisteredLine {
+    registered: BTreeMap<String, Vec<Instance>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -100,7 +108,7 @@ impl StateDir {
         };
         for (_, file) in files.into_iter().rev() {
             match self.read(&file) {
-                Ok(documents) => return (Some(Kept { documents, file }), unusable),
+                Ok((documents, registered)) => return (Some(Kept { documents, registered, file }), unusable),
                 Err(reason) => unusable.push(reason),
             }
         }
@@ -111,13 +119,15 @@ impl StateDir {
     pub fn save<'a>(
         &self,
         revision: Revision,
+        registered: &Registered,
         documents: impl ExactSizeIterator<Item = (&'a DocumentId, &'a Arc<Document>)>,
     ) -> io::Result<()> {
         let files = self.files()?;
         let number = files.last().map_or(0, |(number, _)| *number) + 1;
         let file = self.folder.join(format!("{number:020}{ENDING}"));
         let unfinished = self.folder.join(format!(".{number:020}{ENDING}.part"));
-        let written = self.write(&unfinished, revision, documents).and_then(|()| fs::rename(&unfinished, &file));
+        let written =
+            self.write(&unfinished, revision, registered, documents).and_then(|()| fs::rename(&unfinished, &file));
         if let Err(error) = written {
             let _ = fs::remove_file(&unfinished);
             return Err(error);
@@ -134,12 +144,15 @@ impl StateDir {
         &self,
         path: &Path,
         revision: Revision,
+        registered: &Registered,
         documents: impl ExactSizeIterator<Item = (&'a DocumentId, &'a Arc<Document>)>,
     ) -> io::Result<()> {
         let mut text = Vec::new();
         let header =
             Header { format: FORMAT, source: self.source.clone(), revision: revision.0, documents: documents.len() };
         push_line(&mut text, &header)?;
+        let registered = registered.iter().map(|(service, instances)| (service.to_string(), instances.to_vec()));
+        push_line(&mut text, &RegisteredLine { registered: registered.collect() })?;
         for (id, document) in documents {
             // What is served could be read, and was text.
             let content = document.content.as_deref().unwrap_or_default();
@@ -160,7 +173,7 @@ impl StateDir {
         file.get_ref().sync_all()
     }
 
-    fn read(&self, file: &Path) -> Result<Documents, Unusable> {
+    fn read(&self, file: &Path) -> Result<(Documents, Registered), Unusable> {
         let bytes = fs::read(file).map_err(|error| Unusable::Io(file.to_owned(), error))?;
         let damaged = |reason: &str| Unusable::Damaged(file.to_owned(), reason.to_owned());
         if let Ok(format) = format_of(&bytes)
@@ -181,11 +194,15 @@ impl StateDir {
         if header.source != self.source {
             return Err(Unusable::OtherSource(file.to_owned(), header.source, self.source.clone()));
         }
+        let registered: RegisteredLine =
+            serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| damaged(&error.to_string()))?;
+        let registered = registered.registered.into_iter();
+        let registered = registered.filter_map(|(service, instances)| Some((Name::parse(&service)?, instances.into())));
         let read = |line: &[u8]| serde_json::from_slice::<Line>(line).ok().and_then(Line::into_document);
         let documents: Option<Vec<Document>> = lines.map(read).collect();
         let documents = documents.filter(|documents| documents.len() == header.documents);
         let documents = documents.ok_or_else(|| damaged("it has other documents than it says"))?;
-        Ok(Documents::new(Revision(header.revision), documents))
+        Ok((Documents::new(Revision(header.revision), documents), registered.collect()))
     }
 
     /// The files of sets, oldest first.
@@ -251,9 +268,15 @@ mod tests {
         (id, Arc::new(Document { origin, revision: Some(Revision(revision)), content }))
     }
 
+    fn registered() -> Registered {
+        let instance = Instance { address: "10.0.0.7:80".parse().unwrap(), weight: 2, zone: None };
+        Registered::from([(Name::parse("order").unwrap(), [instance].into())])
+    }
+
     fn save(state: &StateDir, revision: u64) {
         let documents = [document("a", revision), document("b c/\"d", 1)];
-        state.save(Revision(revision), documents.iter().map(|(id, document)| (id, document))).unwrap();
+        let documents = documents.iter().map(|(id, document)| (id, document));
+        state.save(Revision(revision), &registered(), documents).unwrap();
     }
 
     /// The revision of what is loaded, after a look at its documents; and how many sets were passed over.
@@ -264,7 +287,7 @@ mod tests {
             for (id, document) in [document("a", revision), document("b c/\"d", 1)] {
                 assert_eq!(kept.documents.documents.get(&document.origin), Some(&document), "{id}");
             }
-            assert_eq!(kept.documents.documents.len(), 2);
+            assert_eq!((kept.documents.documents.len(), kept.registered), (2, registered()));
             revision
         });
         (revision, unusable.len())

@@ -58,6 +58,7 @@ pub mod explain;
 pub mod limiter;
 // the outside, behind narrow seams
 pub mod counters;
+pub mod etcd;
 pub mod last_good;
 pub mod source;
 // the served state

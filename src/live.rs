@@ -17,9 +17,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::document::Documents;
+use crate::document::{Documents, Registered};
 
 use adopt::{Adopter, Adoption};
+use generation::Parts;
 
 pub use adopt::Refusal;
 pub use generation::{Generation, Settings};
@@ -93,9 +94,10 @@ impl Writer {
         let Adoption { documents: adopted, policies, changed, refused } =
             self.adopter.adopt(&self.base, documents, &refused_before, now);
         self.live.refused.store(Arc::new(refused));
+        let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
-        if changed.is_empty() && !is_first {
+        if changed.is_empty() && registered == self.base.registered && !is_first {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
             if self.live.generation().is_some() {
@@ -104,17 +106,19 @@ impl Writer {
             return Adopted::Unchanged;
         }
         let number = self.base.number + 1;
-        self.base = Arc::new(self.base.next(number, documents.revision, adopted, policies, &changed, &self.settings));
+        let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
+        self.base = Arc::new(self.base.next(number, parts, &changed, &self.settings));
         self.publish();
         Adopted::Served
     }
 
     /// Begins with a set that was good once, without serving it: documents that the source has no good version of
     /// keep theirs from it. Gives what of it cannot be used any more.
-    pub fn restore(&mut self, documents: &Documents, now: Timestamp) -> Vec<Refusal> {
+    pub fn restore(&mut self, documents: &Documents, registered: Registered, now: Timestamp) -> Vec<Refusal> {
         let adoption = Adopter::default().adopt(&self.base, documents, &[], now);
         let Adoption { documents: adopted, policies, changed, refused } = adoption;
-        self.base = Arc::new(self.base.next(0, documents.revision, adopted, policies, &changed, &self.settings));
+        let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
+        self.base = Arc::new(self.base.next(0, parts, &changed, &self.settings));
         self.adopter = Adopter::after(&self.base);
         refused
     }

@@ -9,7 +9,8 @@ use crate::bootstrap::{Bootstrap, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
 use crate::document::Documents;
-use crate::source::etcd::{Etcd, EtcdSettings};
+use crate::etcd::EtcdSettings;
+use crate::source::etcd::Etcd;
 
 /// Print the bootstrap of an Envoy that connects to this server. Its node is one that the gateway selects.
 #[derive(clap::Args)]

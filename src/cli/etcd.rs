@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::source::etcd::{EtcdSettings, Tls};
+use crate::etcd::{EtcdSettings, Tls};
 
 #[derive(Clone, clap::Args)]
 pub(super) struct EtcdArgs {

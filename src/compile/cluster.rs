@@ -57,7 +57,7 @@ pub(super) fn service(service: &Service) -> Cluster {
         ..Default::default()
     };
     match &service.discovery {
-        Discovery::Endpoints(_) => Cluster {
+        Discovery::Endpoints(_) | Discovery::Registry { .. } => Cluster {
             cluster_discovery_type: discovery(DiscoveryType::Eds),
             eds_cluster_config: Some(EdsClusterConfig { eds_config: pb::ads(), ..Default::default() }),
             ..cluster

@@ -74,7 +74,7 @@ impl Adopter {
         };
         attempt.take_what_is_offered();
         attempt.hold_broken();
-        let (policies, changed) = attempt.link();
+        let (policies, changed) = attempt.link(documents.instances.is_some());
         let mut refused: Vec<Refusal> =
             attempt.offered.broken().map(|broken| attempt.refusal_of_broken(broken)).collect();
         refused.extend(attempt.reverted.iter().filter_map(|id| attempt.refusal_of_reverted(id)));
@@ -144,10 +144,15 @@ impl Attempt<'_> {
         }
     }
 
-    fn link(&mut self) -> (PolicySet, BTreeSet<DocumentId>) {
+    fn link(&mut self, has_registry: bool) -> (PolicySet, BTreeSet<DocumentId>) {
         loop {
             let changed = self.touched.iter().filter(|id| self.is_changed(id)).cloned().collect();
-            match PolicySet::link(&self.base.policies, &self.candidate, &changed) {
+            let linked = PolicySet::link(&self.base.policies, &self.candidate, &changed);
+            let checked = linked.and_then(|policies| {
+                let problems = if has_registry { Vec::new() } else { policies.registry_problems(&self.candidate) };
+                if problems.is_empty() { Ok(policies) } else { Err(problems) }
+            });
+            match checked {
                 Ok(policies) => return (policies, changed),
                 Err(problems) => self.revert_what_changed(problems),
             }
@@ -233,7 +238,7 @@ mod tests {
     use super::super::{Adopted, Live, Settings, Writer};
     use super::*;
     use crate::compile::RateLimitService;
-    use crate::document::split;
+    use crate::document::{Registered, split};
 
     const SHOP: &str = "\
 kind: Gateway
@@ -419,7 +424,8 @@ limits: [{rate: 10/minute}]
         let mut world = World::new();
         let other = "kind: Service\nname: gone\nendpoints: [127.0.0.1:1]\n";
         let restored = split(&"a.yaml".into(), format!("{SHOP}---\n{other}").as_bytes());
-        let refused = world.writer.restore(&Documents::new(Revision(7), restored), Timestamp::default());
+        let refused =
+            world.writer.restore(&Documents::new(Revision(7), restored), Registered::new(), Timestamp::default());
         assert_eq!((refused, world.generation()), (vec![], 0), "not served yet");
         assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "10/minit"))]), Adopted::Served);
         assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
@@ -434,7 +440,7 @@ limits: [{rate: 10/minute}]
         let mut world = World::new();
         assert!(!world.writer.serve_restored());
         let restored = Documents::new(Revision(7), split(&"a.yaml".into(), SHOP.as_bytes()));
-        world.writer.restore(&restored, Timestamp::default());
+        world.writer.restore(&restored, Registered::new(), Timestamp::default());
         assert!(world.writer.serve_restored());
         assert_eq!((world.rate().as_str(), world.generation()), ("10/minute", 1));
         assert!(!world.writer.serve_restored(), "it is served already");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile};
-use crate::document::Documents;
+use crate::document::{Documents, Instances, Registered};
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, NodeIdentity, Revision};
 use crate::policy::problem::Problem;
+use crate::policy::service::{Discovery, Service, WhenEmpty};
 use crate::policy::set::{ParsedById, PolicySet};
 use crate::snapshot::{Resources, Snapshot};
 
@@ -33,6 +34,16 @@ pub struct Generation {
     pub matcher: Matcher,
     /// What the policies were made from.
     pub documents: ParsedById,
+    /// The instances of each service whose instances register themselves.
+    pub registered: Registered,
+}
+
+/// What a generation is made of, besides the one before it.
+pub(super) struct Parts {
+    pub(super) revision: Revision,
+    pub(super) documents: ParsedById,
+    pub(super) policies: PolicySet,
+    pub(super) registered: Registered,
 }
 
 impl Generation {
@@ -45,6 +56,7 @@ impl Generation {
             snapshot: Snapshot::default(),
             matcher: Matcher::empty(settings.counter_seed),
             documents: ParsedById::default(),
+            registered: Registered::new(),
         }
     }
 
@@ -60,27 +72,24 @@ impl Generation {
         }
         let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
         let policies = PolicySet::link(&base.policies, &parsed, &ids)?;
-        Ok(base.next(1, documents.revision, parsed, policies, &ids, settings))
+        let registered = registered(&policies, documents.instances.as_deref(), &base.registered);
+        let parts = Parts { revision: documents.revision, documents: parsed, policies, registered };
+        Ok(base.next(1, parts, &ids, settings))
     }
 
-    /// The generation that differs from this one in the changed documents. What they have no part in is shared.
-    pub(super) fn next(
-        &self,
-        number: u64,
-        revision: Revision,
-        documents: ParsedById,
-        policies: PolicySet,
-        changed: &BTreeSet<DocumentId>,
-        settings: &Settings,
-    ) -> Self {
-        let is_same_for_envoy = changed.iter().all(|id| id.kind == Kind::Tenant)
+    /// The generation that differs from this one in the changed documents and in who is registered. What they have
+    /// no part in is shared.
+    pub(super) fn next(&self, number: u64, parts: Parts, changed: &BTreeSet<DocumentId>, settings: &Settings) -> Self {
+        let Parts { revision, documents, policies, registered } = parts;
+        let is_same_for_envoy = registered == self.registered
+            && changed.iter().all(|id| id.kind == Kind::Tenant)
             && policies.reported_for_tenants.is_equivalent(&self.policies.reported_for_tenants);
         let snapshot = match is_same_for_envoy {
             true => self.snapshot.clone(),
-            false => compile(&policies, &settings.rate_limit_service),
+            false => compile(&policies, &registered, &settings.rate_limit_service),
         };
         let matcher = self.matcher.next(&policies, changed);
-        Self { number, revision, policies, snapshot, matcher, documents }
+        Self { number, revision, policies, snapshot, matcher, documents, registered }
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.
@@ -95,6 +104,17 @@ impl Generation {
         let groups = self.gateways_of(node).into_iter().filter_map(|gateway| self.snapshot.groups.get(gateway));
         Resources::union(groups)
     }
+}
+
+/// Who is registered for which service: as the source says, or, where it says that nobody is, as the service wants it.
+pub(super) fn registered(policies: &PolicySet, instances: Option<&Instances>, before: &Registered) -> Registered {
+    let of_service = |service: &Arc<Service>| {
+        let Discovery::Registry { name, when_empty } = &service.discovery else { return None };
+        let now = instances.and_then(|instances| instances.get(name.as_str())).map_or(&[][..], Vec::as_slice);
+        let kept = before.get(&service.name).filter(|_| now.is_empty() && *when_empty == WhenEmpty::Keep);
+        Some((service.name.clone(), kept.map_or_else(|| now.into(), Arc::clone)))
+    };
+    policies.services.values().filter_map(of_service).collect()
 }
 
 #[cfg(test)]

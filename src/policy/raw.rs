@@ -129,8 +129,11 @@ pub struct RawService {
     pub endpoints: Option<Vec<String>>,
     /// A host name and port that Envoy resolves, as in `order.internal:8080`.
     pub dns: Option<String>,
-    /// Instances that register themselves. Not supported yet.
+    /// The name that instances register themselves under, each in a key of etcd under its lease.
     pub registry: Option<String>,
+    /// What is left where the last of the registered instances is gone: keep the last ones there were, or none.
+    /// Default: keep.
+    pub when_empty: Option<RawWhenEmpty>,
     /// What the service speaks. Default: http1.
     pub protocol: Option<RawProtocol>,
     /// How instances are chosen. Default: least_request.
@@ -143,6 +146,13 @@ pub struct RawService {
     pub circuit_breaker: Option<RawCircuitBreaker>,
     /// Leaves out instances that answer with errors.
     pub outlier_detection: Option<RawOutlierDetection>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawWhenEmpty {
+    Keep,
+    Empty,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

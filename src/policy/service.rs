@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::problem::Findings;
 use super::raw::{
     RawCircuitBreaker, RawHealthCheck, RawLoadBalancing, RawOutlierDetection, RawProtocol, RawRetryBudget, RawService,
+    RawWhenEmpty,
 };
 use super::text;
 use crate::names::Name;
@@ -28,7 +29,23 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
     Endpoints(Vec<SocketAddr>),
-    Dns { host: String, port: u16 },
+    Dns {
+        host: String,
+        port: u16,
+    },
+    /// Instances that register themselves under a name.
+    Registry {
+        name: Name,
+        when_empty: WhenEmpty,
+    },
+}
+
+/// What is left where the last registered instance is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenEmpty {
+    /// The last instances there were: more often their leases are lost than they are.
+    Keep,
+    Empty,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,21 +136,29 @@ impl Service {
 
 impl Discovery {
     fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
-        if raw.registry.is_some() {
-            findings.within("registry", |findings| {
-                findings.say("is not supported yet: expected endpoints or dns".to_owned());
-            });
+        if raw.when_empty.is_some() && raw.registry.is_none() {
+            findings.within("when_empty", |findings| findings.say("needs `registry`".to_owned()));
             return None;
         }
-        match (&raw.endpoints, &raw.dns) {
-            (Some(endpoints), None) => Self::read_endpoints(endpoints, findings),
-            (None, Some(dns)) => findings.within("dns", |findings| findings.check(dns, Self::parse_dns(dns))),
-            (Some(_), Some(_)) => {
-                findings.within("dns", |f| f.say("stands beside endpoints: expected one of the two".to_owned()));
+        match (&raw.endpoints, &raw.dns, &raw.registry) {
+            (Some(endpoints), None, None) => Self::read_endpoints(endpoints, findings),
+            (None, Some(dns), None) => findings.within("dns", |findings| findings.check(dns, Self::parse_dns(dns))),
+            (None, None, Some(registry)) => {
+                let name = text::name(findings, "registry", registry)?;
+                let when_empty = match raw.when_empty {
+                    None | Some(RawWhenEmpty::Keep) => WhenEmpty::Keep,
+                    Some(RawWhenEmpty::Empty) => WhenEmpty::Empty,
+                };
+                Some(Self::Registry { name, when_empty })
+            }
+            (None, None, None) => {
+                findings.say("has no instances: expected endpoints, dns or registry".to_owned());
                 None
             }
-            (None, None) => {
-                findings.say("has no instances: expected endpoints or dns".to_owned());
+            (_, dns, registry) => {
+                let field = if registry.is_some() { "registry" } else { "dns" };
+                let other = if dns.is_some() && registry.is_some() { "dns" } else { "endpoints" };
+                findings.within(field, |f| f.say(format!("stands beside {other}: expected one of the two")));
                 None
             }
         }

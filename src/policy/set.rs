@@ -9,7 +9,7 @@ use super::gateway::{DefaultPlan, Gateway};
 use super::parse::{Parsed, Policy};
 use super::problem::{Finding, Path, Problem, Target, nearest};
 use super::rate_limits::RateLimits;
-use super::service::Service;
+use super::service::{Discovery, Service};
 use super::tenant::{LimitsByApi, Plan, ReportedForTenants, Tenant};
 use super::tree::Tree;
 use crate::names::{DocumentId, Kind, Name, TenantName};
@@ -59,6 +59,16 @@ impl PolicySet {
         linker.check_matches();
         let problems = linker.problems;
         if problems.is_empty() { Ok(set) } else { Err(problems) }
+    }
+
+    /// What is wrong with services whose instances register themselves, where they have no place to do so.
+    pub fn registry_problems(&self, documents: &ParsedById) -> Vec<Problem> {
+        let is_registered = |service: &&Arc<Service>| matches!(service.discovery, Discovery::Registry { .. });
+        let services = self.services.values().filter(is_registered);
+        let parsed =
+            services.filter_map(|service| documents.get(&DocumentId::new(Kind::Service, service.name.as_str())));
+        let message = "needs policies in etcd, which is where instances register";
+        parsed.map(|parsed| problem(parsed, &[], Path::of(["registry"]), message, None)).collect()
     }
 
     /// A set of documents that are known to fit together, and who they are.

@@ -43,5 +43,5 @@ pub(super) async fn keep(
 fn save(state: &StateDir, generation: &Generation) -> std::io::Result<()> {
     let mut documents: Vec<_> = generation.documents.iter().map(|(id, parsed)| (id, &parsed.document)).collect();
     documents.sort_by_key(|(id, _)| *id);
-    state.save(generation.revision, documents.into_iter())
+    state.save(generation.revision, &generation.registered, documents.into_iter())
 }

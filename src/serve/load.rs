@@ -80,8 +80,10 @@ impl Loader {
     pub(super) fn restore(&mut self, state: &StateDir) -> Option<()> {
         let (kept, unusable) = state.load();
         unusable.iter().for_each(|reason| tracing::warn!("a kept set cannot be used: {reason}"));
-        let Kept { documents, file } = kept?;
-        let refused = self.writer.restore(&documents, self.clock.now());
+        let Kept { mut documents, registered, file } = kept?;
+        // Where it came from there may have been a registry; what refers to one was good.
+        documents.instances = Some(Arc::default());
+        let refused = self.writer.restore(&documents, registered, self.clock.now());
         tracing::info!(
             file = %file.display(), revision = %documents.revision, documents = documents.documents.len(),
             "the last good set of an earlier run is at hand"

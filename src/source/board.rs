@@ -24,6 +24,8 @@ pub struct Health {
     pub trouble: Option<String>,
     /// Whether it was never heard, and what is served is what was kept from an earlier run.
     pub is_restored: bool,
+    /// Instances that registered with a value that makes no sense, as `key: why`.
+    pub strange_instances: Vec<String>,
 }
 
 impl Health {
@@ -55,6 +57,14 @@ impl Board {
     pub fn compared(&self, revision: Revision, now: Timestamp) {
         self.heard(revision, now);
         self.0.lock().compared_at = Some(now);
+    }
+
+    pub fn set_strange_instances(&self, strange: Vec<String>) {
+        let mut health = self.0.lock();
+        for instance in strange.iter().filter(|instance| !health.strange_instances.contains(instance)) {
+            tracing::warn!("an instance is left out: {instance}");
+        }
+        health.strange_instances = strange;
     }
 
     pub fn at(&self, place: String) {

@@ -11,21 +11,21 @@
 //! a revision that went backwards, another cluster, an unanswered probe, keys that no event told of. All doubts have the
 //! same cure: everything is listed again. Meanwhile what was handed over goes on being served.
 
-mod connection;
 mod mirror;
+mod registry;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::connection::{Connection, Failure, Seen, Told, Watch};
 use self::mirror::{Listing, Mirror};
 use super::board::Board;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::document::Documents;
+use crate::etcd::connection::{Connection, Failure, Seen, Told, Watch};
+use crate::etcd::{EtcdSettings, Section};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::names::Revision;
 
@@ -39,28 +39,10 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 /// Between attempts to connect: the first wait, doubled up to the longest.
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Longer than anything that is waited for.
+const FAR_AWAY: Duration = Duration::from_secs(86_400);
 /// The first version without the loss of events and leases that those before it are known for.
 const VERSION_MIN: (u64, u64, u64) = (3, 4, 42);
-
-#[derive(Clone, Debug)]
-pub struct EtcdSettings {
-    /// At least one, as in `http://10.0.0.5:2379`.
-    pub endpoints: Vec<String>,
-    /// As in `/tierflow`.
-    pub prefix: String,
-    /// Name and password.
-    pub user: Option<(String, String)>,
-    pub tls: Option<Tls>,
-}
-
-/// PEM files.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// Who signed etcd's certificate.
-    pub ca: Option<PathBuf>,
-    /// A certificate and its key, where etcd asks for them.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
 
 pub struct Etcd {
     settings: EtcdSettings,
@@ -68,6 +50,8 @@ pub struct Etcd {
     session: Option<Session>,
     /// Which endpoint is tried next.
     turn: usize,
+    /// Whether etcd could not be reached since it was listed.
+    is_lost: bool,
     /// Attempts in a row that led to nothing.
     failures: u32,
     board: Arc<Board>,
@@ -113,19 +97,21 @@ impl Etcd {
         let mirror = Mirror::new(&settings.prefix);
         // Replicas that start together do not all ask the same member.
         let turn = fastrand::usize(..);
-        Self { settings, mirror, session: None, turn, failures: 0, board, metrics, clock }
+        Self { settings, mirror, session: None, turn, is_lost: false, failures: 0, board, metrics, clock }
     }
 
     /// What etcd holds now, for those who look once.
     pub async fn read(settings: &EtcdSettings) -> Result<Documents, String> {
         let mut mirror = Mirror::new(&settings.prefix);
+        let prefixes = prefixes(settings);
+        let now = Timestamp::default();
         let mut trouble = "there is no endpoint".to_owned();
         for endpoint in &settings.endpoints {
-            let listed = async { Connection::open(settings, endpoint).await?.list(mirror.prefix()).await };
+            let listed = async { Connection::open(settings, endpoint).await?.list(&prefixes).await };
             match listed.await {
                 Ok((seen, entries)) => {
-                    mirror.replace(seen.revision, entries);
-                    return Ok(mirror.documents());
+                    mirror.replace(seen.revision, entries, false, now);
+                    return Ok(mirror.documents(now));
                 }
                 Err(failure) => trouble = format!("{endpoint}: {failure}"),
             }
@@ -141,39 +127,47 @@ impl Etcd {
                     Ok(session) => {
                         self.session = Some(session);
                         self.failures = 0;
-                        return self.mirror.documents();
+                        return self.documents();
                     }
                     Err(failure) => self.wait_after(&failure).await,
                 }
                 continue;
             };
             match session.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
-                Ok(true) => return self.mirror.documents(),
+                Ok(true) => return self.documents(),
                 Ok(false) => {}
                 Err(doubt) => self.doubt(&doubt),
             }
         }
     }
 
+    fn documents(&mut self) -> Documents {
+        self.board.set_strange_instances(self.mirror.strange_instances());
+        self.mirror.documents(self.clock.now())
+    }
+
     async fn connect(&mut self) -> Result<Session, Failure> {
         let endpoints = &self.settings.endpoints;
         let endpoint = endpoints.get(self.turn % endpoints.len().max(1));
-        let endpoint = endpoint.ok_or(Failure("there is no endpoint".to_owned()))?;
-        let tell = |failure: Failure| Failure(format!("{endpoint}: {failure}"));
+        let endpoint = endpoint.ok_or_else(|| Failure::Unanswered("there is no endpoint".to_owned()))?;
+        let tell = |failure: Failure| Failure::Unanswered(format!("{endpoint}: {failure}"));
         let connection = Connection::open(&self.settings, endpoint).await.map_err(tell)?;
-        let seen = connection.probe(self.mirror.prefix()).await.map_err(tell)?;
+        let prefixes = prefixes(&self.settings);
+        let root = format!("{}/", self.settings.prefix);
+        let seen = connection.probe(&root).await.map_err(tell)?;
         let is_first = self.board.read().heard_at.is_none();
         self.board.heard(Revision(seen.revision), self.clock.now());
         let version = connection.version().await.unwrap_or_else(|_| "unknown".to_owned());
-        let (seen, entries) = connection.list(self.mirror.prefix()).await.map_err(tell)?;
-        let watch = connection.watch(self.mirror.prefix(), seen.revision + 1).await.map_err(tell)?;
+        let (seen, entries) = connection.list(&prefixes).await.map_err(tell)?;
+        let watch = connection.watch(&root, seen.revision + 1).await.map_err(tell)?;
         if is_first {
             tell_version(endpoint, &version);
         }
-        self.mirror.replace(seen.revision, entries);
+        self.mirror.replace(seen.revision, entries, self.is_lost, self.clock.now());
+        self.is_lost = false;
         self.board.at(format!("{endpoint} (etcd {version})"));
         self.board.compared(Revision(seen.revision), self.clock.now());
-        Ok(Session::new(connection, watch, seen.cluster))
+        Ok(Session::new(connection, watch, seen.cluster, root, prefixes))
     }
 
     /// Nothing is taken from this session any more.
@@ -183,6 +177,7 @@ impl Etcd {
         tracing::warn!(endpoint, "etcd is listed anew: {doubt}");
         if let Doubt::Unreachable(failure) | Doubt::Broken(failure) = doubt {
             self.board.lost(format!("{endpoint}: {failure}"));
+            self.is_lost = true;
             self.turn = self.turn.wrapping_add(1);
         }
     }
@@ -206,6 +201,10 @@ struct Session {
     connection: Connection,
     watch: Watch,
     cluster: u64,
+    /// What all keys begin with, which is watched.
+    root: String,
+    /// Of the keys that are listed.
+    prefixes: Vec<String>,
     probe_at: Instant,
     compare_at: Instant,
     /// A listing that told other than events did, and when events have to have caught up with it.
@@ -221,10 +220,11 @@ struct Answer {
 }
 
 impl Session {
-    fn new(connection: Connection, watch: Watch, cluster: u64) -> Self {
+    fn new(connection: Connection, watch: Watch, cluster: u64, root: String, prefixes: Vec<String>) -> Self {
         let now = Instant::now();
         let (probe_at, compare_at) = (now + PROBE_PERIOD, now + jittered(COMPARE_PERIOD));
-        Self { connection, watch, cluster, probe_at, compare_at, suspect: None, questions: JoinSet::new() }
+        let questions = JoinSet::new();
+        Self { connection, watch, cluster, root, prefixes, probe_at, compare_at, suspect: None, questions }
     }
 
     /// Waits for whatever comes first. Whether documents changed.
@@ -236,10 +236,12 @@ impl Session {
         clock: Clock,
     ) -> Result<bool, Doubt> {
         let suspect_at = self.suspect.as_ref().map_or_else(far_away, |(at, _)| *at);
+        let now = clock.now();
+        let settles_in = mirror.settles_at(now).map_or(FAR_AWAY, |at| at.since(now));
         tokio::select! {
             told = self.watch.next() => match told.map_err(Doubt::Broken)? {
                 Told::Events(events) => {
-                    let applied = mirror.apply(events);
+                    let applied = mirror.apply(events, clock.now());
                     metrics.source_old_events.inc_by(applied.old);
                     return Ok(applied.is_changed);
                 }
@@ -260,17 +262,19 @@ impl Session {
             }
             () = sleep_until(self.probe_at) => {
                 self.probe_at = Instant::now() + PROBE_PERIOD;
-                let (connection, key) = (self.connection.clone(), mirror.prefix().to_owned());
+                let (connection, key) = (self.connection.clone(), self.root.clone());
                 self.ask(mirror, async move { connection.probe(&key).await.map(|seen| (seen, None)) });
             }
             () = sleep_until(self.compare_at) => {
                 self.compare_at = Instant::now() + jittered(COMPARE_PERIOD);
                 mirror.expect_listing();
-                let (connection, prefix) = (self.connection.clone(), mirror.prefix().to_owned());
+                let (connection, prefixes) = (self.connection.clone(), self.prefixes.clone());
                 self.ask(mirror, async move {
-                    connection.list_keys(&prefix).await.map(|(seen, listing)| (seen, Some(listing)))
+                    let (seen, keys) = connection.list_keys(&prefixes).await?;
+                    Ok((seen, Some(Listing { revision: seen.revision, keys })))
                 });
             }
+            () = sleep(settles_in) => return Ok(mirror.settle(clock.now())),
             () = sleep_until(suspect_at) => {
                 let differences = self.suspect.take().map_or(0, |(_, listing)| mirror.differences(&listing));
                 if differences > 0 {
@@ -324,7 +328,11 @@ fn jittered(period: Duration) -> Duration {
     period.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
-/// Later than anything that is waited for.
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(86_400)
+    Instant::now() + FAR_AWAY
+}
+
+/// The keys that are listed.
+fn prefixes(settings: &EtcdSettings) -> Vec<String> {
+    Section::ALL.map(|section| section.prefix(&settings.prefix)).to_vec()
 }

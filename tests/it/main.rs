@@ -24,6 +24,7 @@ mod last_good;
 mod matching;
 mod proxy;
 mod refused;
+mod registry;
 mod reload_broken;
 mod reload_edit;
 mod reload_saves;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("shared_map", &[]),
     ("names", &[]),
     ("document", &["names", "shared_map"]),
@@ -12,19 +12,20 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("metrics", &[]),
     ("policy", &["names", "document", "shared_map"]),
     ("snapshot", &["names"]),
-    ("compile", &["policy", "snapshot", "names"]),
+    ("compile", &["policy", "snapshot", "names", "document"]),
     ("limiter", &["policy", "names", "clock", "shared_map"]),
     ("explain", &["policy", "limiter", "names"]),
     ("counters", &["limiter", "clock"]),
-    ("source", &["document", "names", "metrics", "clock", "shared_map"]),
+    ("etcd", &[]),
+    ("source", &["document", "etcd", "names", "metrics", "clock", "shared_map"]),
     ("last_good", &["document", "names"]),
     ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
-    ("admin", &["live", "policy", "snapshot", "nodes", "counters", "source", "metrics", "names", "clock"]),
+    ("admin", &["document", "live", "policy", "snapshot", "nodes", "counters", "source", "metrics", "names", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["compile", "source"]),
+    ("config", &["compile", "etcd"]),
     ("telemetry", &[]),
 ];
 

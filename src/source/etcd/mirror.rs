@@ -7,36 +7,33 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::document::{Document, Documents, Origin};
+use super::registry::Registry;
+use crate::clock::Timestamp;
+use crate::document::{Document, Documents, Instances, Origin};
+use crate::etcd::Section;
+use crate::etcd::connection::{Entry, Event};
 use crate::names::{DocumentId, Kind, Revision};
 use crate::shared_map::SharedMap;
 
 #[derive(Debug)]
 pub(super) struct Mirror {
-    /// What every key of a document begins with: `<prefix>/policies/`.
-    prefix: String,
+    policies: String,
+    services: String,
     documents: SharedMap<Origin, Arc<Document>>,
+    registry: Registry,
+    /// The instances that were handed over last.
+    instances: Arc<Instances>,
     /// Events up to this one are applied.
     revision: u64,
     /// What events deleted since the last listing began, and when: a listing that is older has them still.
-    deleted: HashMap<Origin, u64>,
+    deleted: HashMap<Place, u64>,
 }
 
-/// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Vec<u8>,
-    pub(super) revision: u64,
-}
-
-/// What happened to one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) key: Vec<u8>,
-    /// `None`: deleted.
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) revision: u64,
+/// What a key below the prefix is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Document(Origin),
+    Instance { service: Arc<str>, name: Arc<str> },
 }
 
 /// Which keys there were at a revision, and when each was changed last.
@@ -56,39 +53,75 @@ pub(super) struct Applied {
 
 impl Mirror {
     pub(super) fn new(prefix: &str) -> Self {
-        let prefix = format!("{}/policies/", prefix.trim_end_matches('/'));
-        Self { prefix, documents: SharedMap::default(), revision: 0, deleted: HashMap::new() }
-    }
-
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+        Self {
+            policies: Section::Policies.prefix(prefix),
+            services: Section::Services.prefix(prefix),
+            documents: SharedMap::default(),
+            registry: Registry::default(),
+            instances: Arc::default(),
+            revision: 0,
+            deleted: HashMap::new(),
+        }
     }
 
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
 
-    pub(super) fn documents(&self) -> Documents {
-        Documents { revision: Revision(self.revision), documents: self.documents.clone() }
+    /// Everything, with the instances that may take traffic now.
+    pub(super) fn documents(&mut self, now: Timestamp) -> Documents {
+        self.settle(now);
+        Documents {
+            revision: Revision(self.revision),
+            documents: self.documents.clone(),
+            instances: Some(Arc::clone(&self.instances)),
+        }
     }
 
-    /// Takes everything from a listing with values. What did not change stays what it is.
-    pub(super) fn replace(&mut self, revision: u64, entries: Vec<Entry>) {
-        let mut gone: HashSet<Origin> = self.documents.keys().cloned().collect();
-        for entry in entries {
-            let document = self.document(&entry.key, entry.value, entry.revision);
-            gone.remove(&document.origin);
-            if self.documents.get(&document.origin).is_none_or(|known| **known != document) {
-                self.documents.insert(document.origin.clone(), Arc::new(document));
+    /// Whether other instances may take traffic than were handed over last.
+    pub(super) fn settle(&mut self, now: Timestamp) -> bool {
+        let ready = self.registry.ready(now);
+        let is_changed = ready != *self.instances;
+        if is_changed {
+            self.instances = Arc::new(ready);
+        }
+        is_changed
+    }
+
+    /// When an instance that is held back for coming and going may take traffic.
+    pub(super) fn settles_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.registry.next_ready(now)
+    }
+
+    /// Values of instances that make no sense, as `key: why`.
+    pub(super) fn strange_instances(&self) -> Vec<String> {
+        let strange = self.registry.strange();
+        strange.map(|(service, name, why)| format!("{}{service}/{name}: {why}", self.services)).collect()
+    }
+
+    /// Takes everything from a listing with values. What did not change stays what it is. After an outage, instances
+    /// that are missing are waited for.
+    pub(super) fn replace(&mut self, revision: u64, entries: Vec<Entry>, is_after_outage: bool, now: Timestamp) {
+        let mut gone: HashSet<Place> = self.places().collect();
+        for Entry { key, value, revision } in entries {
+            let Some(place) = self.place(&key) else { continue };
+            self.put(&place, value, revision, now);
+            gone.remove(&place);
+        }
+        for place in gone {
+            match &place {
+                Place::Instance { service, name } if is_after_outage => self.registry.miss(service, name, now),
+                _ => {
+                    self.remove(&place, now);
+                }
             }
         }
-        gone.iter().for_each(|origin| drop(self.documents.remove(origin)));
         self.deleted.clear();
         self.revision = revision;
     }
 
     /// Takes what happened. Events of one revision come in one batch.
-    pub(super) fn apply(&mut self, events: Vec<Event>) -> Applied {
+    pub(super) fn apply(&mut self, events: Vec<Event>, now: Timestamp) -> Applied {
         let mut applied = Applied::default();
         let before = self.revision;
         for Event { key, value, revision } in events {
@@ -97,17 +130,16 @@ impl Mirror {
                 continue;
             }
             self.revision = self.revision.max(revision);
+            let Some(place) = self.place(&key) else { continue };
             match value {
                 Some(value) => {
-                    let document = self.document(&key, value, revision);
-                    self.deleted.remove(&document.origin);
-                    self.documents.insert(document.origin.clone(), Arc::new(document));
+                    self.put(&place, value, revision, now);
+                    self.deleted.remove(&place);
                     applied.is_changed = true;
                 }
                 None => {
-                    let origin = self.origin(&key);
-                    applied.is_changed |= self.documents.remove(&origin).is_some();
-                    self.deleted.insert(origin, revision);
+                    applied.is_changed |= self.remove(&place, now);
+                    self.deleted.insert(place, revision);
                 }
             }
         }
@@ -121,35 +153,76 @@ impl Mirror {
 
     /// How many keys the listing tells other of than events did: they have not come yet, or never will.
     pub(super) fn differences(&self, listing: &Listing) -> usize {
-        let mut listed: HashMap<Origin, u64> = HashMap::with_capacity(listing.keys.len());
-        listed.extend(listing.keys.iter().map(|(key, revision)| (self.origin(key), *revision)));
-        let held_since = |origin: &Origin| self.documents.get(origin)?.revision.map(|revision| revision.0);
-        let is_missed = |(origin, revision): &(&Origin, &u64)| {
-            let held = held_since(origin).max(self.deleted.get(origin).copied());
+        let listed = listing.keys.iter().filter_map(|(key, revision)| Some((self.place(key)?, *revision)));
+        let listed: HashMap<Place, u64> = listed.collect();
+        let is_missed = |(place, revision): &(&Place, &u64)| {
+            let held = self.held_since(place).max(self.deleted.get(place).copied());
             held.is_none_or(|held| held < **revision)
         };
-        let is_left_over = |origin: &&Origin| {
-            !listed.contains_key(*origin) && held_since(origin).is_none_or(|held| held <= listing.revision)
+        let is_left_over = |place: &Place| {
+            !listed.contains_key(place) && self.held_since(place).is_none_or(|held| held <= listing.revision)
         };
-        listed.iter().filter(is_missed).count() + self.documents.keys().filter(is_left_over).count()
+        listed.iter().filter(is_missed).count() + self.places().filter(is_left_over).count()
     }
 
-    fn document(&self, key: &[u8], value: Vec<u8>, revision: u64) -> Document {
-        let origin = self.origin(key);
+    fn put(&mut self, place: &Place, value: Vec<u8>, revision: u64, now: Timestamp) {
+        match place {
+            Place::Instance { service, name } => self.registry.put(service, name, &value, revision, now),
+            Place::Document(origin) => {
+                let document = self.document(origin, value, revision);
+                // What did not change is left as it is, so that it is seen not to have changed.
+                if self.documents.get(origin).is_none_or(|known| **known != document) {
+                    self.documents.insert(origin.clone(), Arc::new(document));
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, place: &Place, now: Timestamp) -> bool {
+        match place {
+            Place::Instance { service, name } => self.registry.remove(service, name, now),
+            Place::Document(origin) => self.documents.remove(origin).is_some(),
+        }
+    }
+
+    fn held_since(&self, place: &Place) -> Option<u64> {
+        match place {
+            Place::Instance { service, name } => self.registry.revision(service, name),
+            Place::Document(origin) => self.documents.get(origin)?.revision.map(|revision| revision.0),
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let documents = self.documents.keys().cloned().map(Place::Document);
+        let instances = self.registry.names();
+        documents.chain(
+            instances.map(|(service, name)| Place::Instance { service: Arc::clone(service), name: Arc::clone(name) }),
+        )
+    }
+
+    fn place(&self, key: &[u8]) -> Option<Place> {
+        let text = String::from_utf8_lossy(key);
+        if let Some(rest) = text.strip_prefix(self.services.as_str()) {
+            let (service, name) = rest.split_once('/')?;
+            return Some(Place::Instance { service: service.into(), name: name.into() });
+        }
+        text.starts_with(&self.policies).then(|| Place::Document(self.origin(&text)))
+    }
+
+    fn document(&self, origin: &Origin, value: Vec<u8>, revision: u64) -> Document {
         let content = match origin.id() {
             Some(_) => Ok(value.into()),
-            None => Err(format!("is no key of a document: expected {}<Kind>/<name>", self.prefix).into()),
+            None => Err(format!("is no key of a document: expected {}<Kind>/<name>", self.policies).into()),
         };
-        Document { origin, revision: Some(Revision(revision)), content }
+        Document { origin: origin.clone(), revision: Some(Revision(revision)), content }
     }
 
-    fn origin(&self, key: &[u8]) -> Origin {
-        let text = String::from_utf8_lossy(key);
-        let id = text.strip_prefix(self.prefix.as_str()).and_then(|rest| {
+    fn origin(&self, key: &str) -> Origin {
+        let id = key.strip_prefix(self.policies.as_str()).and_then(|rest| {
             let (kind, name) = rest.split_once('/')?;
             Kind::parse(kind).filter(|_| !name.is_empty()).map(|kind| DocumentId::new(kind, name))
         });
-        Origin::Key { key: text.as_ref().into(), id }
+        Origin::Key { key: key.into(), id }
     }
 }
 
@@ -173,6 +246,7 @@ mod tests {
         Listing { revision, keys: keys.iter().map(|(key, revision)| (key.as_bytes().to_vec(), *revision)).collect() }
     }
 
+    const NOW: Timestamp = Timestamp::from_nanos(1);
     const A: &str = "/t/policies/Api/a";
     const B: &str = "/t/policies/Tenant/b/c d";
 
@@ -191,14 +265,14 @@ mod tests {
 
     fn mirror() -> Mirror {
         let mut mirror = Mirror::new("/t");
-        mirror.replace(10, vec![entry(A, "1", 4), entry(B, "1", 9)]);
+        mirror.replace(10, vec![entry(A, "1", 4), entry(B, "1", 9)], false, NOW);
         mirror
     }
 
     #[test]
     fn events_after_a_listing_are_applied_in_order() {
         let mut mirror = mirror();
-        let applied = mirror.apply(vec![put(A, "2", 11), delete(B, 11), put(A, "3", 12)]);
+        let applied = mirror.apply(vec![put(A, "2", 11), delete(B, 11), put(A, "3", 12)], NOW);
         assert_eq!((applied, mirror.revision()), (Applied { is_changed: true, old: 0 }, 12));
         assert_eq!(held(&mirror), ["Api/a=3@12"]);
     }
@@ -206,8 +280,8 @@ mod tests {
     #[test]
     fn old_and_repeated_events_change_nothing() {
         let mut mirror = mirror();
-        mirror.apply(vec![delete(B, 11)]);
-        let applied = mirror.apply(vec![put(B, "1", 9), put(A, "0", 4), delete(B, 11)]);
+        mirror.apply(vec![delete(B, 11)], NOW);
+        let applied = mirror.apply(vec![put(B, "1", 9), put(A, "0", 4), delete(B, 11)], NOW);
         assert_eq!((applied, mirror.revision()), (Applied { is_changed: false, old: 3 }, 11));
         assert_eq!(held(&mirror), ["Api/a=1@4"]);
     }
@@ -215,11 +289,14 @@ mod tests {
     #[test]
     fn a_name_may_hold_slashes_and_spaces_and_other_keys_are_told() {
         let mut mirror = mirror();
-        assert_eq!(mirror.origin(B.as_bytes()).id().unwrap().to_string(), "Tenant b/c d");
-        for strange in ["/t/policies/Thing/x", "/t/policies/Api/", "/t/policies/x", "/other/policies/Api/x"] {
-            assert_eq!(mirror.origin(strange.as_bytes()).id(), None, "{strange}");
+        assert_eq!(mirror.origin(B).id().unwrap().to_string(), "Tenant b/c d");
+        for strange in ["/t/policies/Thing/x", "/t/policies/Api/", "/t/policies/x"] {
+            assert_eq!(mirror.origin(strange).id(), None, "{strange}");
         }
-        mirror.apply(vec![put("/t/policies/x", "kind: Api", 11)]);
+        for other in ["/other/policies/Api/x", "/t/else", "/t/services/x"] {
+            assert_eq!(mirror.place(other.as_bytes()), None, "{other}");
+        }
+        mirror.apply(vec![put("/t/policies/x", "kind: Api", 11)], NOW);
         assert!(held(&mirror).contains(&"x=is no key of a document: expected /t/policies/<Kind>/<name>@11".to_owned()));
     }
 
@@ -230,7 +307,7 @@ mod tests {
         assert_eq!(mirror.differences(&listing(12, &[(A, 4), (B, 12)])), 1, "a change");
         assert_eq!(mirror.differences(&listing(12, &[(A, 4)])), 1, "a deletion");
         assert_eq!(mirror.differences(&listing(12, &[(A, 4), (B, 9), ("/t/policies/Api/n", 12)])), 1, "a new key");
-        mirror.replace(12, vec![entry(A, "1", 4)]);
+        mirror.replace(12, vec![entry(A, "1", 4)], false, NOW);
         assert_eq!(held(&mirror), ["Api/a=1@4"]);
     }
 
@@ -239,14 +316,32 @@ mod tests {
         let mut mirror = mirror();
         mirror.expect_listing();
         let made_at_10 = listing(10, &[(A, 4), (B, 9)]);
-        mirror.apply(vec![put(A, "2", 11), delete(B, 12), put("/t/policies/Api/n", "1", 13)]);
+        mirror.apply(vec![put(A, "2", 11), delete(B, 12), put("/t/policies/Api/n", "1", 13)], NOW);
         assert_eq!(mirror.differences(&made_at_10), 0);
     }
 
     #[test]
     fn a_store_that_was_set_back_is_taken_as_it_is() {
         let mut mirror = mirror();
-        mirror.replace(5, vec![entry(A, "other", 4)]);
+        mirror.replace(5, vec![entry(A, "other", 4)], false, NOW);
         assert_eq!((held(&mirror), mirror.revision()), (vec!["Api/a=other@4".to_owned()], 5));
+    }
+
+    #[test]
+    fn instances_are_found_as_documents_are() {
+        let mut mirror = mirror();
+        let key = "/t/services/order/a:1";
+        let at = |mirror: &mut Mirror| {
+            let instances = mirror.documents(NOW).instances.unwrap();
+            instances.get("order").map_or(0, Vec::len)
+        };
+        assert!(mirror.apply(vec![put(key, "10.0.0.7:80", 11)], NOW).is_changed);
+        assert_eq!(at(&mut mirror), 1);
+        assert_eq!(mirror.differences(&listing(11, &[(A, 4), (B, 9)])), 1, "its end was not told");
+        assert_eq!(mirror.differences(&listing(11, &[(A, 4), (B, 9), (key, 11)])), 0);
+        mirror.apply(vec![put("/t/services/order/b", "nonsense", 12)], NOW);
+        assert_eq!(mirror.strange_instances().len(), 1);
+        mirror.replace(13, vec![entry(A, "1", 4)], false, NOW);
+        assert_eq!(at(&mut mirror), 0);
     }
 }
