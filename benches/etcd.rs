@@ -102,6 +102,7 @@ impl Store {
             rls_listen: any,
             admin_listen: any,
             rls_advertise: Vec::new(),
+            replica_id: None,
             counter_keys_max: 100_000,
             allow_empty: false,
         })

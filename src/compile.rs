@@ -19,6 +19,7 @@ mod rate_limit;
 mod route;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -41,6 +42,15 @@ pub struct RateLimitService {
 pub struct HostPort {
     pub host: String,
     pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 pub fn compile(policies: &PolicySet, registered: &Registered, rate_limit_service: &RateLimitService) -> Snapshot {

@@ -16,6 +16,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// How Envoys reach the rate limit service. Empty: loopback and the bound port.
     pub rls_advertise: Vec<HostPort>,
+    /// What this replica is called among others that share etcd. `None`: a name of its own for each run.
+    pub replica_id: Option<String>,
     /// The most counters that are kept.
     pub counter_keys_max: usize,
     /// Whether a source without any document means that nothing is to be served.

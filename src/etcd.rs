@@ -48,10 +48,12 @@ pub enum Section {
     Policies,
     /// `services/<service>/<instance>`: instances, each under its lease.
     Services,
+    /// `servers/<id>`: replicas of Tierflow, each under its lease.
+    Servers,
 }
 
 impl Section {
-    pub const ALL: [Self; 2] = [Self::Policies, Self::Services];
+    pub const ALL: [Self; 3] = [Self::Policies, Self::Services, Self::Servers];
 
     /// What its keys begin with.
     pub fn prefix(self, settings_prefix: &str) -> String {
@@ -59,6 +61,7 @@ impl Section {
         match self {
             Self::Policies => format!("{root}/policies/"),
             Self::Services => format!("{root}/services/"),
+            Self::Servers => format!("{root}/servers/"),
         }
     }
 }

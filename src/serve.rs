@@ -12,6 +12,7 @@
 mod keep;
 mod listen;
 mod load;
+mod replica;
 mod servers;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::compile::{HostPort, RateLimitService};
 use crate::config::{Config, SourceConfig};
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::Documents;
+use crate::etcd::link::Link;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Live, Settings};
 use crate::metrics::{Metrics, TypeLabels};
@@ -36,7 +38,7 @@ use crate::names::Revision;
 use crate::nodes::Nodes;
 use crate::rls::Rls;
 use crate::snapshot::resource::ResourceType;
-use crate::source::board::Board;
+use crate::source::board::{Board, Replica};
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
 use crate::source::{self, Source};
@@ -152,6 +154,18 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             SourceConfig::Etcd(settings) => Source::Etcd(Box::new(Etcd::new(settings.clone(), board, metrics, clock))),
         }
     };
+    if let SourceConfig::Etcd(settings) = &config.source {
+        let link = Link::new(settings.clone());
+        let replica = Replica {
+            id: config.replica_id.clone().unwrap_or_else(replica::made_id),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            rls: advertised(config, listeners.rls).iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        let (held, _holding) = watch::channel(None);
+        let register = replica::register(link, replica, Arc::clone(&live), held, shutdown.clone());
+        tasks.spawn_on(register, admin_runtime.handle());
+    }
     tasks.spawn_on(load::follow(source, loader, shutdown.clone()), admin_runtime.handle());
     if let Some(state) = state {
         tasks.spawn_on(keep::keep(state, to_keep, shutdown.clone()), admin_runtime.handle());

@@ -152,6 +152,7 @@ fn config(policies: &Policies, ports: &Ports) -> Config {
         rls_listen: ports.rls,
         admin_listen: ports.admin,
         rls_advertise: Vec::new(),
+        replica_id: None,
         counter_keys_max: 100_000,
         allow_empty: false,
     }

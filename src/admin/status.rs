@@ -27,6 +27,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "documents": generation.as_ref().map_or(0, |generation| generation.documents.len()),
         "refused": refused,
         "registered": registered,
+        "replicas": admin.board.read().replicas,
         "nodes": { "connected": nodes.len(), "refusing": refusing },
         "counters": { "store": "memory", "keys": admin.counters.len(), "keys_max": admin.counters.keys_max() },
         "listeners": admin.listeners,

@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// How Envoys reach the rate limit service, comma-separated. Default: loopback and the bound port.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
     rls_advertise: Vec<HostPort>,
+    /// What this replica is called in etcd. Two with one name do not both write. Default: the host's name and a random part.
+    #[arg(long, value_name = "NAME", value_parser = parse_replica_id, env = "TIERFLOW_REPLICA_ID")]
+    replica_id: Option<String>,
     /// The most counters that are kept, 1024 to 100000000. Each takes at most 192 bytes while its limit is below 65536.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
     counter_keys_max: u64,
@@ -48,6 +51,11 @@ pub(super) struct Args {
     /// How it is logged.
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
     log_format: LogFormat,
+}
+
+fn parse_replica_id(text: &str) -> Result<String, String> {
+    let is_well_formed = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+    is_well_formed.then(|| text.to_owned()).ok_or_else(|| "expected 1 to 128 printable characters without /".to_owned())
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
@@ -63,6 +71,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         rls_listen: args.rls_listen,
         admin_listen: args.admin_listen,
         rls_advertise: args.rls_advertise,
+        replica_id: args.replica_id,
         counter_keys_max: usize::try_from(args.counter_keys_max).unwrap_or(usize::MAX),
         allow_empty: args.allow_empty,
     };

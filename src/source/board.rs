@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::names::Revision;
@@ -24,8 +25,22 @@ pub struct Health {
     pub trouble: Option<String>,
     /// Whether it was never heard, and what is served is what was kept from an earlier run.
     pub is_restored: bool,
+    /// The replicas of Tierflow that share the source, this one among them.
+    pub replicas: Vec<Replica>,
     /// Instances that registered with a value that makes no sense, as `key: why`.
     pub strange_instances: Vec<String>,
+}
+
+/// What a replica of Tierflow tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    pub id: String,
+    pub version: String,
+    /// Where its rate limit service is reached.
+    pub rls: Vec<String>,
+    /// The generation that it serves, and the revision that it was made at.
+    pub generation: u64,
+    pub revision: u64,
 }
 
 impl Health {
@@ -65,6 +80,10 @@ impl Board {
             tracing::warn!("an instance is left out: {instance}");
         }
         health.strange_instances = strange;
+    }
+
+    pub fn set_replicas(&self, replicas: Vec<Replica>) {
+        self.0.lock().replicas = replicas;
     }
 
     pub fn at(&self, place: String) {

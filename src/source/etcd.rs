@@ -142,6 +142,7 @@ impl Etcd {
     }
 
     fn documents(&mut self) -> Documents {
+        self.board.set_replicas(self.mirror.replicas());
         self.board.set_strange_instances(self.mirror.strange_instances());
         self.mirror.documents(self.clock.now())
     }
@@ -243,6 +244,9 @@ impl Session {
                 Told::Events(events) => {
                     let applied = mirror.apply(events, clock.now());
                     metrics.source_old_events.inc_by(applied.old);
+                    if applied.has_other_replicas {
+                        board.set_replicas(mirror.replicas());
+                    }
                     return Ok(applied.is_changed);
                 }
                 Told::Cancelled { compacted: Some(revision), .. } => return Err(Doubt::Compacted(revision)),

@@ -28,6 +28,7 @@ mod registry;
 mod reload_broken;
 mod reload_edit;
 mod reload_saves;
+mod replicas;
 mod serve_lifetime;
 mod store;
 mod tidy;

@@ -4,7 +4,7 @@
 //! 3.4.38). So an event counts only if it is newer than everything applied before, and what the listings of every half
 //! minute hold has to be found here too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::registry::Registry;
@@ -14,13 +14,17 @@ use crate::etcd::Section;
 use crate::etcd::connection::{Entry, Event};
 use crate::names::{DocumentId, Kind, Revision};
 use crate::shared_map::SharedMap;
+use crate::source::board::Replica;
 
 #[derive(Debug)]
 pub(super) struct Mirror {
     policies: String,
     services: String,
+    servers: String,
     documents: SharedMap<Origin, Arc<Document>>,
     registry: Registry,
+    /// Replicas of Tierflow, each with the revision that it told that at.
+    replicas: BTreeMap<Arc<str>, (Replica, u64)>,
     /// The instances that were handed over last.
     instances: Arc<Instances>,
     /// Events up to this one are applied.
@@ -34,6 +38,7 @@ pub(super) struct Mirror {
 enum Place {
     Document(Origin),
     Instance { service: Arc<str>, name: Arc<str> },
+    Server(Arc<str>),
 }
 
 /// Which keys there were at a revision, and when each was changed last.
@@ -46,9 +51,20 @@ pub(super) struct Listing {
 /// What became of a batch of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
+    /// Whether documents or instances are other ones.
     pub(super) is_changed: bool,
+    pub(super) has_other_replicas: bool,
     /// Events that were applied before, or that a later one had overtaken.
     pub(super) old: u64,
+}
+
+impl Applied {
+    fn note(&mut self, place: &Place) {
+        match place {
+            Place::Document(_) | Place::Instance { .. } => self.is_changed = true,
+            Place::Server(_) => self.has_other_replicas = true,
+        }
+    }
 }
 
 impl Mirror {
@@ -56,8 +72,10 @@ impl Mirror {
         Self {
             policies: Section::Policies.prefix(prefix),
             services: Section::Services.prefix(prefix),
+            servers: Section::Servers.prefix(prefix),
             documents: SharedMap::default(),
             registry: Registry::default(),
+            replicas: BTreeMap::new(),
             instances: Arc::default(),
             revision: 0,
             deleted: HashMap::new(),
@@ -91,6 +109,10 @@ impl Mirror {
     /// When an instance that is held back for coming and going may take traffic.
     pub(super) fn settles_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.registry.next_ready(now)
+    }
+
+    pub(super) fn replicas(&self) -> Vec<Replica> {
+        self.replicas.values().map(|(replica, _)| replica.clone()).collect()
     }
 
     /// Values of instances that make no sense, as `key: why`.
@@ -135,10 +157,12 @@ impl Mirror {
                 Some(value) => {
                     self.put(&place, value, revision, now);
                     self.deleted.remove(&place);
-                    applied.is_changed = true;
+                    applied.note(&place);
                 }
                 None => {
-                    applied.is_changed |= self.remove(&place, now);
+                    if self.remove(&place, now) {
+                        applied.note(&place);
+                    }
                     self.deleted.insert(place, revision);
                 }
             }
@@ -168,6 +192,11 @@ impl Mirror {
     fn put(&mut self, place: &Place, value: Vec<u8>, revision: u64, now: Timestamp) {
         match place {
             Place::Instance { service, name } => self.registry.put(service, name, &value, revision, now),
+            Place::Server(id) => {
+                let replica = serde_json::from_slice(&value);
+                let replica = replica.unwrap_or_else(|_| Replica { id: id.to_string(), ..Default::default() });
+                self.replicas.insert(Arc::clone(id), (replica, revision));
+            }
             Place::Document(origin) => {
                 let document = self.document(origin, value, revision);
                 // What did not change is left as it is, so that it is seen not to have changed.
@@ -181,6 +210,7 @@ impl Mirror {
     fn remove(&mut self, place: &Place, now: Timestamp) -> bool {
         match place {
             Place::Instance { service, name } => self.registry.remove(service, name, now),
+            Place::Server(id) => self.replicas.remove(id).is_some(),
             Place::Document(origin) => self.documents.remove(origin).is_some(),
         }
     }
@@ -188,6 +218,7 @@ impl Mirror {
     fn held_since(&self, place: &Place) -> Option<u64> {
         match place {
             Place::Instance { service, name } => self.registry.revision(service, name),
+            Place::Server(id) => self.replicas.get(id).map(|(_, revision)| *revision),
             Place::Document(origin) => self.documents.get(origin)?.revision.map(|revision| revision.0),
         }
     }
@@ -195,9 +226,9 @@ impl Mirror {
     fn places(&self) -> impl Iterator<Item = Place> {
         let documents = self.documents.keys().cloned().map(Place::Document);
         let instances = self.registry.names();
-        documents.chain(
-            instances.map(|(service, name)| Place::Instance { service: Arc::clone(service), name: Arc::clone(name) }),
-        )
+        let instances =
+            instances.map(|(service, name)| Place::Instance { service: Arc::clone(service), name: Arc::clone(name) });
+        documents.chain(instances).chain(self.replicas.keys().cloned().map(Place::Server))
     }
 
     fn place(&self, key: &[u8]) -> Option<Place> {
@@ -205,6 +236,9 @@ impl Mirror {
         if let Some(rest) = text.strip_prefix(self.services.as_str()) {
             let (service, name) = rest.split_once('/')?;
             return Some(Place::Instance { service: service.into(), name: name.into() });
+        }
+        if let Some(id) = text.strip_prefix(self.servers.as_str()) {
+            return Some(Place::Server(id.into()));
         }
         text.starts_with(&self.policies).then(|| Place::Document(self.origin(&text)))
     }
@@ -273,7 +307,7 @@ mod tests {
     fn events_after_a_listing_are_applied_in_order() {
         let mut mirror = mirror();
         let applied = mirror.apply(vec![put(A, "2", 11), delete(B, 11), put(A, "3", 12)], NOW);
-        assert_eq!((applied, mirror.revision()), (Applied { is_changed: true, old: 0 }, 12));
+        assert_eq!((applied, mirror.revision()), (Applied { is_changed: true, ..Default::default() }, 12));
         assert_eq!(held(&mirror), ["Api/a=3@12"]);
     }
 
@@ -282,7 +316,7 @@ mod tests {
         let mut mirror = mirror();
         mirror.apply(vec![delete(B, 11)], NOW);
         let applied = mirror.apply(vec![put(B, "1", 9), put(A, "0", 4), delete(B, 11)], NOW);
-        assert_eq!((applied, mirror.revision()), (Applied { is_changed: false, old: 3 }, 11));
+        assert_eq!((applied, mirror.revision()), (Applied { old: 3, ..Default::default() }, 11));
         assert_eq!(held(&mirror), ["Api/a=1@4"]);
     }
 
