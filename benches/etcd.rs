@@ -103,6 +103,8 @@ impl Store {
             admin_listen: any,
             rls_advertise: Vec::new(),
             replica_id: None,
+            admin_token_file: None,
+            audit_log: None,
             counter_keys_max: 100_000,
             allow_empty: false,
         })

@@ -1,6 +1,8 @@
-//! The admin HTTP API: what is served, to whom, and what is wrong with it. It only reads.
+//! The admin HTTP API: what is served, to whom, and what is wrong with it; and changes of documents.
 
+pub mod access;
 mod documents;
+mod edit;
 mod error;
 mod health;
 mod nodes;
@@ -9,17 +11,21 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::extract::{Query, State};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use crate::audit::Audit;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::memory::Memory;
+use crate::editor::Editor;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::snapshot::render;
 use crate::source::board::Board;
+use access::Access;
 use error::Problem;
 
 /// What the API tells about. The addresses are `serve`'s to know.
@@ -30,9 +36,16 @@ pub struct Admin {
     pub counters: Arc<Memory>,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
+    /// `None` where policies do not come from where they could be changed.
+    pub editor: Option<Arc<Editor>>,
+    pub audit: Arc<Audit>,
+    pub access: Access,
     pub clock: Clock,
     pub listeners: Listeners,
 }
+
+/// The largest body of a request.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The addresses that Tierflow listens on.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -49,13 +62,15 @@ impl Admin {
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(metrics))
             .route("/v1/policies", get(documents::list))
-            .route("/v1/policies/{kind}/{name}", get(documents::one))
+            .route("/v1/policies/{kind}/{name}", get(documents::one).put(edit::put).delete(edit::delete))
+            .route("/v1/apply", post(edit::apply))
             .route("/v1/nodes", get(nodes::list))
             .route("/v1/nodes/{id}", get(nodes::one))
             .route("/v1/status", get(status::status))
             .route("/v1/config_dump", get(config_dump))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::method_not_allowed)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self)
     }
 

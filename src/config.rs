@@ -18,6 +18,10 @@ pub struct Config {
     pub rls_advertise: Vec<HostPort>,
     /// What this replica is called among others that share etcd. `None`: a name of its own for each run.
     pub replica_id: Option<String>,
+    /// Tokens of those who may change policies. `None`: whoever is on this machine.
+    pub admin_token_file: Option<PathBuf>,
+    /// Where changes are noted. `None`: in the log.
+    pub audit_log: Option<PathBuf>,
     /// The most counters that are kept.
     pub counter_keys_max: usize,
     /// Whether a source without any document means that nothing is to be served.

@@ -62,6 +62,8 @@ pub mod etcd;
 pub mod last_good;
 pub mod source;
 // the served state
+pub mod audit;
+pub mod editor;
 pub mod live;
 pub mod nodes;
 // servers: each translates, none knows another

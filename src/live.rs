@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::document::{Documents, Registered};
+use crate::names::Revision;
 
 use adopt::{Adopter, Adoption};
 use generation::Parts;
@@ -32,23 +33,39 @@ pub struct Live {
     refused: ArcSwap<Vec<Refusal>>,
     /// The number of the generation; 0 before the first.
     changed: watch::Sender<u64>,
+    /// The revision up to which everything that the source told was looked at.
+    adopted: watch::Sender<Revision>,
+    /// What is served before anything is.
+    empty: Arc<Generation>,
 }
 
 impl Live {
     /// The two ends: what readers share, and the only one that changes it.
     pub fn new(settings: Settings) -> (Arc<Self>, Writer) {
+        let base = Arc::new(Generation::empty(&settings));
         let live = Arc::new(Self {
             generation: ArcSwapOption::empty(),
             refused: ArcSwap::default(),
             changed: watch::Sender::new(0),
+            adopted: watch::Sender::new(Revision::default()),
+            empty: Arc::clone(&base),
         });
-        let base = Arc::new(Generation::empty(&settings));
         (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
     }
 
     /// `None` until a first set is loaded: then nothing is answered, which is safer than answering "nothing".
     pub fn generation(&self) -> Option<Arc<Generation>> {
         self.generation.load_full()
+    }
+
+    /// What is served, or the empty set that nobody is served.
+    pub fn latest(&self) -> Arc<Generation> {
+        self.generation().unwrap_or_else(|| Arc::clone(&self.empty))
+    }
+
+    /// The revision up to which everything that the source told was looked at, be it served or refused.
+    pub fn adopted(&self) -> watch::Receiver<Revision> {
+        self.adopted.subscribe()
     }
 
     /// The documents that are refused now, each until it is mended.
@@ -86,6 +103,12 @@ pub enum Adopted {
 impl Writer {
     /// Serves as much of the documents as fits together; what does not keeps its last good version.
     pub fn adopt(&mut self, documents: &Documents, now: Timestamp) -> Adopted {
+        let adopted = self.take(documents, now);
+        self.live.adopted.send_replace(documents.revision);
+        adopted
+    }
+
+    fn take(&mut self, documents: &Documents, now: Timestamp) -> Adopted {
         let is_empty = documents.documents.is_empty();
         if is_empty && !self.settings.allow_empty {
             return Adopted::Empty;

@@ -16,6 +16,7 @@ mod replica;
 mod servers;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::access::Access;
 use crate::admin::{Admin, Listeners};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::{Config, SourceConfig};
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::Documents;
+use crate::editor::Editor;
 use crate::etcd::link::Link;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Live, Settings};
@@ -66,6 +70,8 @@ pub struct Running {
 pub enum StartError {
     #[error("policies: {0}")]
     Policies(std::io::Error),
+    #[error("--audit-log {file}: {error}", file = .0.display(), error = .1)]
+    Audit(PathBuf, std::io::Error),
     #[error("--state-dir: {0}")]
     State(#[from] Unusable),
     #[error("{flag} {address}: {error}")]
@@ -135,7 +141,31 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     tasks.spawn_on(servers::xds(xds, xds_listener, shutdown.clone())?, xds_runtime.handle());
     let rls = Rls { live: Arc::clone(&live), counters: Arc::clone(&counters), metrics: Arc::clone(&metrics), clock };
     tasks.spawn_on(servers::rls(rls, rls_listener, shutdown.clone())?, rls_runtime.handle());
+    let audit = match &config.audit_log {
+        Some(path) => Audit::open(path).map_err(|error| StartError::Audit(path.clone(), error))?,
+        None => Audit::default(),
+    };
+    let editor = match &config.source {
+        SourceConfig::Etcd(settings) => {
+            let link = Link::new(settings.clone());
+            let replica = Replica {
+                id: config.replica_id.clone().unwrap_or_else(replica::made_id),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                rls: advertised(config, listeners.rls).iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            };
+            let server_key = replica::key(&link, &replica.id);
+            let (held, holding) = watch::channel(None);
+            let register = replica::register(link.clone(), replica, Arc::clone(&live), held, shutdown.clone());
+            tasks.spawn_on(register, admin_runtime.handle());
+            Some(Arc::new(Editor::new(link, Arc::clone(&live), holding, server_key)))
+        }
+        SourceConfig::Dir(_) => None,
+    };
     let admin = Admin {
+        editor,
+        audit: Arc::new(audit),
+        access: Access { token_file: config.admin_token_file.clone() },
         live: Arc::clone(&live),
         nodes: Arc::clone(&nodes),
         counters: Arc::clone(&counters),
@@ -154,18 +184,6 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             SourceConfig::Etcd(settings) => Source::Etcd(Box::new(Etcd::new(settings.clone(), board, metrics, clock))),
         }
     };
-    if let SourceConfig::Etcd(settings) = &config.source {
-        let link = Link::new(settings.clone());
-        let replica = Replica {
-            id: config.replica_id.clone().unwrap_or_else(replica::made_id),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            rls: advertised(config, listeners.rls).iter().map(ToString::to_string).collect(),
-            ..Default::default()
-        };
-        let (held, _holding) = watch::channel(None);
-        let register = replica::register(link, replica, Arc::clone(&live), held, shutdown.clone());
-        tasks.spawn_on(register, admin_runtime.handle());
-    }
     tasks.spawn_on(load::follow(source, loader, shutdown.clone()), admin_runtime.handle());
     if let Some(state) = state {
         tasks.spawn_on(keep::keep(state, to_keep, shutdown.clone()), admin_runtime.handle());

@@ -153,6 +153,8 @@ fn config(policies: &Policies, ports: &Ports) -> Config {
         admin_listen: ports.admin,
         rls_advertise: Vec::new(),
         replica_id: None,
+        admin_token_file: None,
+        audit_log: None,
         counter_keys_max: 100_000,
         allow_empty: false,
     }

@@ -1,6 +1,7 @@
 //! The documents, those that are served and those that are refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -35,8 +36,7 @@ pub(super) async fn one(
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<(HeaderMap, Json<Value>), Problem> {
     let generation = admin.generation()?;
-    let kinds = Kind::ALL.map(Kind::as_str).join(", ");
-    let kind = Kind::parse(&kind).ok_or_else(|| Problem::not_found(&format!("{kind:?} is none of {kinds}")))?;
+    let kind = kind_of(&kind)?;
     let id = DocumentId::new(kind, &name);
     let refused = admin.live.refused();
     let refusal = refused.iter().find(|refusal| refusal.id.as_ref() == Some(&id));
@@ -47,14 +47,21 @@ pub(super) async fn one(
         (None, None) => return Err(Problem::not_found(&format!("no {kind} is called {name:?}"))),
     };
     let mut headers = HeaderMap::new();
-    if let Ok(etag) = etag(&generation).parse() {
+    if let Ok(etag) = etag(&generation, served).parse() {
         headers.insert(ETAG, etag);
     }
     Ok((headers, Json(body)))
 }
 
-fn etag(generation: &Generation) -> String {
-    format!("\"{}\"", generation.revision)
+pub(super) fn kind_of(text: &str) -> Result<Kind, Problem> {
+    let kinds = Kind::ALL.map(Kind::as_str).join(", ");
+    Kind::parse(text).ok_or_else(|| Problem::not_found(&format!("{text:?} is none of {kinds}")))
+}
+
+/// The revision of the document, where the source keeps that, else of the set.
+fn etag(generation: &Generation, parsed: Option<&Arc<Parsed>>) -> String {
+    let revision = parsed.and_then(|parsed| parsed.document.revision);
+    format!("\"{}\"", revision.unwrap_or(generation.revision))
 }
 
 fn row(parsed: &Parsed, refusal: Option<&Refusal>) -> Value {
@@ -88,7 +95,7 @@ pub(super) fn refusal_json(refusal: &Refusal) -> Value {
     })
 }
 
-fn problem_json(problem: &problem::Problem) -> Value {
+pub(super) fn problem_json(problem: &problem::Problem) -> Value {
     json!({
         "location": problem.location(),
         "path": problem.path.to_string(),

@@ -1,33 +1,61 @@
 //! Errors as problem details (RFC 9457).
 
 use axum::Json;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     detail: String,
+    /// Further members (RFC 9457, section 3.2).
+    members: Map<String, Value>,
+    /// When it may be worth to ask again, in seconds.
+    retry_after: Option<u16>,
 }
 
 impl Problem {
+    pub(super) fn of(status: StatusCode, detail: &str) -> Self {
+        Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None }
+    }
+
     pub(super) fn not_found(detail: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, detail: detail.to_owned() }
+        Self::of(StatusCode::NOT_FOUND, detail)
     }
 
     pub(super) fn unavailable(detail: &str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.to_owned() }
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    pub(super) fn with(mut self, member: &str, value: Value) -> Self {
+        self.members.insert(member.to_owned(), value);
+        self
+    }
+
+    pub(super) fn retry_after(self, seconds: u16) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or_default();
-        let body =
-            json!({ "type": "about:blank", "title": title, "status": self.status.as_u16(), "detail": self.detail });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body).into_response().into_body())
-            .into_response()
+        let mut body = self.members;
+        for (member, value) in [
+            ("type", "about:blank".into()),
+            ("title", title.into()),
+            ("status", self.status.as_u16().into()),
+            ("detail", self.detail.into()),
+        ] {
+            body.insert(member.to_owned(), value);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -36,5 +64,5 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 }
 
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    Problem { status: StatusCode::METHOD_NOT_ALLOWED, detail: format!("{} cannot be asked with {method}", uri.path()) }
+    Problem::of(StatusCode::METHOD_NOT_ALLOWED, &format!("{} cannot be asked with {method}", uri.path()))
 }

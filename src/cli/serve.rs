@@ -39,6 +39,13 @@ pub(super) struct Args {
     /// What this replica is called in etcd. Two with one name do not both write. Default: the host's name and a random part.
     #[arg(long, value_name = "NAME", value_parser = parse_replica_id, env = "TIERFLOW_REPLICA_ID")]
     replica_id: Option<String>,
+    /// File of the tokens that changes through the admin API need, one NAME:TOKEN a line. Without it changes are taken
+    /// from this machine only.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
     /// The most counters that are kept, 1024 to 100000000. Each takes at most 192 bytes while its limit is below 65536.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
     counter_keys_max: u64,
@@ -72,6 +79,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         admin_listen: args.admin_listen,
         rls_advertise: args.rls_advertise,
         replica_id: args.replica_id,
+        admin_token_file: args.admin_token_file,
+        audit_log: args.audit_log,
         counter_keys_max: usize::try_from(args.counter_keys_max).unwrap_or(usize::MAX),
         allow_empty: args.allow_empty,
     };

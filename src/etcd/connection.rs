@@ -14,6 +14,10 @@ use super::{EtcdSettings, Tls};
 
 /// For a question that etcd answers from memory.
 const ANSWER: Duration = Duration::from_secs(1);
+/// For a transaction, which has to be written to disk.
+const WRITE: Duration = Duration::from_secs(2);
+/// A key that is never there.
+const NEVER: &str = "\0";
 /// For a page of a listing.
 const PAGE: Duration = Duration::from_secs(5);
 /// Keys of a page. Their values have at most 1.5 MiB each, etcd's own limit.
@@ -197,6 +201,69 @@ impl Connection {
             .await?
             .ok_or_else(|| Failure::Unanswered("the watch ended at once".to_owned()))?;
         Ok(Watch { stream, first: Some(first) })
+    }
+}
+
+/// What is done as a whole, if everything is as it has to be.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Keys, and when each has to have been changed last; 0: it must not be there.
+    pub unchanged: Vec<(String, u64)>,
+    /// A key that has to be there since this revision, where there is one.
+    pub fence: Option<(String, i64)>,
+    /// Keys, values and leases; 0: none.
+    pub puts: Vec<(String, Vec<u8>, i64)>,
+    pub deletes: Vec<String>,
+}
+
+/// Changes of keys.
+impl Connection {
+    /// Some keys, all at one revision, in their order.
+    pub async fn read(&self, keys: &[String]) -> Result<(Seen, Vec<Option<Entry>>), Failure> {
+        // A condition that always holds.
+        let always = [Compare::version(NEVER, CompareOp::Equal, 0)];
+        let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
+        let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+        let answer = within(WRITE, kv.txn(Txn::new().when(always).and_then(gets))).await?;
+        let entry = |kv: &KeyValue| Entry {
+            key: kv.key().to_vec(),
+            value: kv.value().to_vec(),
+            revision: unsigned(kv.mod_revision()),
+        };
+        let entries: Vec<_> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|response| match response {
+                TxnOpResponse::Get(get) => Some(get.kvs().first().map(entry)),
+                _ => None,
+            })
+            .collect();
+        let is_whole = entries.len() == keys.len();
+        if is_whole { Ok((seen(answer.header())?, entries)) } else { Err(Failure::nonsense("all keys")) }
+    }
+
+    pub async fn existed_at(&self, key: &str, revision: u64) -> Result<bool, Failure> {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        let options = GetOptions::new().with_revision(revision).with_keys_only();
+        Ok(!within(ANSWER, self.client.kv_client().get(key, Some(options))).await?.kvs().is_empty())
+    }
+
+    /// The revision of the commit; `None` if something is other than it has to be.
+    pub async fn commit(&self, commit: &Commit) -> Result<Option<u64>, Failure> {
+        let unchanged = commit.unchanged.iter().map(|(key, revision)| {
+            Compare::mod_revision(key.as_str(), CompareOp::Equal, i64::try_from(*revision).unwrap_or(i64::MAX))
+        });
+        let fence = commit.fence.iter().map(|(key, at)| Compare::create_revision(key.as_str(), CompareOp::Equal, *at));
+        let puts = commit.puts.iter().map(|(key, value, lease)| {
+            TxnOp::put(key.as_str(), value.clone(), Some(PutOptions::new().with_lease(*lease)))
+        });
+        let deletes = commit.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None));
+        let txn = Txn::new()
+            .when(unchanged.chain(fence).collect::<Vec<_>>())
+            .and_then(puts.chain(deletes).collect::<Vec<_>>());
+        let answer = within(WRITE, self.client.kv_client().txn(txn)).await?;
+        let revision = seen(answer.header())?.revision;
+        Ok(answer.succeeded().then_some(revision))
     }
 }
 

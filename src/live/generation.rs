@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile};
-use crate::document::{Documents, Instances, Registered};
+use crate::document::{Document, Documents, Instances, Registered};
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, NodeIdentity, Revision};
+use crate::policy::parse::parse;
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
 use crate::policy::set::{ParsedById, PolicySet};
@@ -75,6 +76,24 @@ impl Generation {
         let registered = registered(&policies, documents.instances.as_deref(), &base.registered);
         let parts = Parts { revision: documents.revision, documents: parsed, policies, registered };
         Ok(base.next(1, parts, &ids, settings))
+    }
+
+    /// The policies of this set with some documents in other versions, or without them; or everything that is wrong
+    /// with those, and with the others because of them.
+    pub fn with(
+        &self,
+        changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Document>>)>,
+    ) -> Result<PolicySet, Vec<Problem>> {
+        let (mut documents, mut ids, mut problems) = (self.documents.clone(), BTreeSet::new(), Vec::new());
+        for (id, document) in changes {
+            match document.as_ref().map(parse) {
+                Some(Ok(parsed)) => drop(documents.insert(id.clone(), Arc::new(parsed))),
+                Some(Err(refused)) => problems.extend(refused.problems),
+                None => drop(documents.remove(&id)),
+            }
+            ids.insert(id);
+        }
+        if problems.is_empty() { PolicySet::link(&self.policies, &documents, &ids) } else { Err(problems) }
     }
 
     /// The generation that differs from this one in the changed documents and in who is registered. What they have

@@ -1,6 +1,7 @@
 //! The three servers, each a future that ends on shutdown, or with the reason why it could not go on.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -75,7 +76,8 @@ pub(super) fn rls(
 
 pub(super) async fn admin(admin: Admin, listener: Listener, shutdown: CancellationToken) -> Ended {
     let listener = listener.into_tokio()?;
-    let served = axum::serve(listener, admin.into_router()).with_graceful_shutdown(shutdown.cancelled_owned());
+    let service = admin.into_router().into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     served.await.map_err(|error| format!("admin server: {error}"))
 }
 

@@ -244,6 +244,7 @@ impl Session {
                 Told::Events(events) => {
                     let applied = mirror.apply(events, clock.now());
                     metrics.source_old_events.inc_by(applied.old);
+                    board.heard(Revision(mirror.revision()), clock.now());
                     if applied.has_other_replicas {
                         board.set_replicas(mirror.replicas());
                     }

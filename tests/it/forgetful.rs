@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -21,6 +22,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const TXN: &str = "/etcdserverpb.KV/Txn";
 
 /// What is done to a message of a watch that tells of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,24 @@ pub(crate) struct Front {
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
     is_open: watch::Sender<bool>,
+    lose: Lose,
     task: JoinHandle<()>,
 }
+
+/// What is lost of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// etcd does it, and nobody hears of it.
+    Answer,
+    /// etcd is asked only much later, when nobody waits any more.
+    Question,
+}
+
+/// The next transaction that puts something with this text.
+type Lose = Arc<Mutex<Option<(String, Part)>>>;
+
+/// How late a question comes that was lost. Whoever asked has waited 2 s for the answer.
+const LATE: Duration = Duration::from_secs(4);
 
 /// Which keys, by a part of their names.
 type Rule = Arc<Mutex<Option<(Manner, String)>>>;
@@ -49,10 +67,18 @@ impl Front {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let forgotten = Arc::new(AtomicUsize::new(0));
         let (is_open, opened) = watch::channel(true);
-        let behind = Behind { etcd, rule: Arc::clone(&rule), forgotten: Arc::clone(&forgotten), opened, client };
+        let lose = Lose::default();
+        let behind = Behind {
+            etcd,
+            rule: Arc::clone(&rule),
+            forgotten: Arc::clone(&forgotten),
+            opened,
+            lose: Arc::clone(&lose),
+            client,
+        };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_open, task }
+        Self { address, rule, forgotten, is_open, lose, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -67,6 +93,11 @@ impl Front {
     /// Whether there are watches, or those that are begun have to wait.
     pub(crate) fn open(&self, is_open: bool) {
         self.is_open.send_replace(is_open);
+    }
+
+    /// Loses a part of the next transaction that puts something with this text.
+    pub(crate) fn lose(&self, text: &str, part: Part) {
+        *self.lose.lock().unwrap() = Some((text.to_owned(), part));
     }
 
     pub(crate) fn behave(&self) {
@@ -86,7 +117,16 @@ struct Behind {
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
     opened: watch::Receiver<bool>,
+    lose: Lose,
     client: Client<HttpConnector, Body>,
+}
+
+impl Behind {
+    fn loses(&self, question: &[u8]) -> Option<Part> {
+        let mut lose = self.lose.lock().unwrap();
+        let (_, part) = lose.take_if(|(text, _)| String::from_utf8_lossy(question).contains(&**text))?;
+        Some(part)
+    }
 }
 
 async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Response {
@@ -94,10 +134,28 @@ async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Resp
     if path == WATCH {
         let _ = behind.opened.wait_for(|is_open| *is_open).await;
     }
+    let mut lost = None;
+    if path == TXN {
+        let (parts, body) = request.into_parts();
+        let question = body.collect().await.unwrap().to_bytes();
+        lost = behind.loses(&question);
+        request = Request::from_parts(parts, Body::from(question));
+    }
     *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
+    if lost == Some(Part::Question) {
+        // Whoever asked hangs up, and the question goes on its way all the same.
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            let _ = behind.client.request(request).await;
+        });
+        return std::future::pending().await;
+    }
     let Ok(response) = behind.client.request(request).await else {
         return axum::http::StatusCode::BAD_GATEWAY.into_response();
     };
+    if lost == Some(Part::Answer) {
+        std::future::pending::<()>().await;
+    }
     let (parts, body) = response.into_parts();
     match path.as_str() {
         WATCH => Response::from_parts(parts, Body::new(StreamBody::new(told(body, behind)))),

@@ -124,6 +124,14 @@ impl Tierflow {
         self.client.get(&format!("http://{}{path}", self.admin)).await.unwrap()
     }
 
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.client.send_body(method, &format!("http://{}{path}", self.admin), headers, body).await.unwrap()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub(crate) async fn json(&self, path: &str) -> Value {
         serde_json::from_slice(&self.ask(path).await.body).unwrap()
     }

@@ -16,6 +16,7 @@ mod decide_limits;
 mod decide_promises;
 mod decide_tenants;
 mod descriptors;
+mod edit;
 mod etcd_access;
 mod etcd_source;
 mod example;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     ("shared_map", &[]),
     ("names", &[]),
     ("document", &["names", "shared_map"]),
@@ -20,10 +20,18 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("source", &["document", "etcd", "names", "metrics", "clock", "shared_map"]),
     ("last_good", &["document", "names"]),
     ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
+    ("audit", &["clock"]),
+    ("editor", &["live", "etcd", "document", "policy", "names"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
-    ("admin", &["document", "live", "policy", "snapshot", "nodes", "counters", "source", "metrics", "names", "clock"]),
+    (
+        "admin",
+        &[
+            "document", "editor", "audit", "live", "policy", "snapshot", "nodes", "counters", "source", "metrics",
+            "names", "clock",
+        ],
+    ),
     ("bootstrap", &["policy", "compile", "snapshot"]),
     ("config", &["compile", "etcd"]),
     ("telemetry", &[]),

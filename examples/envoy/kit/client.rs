@@ -42,9 +42,19 @@ impl Client {
     }
 
     pub async fn send(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
+        self.send_body(method, url, headers, "").await
+    }
+
+    pub async fn send_body(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, String> {
         let builder = Request::builder().method(method).uri(url);
         let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
-        let request = builder.body(Full::default()).map_err(|error| error.to_string())?;
+        let request = builder.body(Full::from(body.to_owned())).map_err(|error| error.to_string())?;
         let answer = self.0.request(request).await.map_err(|error| format!("{method} {url}: {error}"))?;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.map_err(|error| format!("{method} {url}: {error}"))?.to_bytes();

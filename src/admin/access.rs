@@ -1,0 +1,115 @@
+//! Who may change something: whoever shows one of the tokens; without tokens, whoever is on this machine.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use subtle::ConstantTimeEq as _;
+
+use super::error::Problem;
+
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// A file of lines `name:token`. It is read at each change, so that a token that is taken out is out.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The shortest token.
+const TOKEN_BYTES_MIN: usize = 16;
+
+impl Access {
+    /// The name of whoever asks, for the audit log.
+    pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
+        match &self.token_file {
+            Some(file) => {
+                let tokens = read_tokens(file).map_err(|error| {
+                    tracing::error!("--admin-token-file {}: {error}", file.display());
+                    Problem::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
+                })?;
+                let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+                name_of(&tokens, shown).ok_or_else(|| {
+                    Problem::of(StatusCode::UNAUTHORIZED, "changes need a token that is known here, as a bearer")
+                })
+            }
+            // A page in somebody's browser reaches this address too, under a name of its own choice.
+            None if peer.ip().to_canonical().is_loopback() && is_loopback_host(headers) => Ok("loopback".to_owned()),
+            None => Err(Problem::of(
+                StatusCode::FORBIDDEN,
+                "without --admin-token-file changes are taken from this machine only, at its loopback address",
+            )),
+        }
+    }
+}
+
+fn is_loopback_host(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn read_tokens(file: &Path) -> Result<Vec<(String, String)>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let read = |(index, line): (usize, &str)| match line.split_once(':') {
+        Some((name, token)) if !name.is_empty() && token.trim().len() >= TOKEN_BYTES_MIN => {
+            Ok((name.to_owned(), token.trim().to_owned()))
+        }
+        _ => Err(format!("line {}: expected NAME:TOKEN, the token of at least {TOKEN_BYTES_MIN} bytes", index + 1)),
+    };
+    lines.map(read).collect()
+}
+
+/// All tokens are compared, each in a time that does not depend on how much of it is right.
+fn name_of(tokens: &[(String, String)], shown: &str) -> Option<String> {
+    let mut found = None;
+    for (name, token) in tokens {
+        if bool::from(token.as_bytes().ct_eq(shown.as_bytes())) {
+            found = Some(name.clone());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(access: &Access, peer: &str, headers: &[(header::HeaderName, &str)]) -> Result<String, u16> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        access.who(&headers, peer.parse().unwrap()).map_err(|problem| problem.status.as_u16())
+    }
+
+    #[test]
+    fn without_tokens_only_this_machine_may() {
+        let access = Access::default();
+        let host = |host| [(header::HOST, host)];
+        for good in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "127.3.2.1"] {
+            assert_eq!(who(&access, "127.0.0.1:5", &host(good)).as_deref(), Ok("loopback"), "{good}");
+        }
+        for bad in ["shop.example:8080", "10.0.0.7", "localhost.evil.example", ""] {
+            assert_eq!(who(&access, "127.0.0.1:5", &host(bad)), Err(403), "{bad}");
+        }
+        assert_eq!(who(&access, "10.0.0.7:5", &host("127.0.0.1")), Err(403));
+        assert_eq!(who(&access, "[::ffff:127.0.0.1]:5", &host("localhost")).as_deref(), Ok("loopback"));
+    }
+
+    #[test]
+    fn a_token_has_a_name_and_nothing_else_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens");
+        std::fs::write(&file, "# people\nann:0123456789abcdef\n\nci: fedcba9876543210\n").unwrap();
+        let access = Access { token_file: Some(file.clone()) };
+        let shows = |token: &str| who(&access, "10.0.0.7:5", &[(header::AUTHORIZATION, token)]);
+        assert_eq!(shows("Bearer 0123456789abcdef").as_deref(), Ok("ann"));
+        assert_eq!(shows("Bearer fedcba9876543210").as_deref(), Ok("ci"));
+        for bad in ["", "Bearer ", "0123456789abcdef", "Bearer 0123456789abcde", "Basic 0123456789abcdef", "Bearer ann"]
+        {
+            assert_eq!(shows(bad), Err(401), "{bad}");
+        }
+        assert_eq!(who(&access, "127.0.0.1:5", &[(header::HOST, "localhost")]), Err(401));
+        std::fs::write(&file, "ann:short\n").unwrap();
+        assert_eq!(shows("Bearer short"), Err(503));
+    }
+}

@@ -1,0 +1,197 @@
+//! Changes of documents: `PUT` and `DELETE` of one, `POST /v1/apply` of several as a whole.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::documents::{kind_of, problem_json};
+use super::error::Problem;
+use crate::audit::{Entry, Outcome};
+use crate::document::{Document, split};
+use crate::editor::{Change, Edit, EditError, Edited};
+use crate::names::{DocumentId, Revision};
+use crate::policy::parse::parse;
+
+/// The revision that a change was made from.
+const BASE: &str = "x-config-base-version";
+/// A name for the request, so that it can be sent again.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The longest such name, in bytes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// The longest reason, in bytes.
+const FORCE_BYTES_MAX: usize = 1024;
+
+#[derive(serde::Deserialize)]
+pub(super) struct Options {
+    /// Why it is to be done although it takes away more than is usual.
+    force: Option<String>,
+}
+
+pub(super) async fn put(
+    State(admin): State<Admin>,
+    Path((kind, name)): Path<(String, String)>,
+    Query(options): Query<Options>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let who = admin.access.who(&headers, peer)?;
+    let change = Change { id: id_of(&kind, &name)?, content: Some(body.to_vec().into()) };
+    make(&admin, who, vec![change], options, &headers).await
+}
+
+pub(super) async fn delete(
+    State(admin): State<Admin>,
+    Path((kind, name)): Path<(String, String)>,
+    Query(options): Query<Options>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let who = admin.access.who(&headers, peer)?;
+    let change = Change { id: id_of(&kind, &name)?, content: None };
+    make(&admin, who, vec![change], options, &headers).await
+}
+
+/// The body is a file of documents.
+pub(super) async fn apply(
+    State(admin): State<Admin>,
+    Query(options): Query<Options>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let who = admin.access.who(&headers, peer)?;
+    let documents = split(&"body".into(), &body).into_iter().map(Arc::new);
+    let (mut changes, mut problems) = (Vec::new(), Vec::new());
+    for document in documents {
+        match parse(&document) {
+            Ok(parsed) => changes.push(Change { id: parsed.id, content: content(&document) }),
+            Err(refused) => problems.extend(refused.problems),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(invalid(&problems));
+    }
+    make(&admin, who, changes, options, &headers).await
+}
+
+fn content(document: &Document) -> Option<Arc<[u8]>> {
+    document.content.clone().ok()
+}
+
+async fn make(
+    admin: &Admin,
+    who: String,
+    changes: Vec<Change>,
+    options: Options,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let editor = admin.editor.as_ref().ok_or_else(|| {
+        Problem::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
+    })?;
+    let edit = Edit { changes, base: base_of(headers)?, force: force_of(options)?, request: request_of(headers)? };
+    let mut entry = Entry {
+        change: format!("{:016x}", fastrand::u64(..)),
+        who,
+        what: edit.changes.iter().map(describe).collect(),
+        base: edit.base.0,
+        force: edit.force.clone(),
+        result: None,
+    };
+    note(admin, &entry)?;
+    let edited = editor.edit(&edit).await;
+    entry.result = Some(match &edited {
+        Ok(edited) => Outcome::Revision(edited.revision.0),
+        Err(error) => Outcome::Refused(error.to_string()),
+    });
+    // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
+    let _ = note(admin, &entry);
+    edited.map(answer).map_err(explain)
+}
+
+fn describe(change: &Change) -> String {
+    format!("{} {}", if change.content.is_some() { "put" } else { "delete" }, change.id)
+}
+
+fn note(admin: &Admin, entry: &Entry) -> Result<(), Problem> {
+    admin.audit.note(entry, admin.clock.now()).map_err(|error| {
+        tracing::error!(%error, "the audit log cannot be written");
+        Problem::of(StatusCode::INSUFFICIENT_STORAGE, "the audit log cannot be written, so nothing is changed")
+    })
+}
+
+fn answer(edited: Edited) -> Response {
+    let body = Json(json!({ "revision": edited.revision.0, "replayed": edited.is_replay }));
+    let mut response = body.into_response();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", edited.revision)) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+fn explain(error: EditError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        EditError::Empty | EditError::Twice(_) | EditError::Future { .. } => {
+            Problem::of(StatusCode::BAD_REQUEST, &detail)
+        }
+        EditError::TooLarge { .. } => Problem::of(StatusCode::PAYLOAD_TOO_LARGE, &detail),
+        EditError::Missing(_) => Problem::not_found(&detail),
+        EditError::Stale { changed, .. } => {
+            let current = |(id, revision): &(DocumentId, Revision)| json!({ "kind": id.kind.as_str(), "name": id.name, "revision": revision.0 });
+            let current: Vec<Value> = changed.iter().map(current).collect();
+            Problem::of(StatusCode::PRECONDITION_FAILED, &detail).with("current", current.into())
+        }
+        EditError::Invalid(problems) => invalid(&problems),
+        EditError::Guarded(findings) => Problem::of(StatusCode::CONFLICT, &detail).with("guarded", findings.into()),
+        EditError::OtherRequest => Problem::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
+        EditError::NotHeld | EditError::Unavailable(_) => Problem::unavailable(&detail).retry_after(1),
+        EditError::Unknown(_) => Problem::of(StatusCode::GATEWAY_TIMEOUT, &detail),
+    }
+}
+
+fn invalid(problems: &[crate::policy::problem::Problem]) -> Problem {
+    let told: Vec<Value> = problems.iter().map(problem_json).collect();
+    let detail = "the documents, or the set that they would make, make no sense";
+    Problem::of(StatusCode::UNPROCESSABLE_ENTITY, detail).with("problems", told.into())
+}
+
+fn id_of(kind: &str, name: &str) -> Result<DocumentId, Problem> {
+    Ok(DocumentId::new(kind_of(kind)?, name))
+}
+
+fn base_of(headers: &HeaderMap) -> Result<Revision, Problem> {
+    let named = headers.get(BASE).or_else(|| headers.get(IF_MATCH)).ok_or_else(|| {
+        let detail = "say in X-Config-Base-Version (or If-Match) which revision the change was made from; 0 for \
+                      documents that are new";
+        Problem::of(StatusCode::PRECONDITION_REQUIRED, detail)
+    })?;
+    let number = named.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
+    let expected = "the base version is a revision: a whole number, as in the ETag of what was read";
+    number.map(Revision).ok_or_else(|| Problem::of(StatusCode::BAD_REQUEST, expected))
+}
+
+fn request_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    let expected = format!("Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes of ASCII");
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| Problem::of(StatusCode::BAD_REQUEST, &expected))
+}
+
+fn force_of(options: Options) -> Result<Option<String>, Problem> {
+    match options.force {
+        Some(reason) if reason.trim().is_empty() || reason.len() > FORCE_BYTES_MAX => {
+            let expected = format!("force: expected a reason of 1 to {FORCE_BYTES_MAX} bytes");
+            Err(Problem::of(StatusCode::BAD_REQUEST, &expected))
+        }
+        force => Ok(force),
+    }
+}

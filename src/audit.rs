@@ -1,0 +1,100 @@
+//! The audit log: who asked for which change, from which base, and what came of it. One JSON line before the change and
+//! one after it; a change that cannot be noted is not made.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// `None`: the lines go to the log.
+    file: Option<Mutex<File>>,
+}
+
+/// A line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Tells the two lines of a change from all others.
+    pub change: String,
+    pub who: String,
+    /// What is changed, as `put Api pay` or `delete Tenant acme`.
+    pub what: Vec<String>,
+    pub base: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<String>,
+    /// `None`: it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Outcome>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Revision(u64),
+    Refused(String),
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
+impl Audit {
+    /// Appends to the file, which is made where there is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { file: Some(Mutex::new(file)) })
+    }
+
+    /// When this returns without an error, the line outlives a power failure.
+    pub fn note(&self, entry: &Entry, now: Timestamp) -> io::Result<()> {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(now.as_nanos());
+        let line = Line { at: humantime::format_rfc3339_millis(at).to_string(), entry };
+        // JSON has no line breaks and no control characters but escaped ones: nobody can forge a line.
+        let mut text = serde_json::to_string(&line)?;
+        match &self.file {
+            None => tracing::info!(target: "audit", "{text}"),
+            Some(file) => {
+                text.push('\n');
+                let mut file = file.lock();
+                file.write_all(text.as_bytes())?;
+                file.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_line_whatever_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let entry = Entry {
+            change: "1".to_owned(),
+            who: "eve\n{\"who\":\"root\"}".to_owned(),
+            what: vec!["put Api pay".to_owned()],
+            base: 7,
+            force: None,
+            result: Some(Outcome::Revision(8)),
+        };
+        for _ in 0..2 {
+            Audit::open(&path).unwrap().note(&entry, Timestamp::from_nanos(1_700_000_000_000_000_000)).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["at"], "2023-11-14T22:13:20.000Z");
+        assert_eq!((&lines[0]["who"], &lines[0]["result"]["revision"]), (&entry.who.into(), &8.into()));
+    }
+}
