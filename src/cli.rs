@@ -4,12 +4,15 @@
 mod bootstrap;
 mod check;
 mod compile;
+mod edit;
 mod etcd;
 mod explain;
+mod get;
 mod output;
 mod register;
 mod schema;
 mod serve;
+mod server;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,9 @@ enum Verb {
     Compile(compile::Args),
     Explain(explain::Args),
     Bootstrap(bootstrap::Args),
+    Get(get::Args),
+    Apply(edit::ApplyArgs),
+    Delete(edit::DeleteArgs),
     Register(register::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
@@ -48,6 +54,9 @@ pub fn run() -> ExitCode {
         Verb::Compile(args) => compile::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Bootstrap(args) => bootstrap::run(&args),
+        Verb::Get(args) => get::run(&args),
+        Verb::Apply(args) => edit::apply(&args),
+        Verb::Delete(args) => edit::delete(&args),
         Verb::Register(args) => register::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions { shell } => {

@@ -11,6 +11,7 @@ mod harness;
 
 mod cli_check;
 mod cli_compile;
+mod cli_edit;
 mod decide_answers;
 mod decide_limits;
 mod decide_promises;

@@ -1,0 +1,98 @@
+//! `tierflow apply` and `tierflow delete`
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::Failure;
+use super::get::parse_kind;
+use super::output;
+use super::server::{Question, ServerArgs, encoded, path_of};
+use crate::names::Kind;
+
+/// Change documents of a running server: all of the files' documents together, or none.
+#[derive(clap::Args)]
+pub(super) struct ApplyArgs {
+    /// Files of documents; `-` is standard input.
+    #[arg(short, long, required = true, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    #[command(flatten)]
+    edit: EditArgs,
+}
+
+/// Delete a document of a running server.
+#[derive(clap::Args)]
+pub(super) struct DeleteArgs {
+    #[arg(value_name = "KIND", value_parser = parse_kind)]
+    kind: Kind,
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    edit: EditArgs,
+}
+
+#[derive(clap::Args)]
+struct EditArgs {
+    /// The revision that the change was made from: if one of the documents has changed since, nothing is done. Default:
+    /// the one that the files name in a line `# base version N`, as `get` prints it, else the newest.
+    #[arg(long, value_name = "REVISION")]
+    base: Option<u64>,
+    /// Why it is to be done although it takes away more than is usual.
+    #[arg(long, value_name = "REASON")]
+    force: Option<String>,
+    /// A name for this change: sent again with the same name, it is not done twice.
+    #[arg(long, value_name = "NAME")]
+    idempotency_key: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
+    let texts = args.file.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let named = texts.iter().flat_map(|text| text.lines()).filter_map(base_version).min();
+    args.edit.send("POST", "/v1/apply".to_owned(), named, texts.join("\n---\n").into_bytes())
+}
+
+pub(super) fn delete(args: &DeleteArgs) -> Result<(), Failure> {
+    args.edit.send("DELETE", path_of(args.kind, &args.name), None, Vec::new())
+}
+
+fn read(file: &PathBuf) -> Result<String, Failure> {
+    let text = if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    text.map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn base_version(line: &str) -> Option<u64> {
+    line.strip_prefix("# base version ")?.trim().parse().ok()
+}
+
+impl EditArgs {
+    fn send(&self, method: &'static str, path: String, named: Option<u64>, body: Vec<u8>) -> Result<(), Failure> {
+        let base = match self.base.or(named) {
+            Some(base) => base,
+            None => self.newest()?,
+        };
+        let base = base.to_string();
+        let path = match &self.force {
+            Some(reason) => format!("{path}?force={}", encoded(reason)),
+            None => path,
+        };
+        let mut headers = vec![("x-config-base-version", base.as_str())];
+        headers.extend(self.idempotency_key.as_deref().map(|key| ("idempotency-key", key)));
+        let answer = self.server.ask(Question { method, path, headers, body })?;
+        let is_replay = answer["replayed"] == Value::Bool(true);
+        let how = if is_replay { "was done before, at" } else { "done at" };
+        output::print(&format!("{how} revision {}\n", answer["revision"]))
+    }
+
+    fn newest(&self) -> Result<u64, Failure> {
+        let status = self.server.ask(Question::get("/v1/status"))?;
+        Ok(status["source"]["revision"].as_u64().unwrap_or(0))
+    }
+}

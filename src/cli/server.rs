@@ -1,0 +1,114 @@
+//! How verbs talk to a running server's admin API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use super::Failure;
+use crate::names::Kind;
+
+/// How long a server may take for an answer. It waits for etcd itself, and knows better what went wrong.
+const ANSWER: Duration = Duration::from_secs(15);
+
+#[derive(Clone, clap::Args)]
+pub(super) struct ServerArgs {
+    /// The admin address of the server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TIERFLOW_SERVER_URL")]
+    server: String,
+    /// File that holds the token to show to the server, alone or as NAME:TOKEN.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What is asked for.
+pub(super) struct Question<'a> {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) headers: Vec<(&'static str, &'a str)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Question<'_> {
+    pub(super) fn get(path: &str) -> Self {
+        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+}
+
+impl ServerArgs {
+    /// The JSON that is answered. An answer other than 2xx is a failure, with all that the server says of it.
+    pub(super) fn ask(&self, question: Question<'_>) -> Result<Value, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let answer = runtime.block_on(async { tokio::time::timeout(ANSWER, self.send(question)).await });
+        let (status, body) = answer.map_err(|_| format!("{}: no answer within {ANSWER:?}", self.server))??;
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if (200..300).contains(&status) { Ok(json) } else { Err(told(status, &json)) }
+    }
+
+    async fn send(&self, question: Question<'_>) -> Result<(u16, Bytes), Failure> {
+        let url = format!("{}{}", self.server.trim_end_matches('/'), question.path);
+        let uri: Uri = url.parse().map_err(|error| format!("--server {:?}: {error}", self.server))?;
+        let mut request = Request::builder().method(question.method).uri(uri);
+        for (name, value) in question.headers {
+            request = request.header(name, value);
+        }
+        if let Some(token) = self.token()? {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::<Bytes>::from(question.body)).map_err(|error| error.to_string())?;
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let answer = client.request(request).await.map_err(|error| unreachable(&self.server, &error))?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(|error| format!("{}: {error}", self.server))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
+        let token = line.split_once(':').map_or(line, |(_, token)| token);
+        Ok(Some(token.trim().to_owned()))
+    }
+}
+
+fn unreachable(server: &str, error: &hyper_util::client::legacy::Error) -> Failure {
+    use std::error::Error as _;
+    let source = error.source().and_then(|source| source.source().map(ToString::to_string));
+    format!("{server}: cannot be reached{}", source.map(|source| format!(": {source}")).unwrap_or_default())
+}
+
+/// The problem details (RFC 9457) in words.
+fn told(status: u16, json: &Value) -> Failure {
+    let mut told = match json["detail"].as_str() {
+        Some(detail) => format!("{detail} ({status})"),
+        None => format!("the server answers {status}"),
+    };
+    for problem in json["problems"].as_array().into_iter().flatten() {
+        let text = |member: &str| problem[member].as_str().unwrap_or_default().to_owned();
+        let (path, help) = (text("path"), text("help"));
+        let path = if path.is_empty() { path } else { format!("{path}: ") };
+        let help = if help.is_empty() { help } else { format!(" ({help})") };
+        told.push_str(&format!("\n  {}: {path}{}{help}", text("location"), text("message")));
+    }
+    told
+}
+
+/// A document's path in the API.
+pub(super) fn path_of(kind: Kind, name: &str) -> String {
+    format!("/v1/policies/{kind}/{}", encoded(name))
+}
+
+/// For a segment of a path or a value of a query (RFC 3986, section 2).
+pub(super) fn encoded(text: &str) -> String {
+    let encode = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
