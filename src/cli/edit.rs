@@ -48,6 +48,13 @@ struct EditArgs {
     server: ServerArgs,
 }
 
+/// What the server says when it is done.
+#[derive(serde::Deserialize)]
+struct Done {
+    revision: u64,
+    replayed: bool,
+}
+
 pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
     let texts = args.file.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let named = texts.iter().flat_map(|text| text.lines()).filter_map(base_version).min();
@@ -86,13 +93,16 @@ impl EditArgs {
         let mut headers = vec![("x-config-base-version", base.as_str())];
         headers.extend(self.idempotency_key.as_deref().map(|key| ("idempotency-key", key)));
         let answer = self.server.ask(Question { method, path, headers, body })?;
-        let is_replay = answer["replayed"] == Value::Bool(true);
-        let how = if is_replay { "was done before, at" } else { "done at" };
-        output::print(&format!("{how} revision {}\n", answer["revision"]))
+        let done: Done = serde_json::from_value(answer).map_err(|error| format!("the server's answer: {error}"))?;
+        let how = if done.replayed { "was done before, at" } else { "done at" };
+        output::print(&format!("{how} revision {}\n", done.revision))
     }
 
     fn newest(&self) -> Result<u64, Failure> {
         let status = self.server.ask(Question::get("/v1/status"))?;
-        Ok(status["source"]["revision"].as_u64().unwrap_or(0))
+        status
+            .pointer("/source/revision")
+            .and_then(Value::as_u64)
+            .ok_or_else(|| "the server has no revision".to_owned())
     }
 }

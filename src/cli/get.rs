@@ -1,5 +1,7 @@
 //! `tierflow get`
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Failure;
@@ -7,7 +9,7 @@ use super::output::{self, Format};
 use super::server::{Question, ServerArgs, path_of};
 use crate::names::Kind;
 
-/// Show the documents of a running server: all of them, those of a kind, or one with its text.
+/// Show the documents of a running server: all of them, those of a kind (in a table), or one with its text.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[arg(value_name = "KIND", value_parser = parse_kind)]
@@ -34,58 +36,62 @@ pub(super) fn parse_kind(text: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(is_meant).ok_or_else(|| format!("expected one of {}", kinds()))
 }
 
+/// What the server tells of a document.
+#[derive(Deserialize)]
+struct Row {
+    kind: Option<String>,
+    name: Option<String>,
+    revision: Option<u64>,
+    origin: String,
+    served: bool,
+    refused: Option<Value>,
+    text: Option<String>,
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let answer = match (args.kind, &args.name) {
-        (Some(kind), Some(name)) => args.server.ask(Question::get(&path_of(kind, name)))?,
-        (kind, _) => {
-            let mut list = args.server.ask(Question::get("/v1/policies"))?;
-            if let (Some(kind), Some(documents)) = (kind, list["documents"].as_array_mut()) {
-                documents.retain(|document| document["kind"] == kind.as_str());
-            }
-            list
-        }
+    let path = match (args.kind, &args.name) {
+        (Some(kind), Some(name)) => path_of(kind, name),
+        _ => "/v1/policies".to_owned(),
     };
+    let answer = args.server.ask(Question::get(&path))?;
     match args.output {
         Output::Json => output::print_value(&answer, Format::Json),
         Output::Yaml => output::print_value(&answer, Format::Yaml),
-        Output::Table if args.name.is_some() => output::print(&document(&answer)),
-        Output::Table => output::print(&table(&answer)),
+        Output::Table if args.name.is_some() => output::print(&document(&read(answer)?)),
+        Output::Table => {
+            let documents = answer.get("documents").cloned().unwrap_or_default();
+            let mut rows: Vec<Row> = read(documents)?;
+            rows.retain(|row| args.kind.is_none_or(|kind| row.kind.as_deref() == Some(kind.as_str())));
+            output::print(&table(&rows))
+        }
     }
 }
 
+fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| format!("the server answers something else than documents: {error}"))
+}
+
 /// The text, under a line that says which version it is: that is the base of a change of it.
-fn document(answer: &Value) -> String {
-    let text = answer["text"].as_str().unwrap_or_default();
-    let version = match answer["revision"].as_u64() {
-        Some(revision) => format!("# base version {revision}\n"),
-        None => String::new(),
-    };
+fn document(row: &Row) -> String {
+    let text = row.text.as_deref().unwrap_or_default();
+    let version = row.revision.map(|revision| format!("# base version {revision}\n")).unwrap_or_default();
     let end = if text.ends_with('\n') { "" } else { "\n" };
     format!("{version}{text}{end}")
 }
 
-fn table(answer: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+fn table(rows: &[Row]) -> String {
     let header = ["KIND", "NAME", "REVISION", "STATE", "ORIGIN"].map(str::to_owned);
-    let row = |document: &Value| {
-        let state = match (document["served"].as_bool(), document["refused"].is_object()) {
-            (Some(true), false) => "served",
-            (Some(true), true) => "refused, its last good version is served",
-            _ => "refused",
+    let cells = |row: &Row| {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let state = match (row.served, row.refused.is_some()) {
+            (true, false) => "served",
+            (true, true) => "refused, its last good version is served",
+            (false, _) => "refused",
         };
-        [
-            text(&document["kind"]),
-            text(&document["name"]),
-            text(&document["revision"]),
-            state.to_owned(),
-            text(&document["origin"]),
-        ]
+        let revision = row.revision.map(|revision| revision.to_string());
+        let [kind, name, revision] = [row.kind.clone(), row.name.clone(), revision].map(or_dash);
+        [kind, name, revision, state.to_owned(), row.origin.clone()]
     };
-    let documents = answer["documents"].as_array().into_iter().flatten();
-    let rows: Vec<[String; 5]> = std::iter::once(header).chain(documents.map(row)).collect();
-    output::aligned(&rows).join("\n") + "\n"
+    let lines: Vec<[String; 5]> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
+    output::aligned(&lines).join("\n") + "\n"
 }

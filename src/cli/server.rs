@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
@@ -47,7 +48,7 @@ impl ServerArgs {
         let answer = runtime.block_on(async { tokio::time::timeout(ANSWER, self.send(question)).await });
         let (status, body) = answer.map_err(|_| format!("{}: no answer within {ANSWER:?}", self.server))??;
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if (200..300).contains(&status) { Ok(json) } else { Err(told(status, &json)) }
+        if (200..300).contains(&status) { Ok(json) } else { Err(told(status, json)) }
     }
 
     async fn send(&self, question: Question<'_>) -> Result<(u16, Bytes), Failure> {
@@ -83,18 +84,33 @@ fn unreachable(server: &str, error: &hyper_util::client::legacy::Error) -> Failu
     format!("{server}: cannot be reached{}", source.map(|source| format!(": {source}")).unwrap_or_default())
 }
 
-/// The problem details (RFC 9457) in words.
-fn told(status: u16, json: &Value) -> Failure {
-    let mut told = match json["detail"].as_str() {
-        Some(detail) => format!("{detail} ({status})"),
-        None => format!("the server answers {status}"),
+/// Problem details (RFC 9457), as far as a person is told of them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    detail: String,
+    problems: Vec<Told>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    location: String,
+    path: String,
+    message: String,
+    help: Option<String>,
+}
+
+fn told(status: u16, json: Value) -> Failure {
+    let details: Details = serde_json::from_value(json).unwrap_or_default();
+    let mut told = match details.detail.as_str() {
+        "" => format!("the server answers {status}"),
+        detail => format!("{detail} ({status})"),
     };
-    for problem in json["problems"].as_array().into_iter().flatten() {
-        let text = |member: &str| problem[member].as_str().unwrap_or_default().to_owned();
-        let (path, help) = (text("path"), text("help"));
+    for Told { location, path, message, help } in details.problems {
         let path = if path.is_empty() { path } else { format!("{path}: ") };
-        let help = if help.is_empty() { help } else { format!(" ({help})") };
-        told.push_str(&format!("\n  {}: {path}{}{help}", text("location"), text("message")));
+        let help = help.map(|help| format!(" ({help})")).unwrap_or_default();
+        told.push_str(&format!("\n  {location}: {path}{message}{help}"));
     }
     told
 }
