@@ -208,3 +208,15 @@ async fn give_back(link: &Link, held: Option<Held>) {
         tracing::warn!("the lease could not be given back, and runs out: {failure}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_held_is_not_relied_on_for_longer_than_its_lease() {
+        let held = |until| Held { lease: 1, create_revision: 1, until };
+        assert!(held(Instant::now() + Duration::from_secs(3600)).is_sure());
+        assert!(!held(Instant::now()).is_sure());
+    }
+}

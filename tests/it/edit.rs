@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tierflow::etcd::EtcdSettings;
+use tierflow::etcd::connection::{Commit, Connection};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -308,6 +310,30 @@ async fn a_replica_that_was_taken_for_dead_cannot_write() {
         sleep(Duration::from_millis(50)).await;
     }
     serves_rate(&first, 3).await;
+}
+
+#[tokio::test]
+async fn a_commit_proves_that_its_writer_holds_its_lease() {
+    let store = Store::start_shop().await;
+    let front = Front::start(store.etcd.address).await;
+    let tierflow = store.tierflow_at(source(&[front.address]), &["--replica-id=a".to_owned()]).await;
+    serves_rate(&tierflow, 1).await;
+    let first = put(&tierflow, PLAN, &etag(&tierflow.ask(PLAN).await), &plan(2)).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let server = "/tierflow/servers/a";
+    let created = store.client.clone().get(server, None).await.unwrap().kvs()[0].create_revision();
+    assert!(front.fences().contains(&vec![(server.to_owned(), created)]), "{:?}", front.fences());
+
+    // And etcd holds to it.
+    let settings = EtcdSettings { endpoints: Vec::new(), prefix: "/tierflow".to_owned(), user: None, tls: None };
+    let connection = Connection::open(&settings, &format!("http://{}", store.etcd.address)).await.unwrap();
+    let commit = |fence| Commit {
+        fence: Some((server.to_owned(), fence)),
+        puts: vec![("/x".to_owned(), b"x".to_vec(), 0)],
+        ..Default::default()
+    };
+    assert_eq!(connection.commit(&commit(created + 1)).await, Ok(None));
+    assert!(connection.commit(&commit(created)).await.unwrap().is_some());
 }
 
 #[tokio::test]

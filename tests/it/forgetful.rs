@@ -38,8 +38,12 @@ pub(crate) struct Front {
     forgotten: Arc<AtomicUsize>,
     is_open: watch::Sender<bool>,
     lose: Lose,
+    fences: Fences,
     task: JoinHandle<()>,
 }
+
+/// For each transaction that put something: the keys that it wanted to be there since a revision, and that revision.
+type Fences = Arc<Mutex<Vec<Vec<(String, i64)>>>>;
 
 /// What is lost of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,18 +71,19 @@ impl Front {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let forgotten = Arc::new(AtomicUsize::new(0));
         let (is_open, opened) = watch::channel(true);
-        let lose = Lose::default();
+        let (lose, fences) = (Lose::default(), Fences::default());
         let behind = Behind {
             etcd,
             rule: Arc::clone(&rule),
             forgotten: Arc::clone(&forgotten),
             opened,
             lose: Arc::clone(&lose),
+            fences: Arc::clone(&fences),
             client,
         };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_open, lose, task }
+        Self { address, rule, forgotten, is_open, lose, fences, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -100,6 +105,10 @@ impl Front {
         *self.lose.lock().unwrap() = Some((text.to_owned(), part));
     }
 
+    pub(crate) fn fences(&self) -> Vec<Vec<(String, i64)>> {
+        self.fences.lock().unwrap().clone()
+    }
+
     pub(crate) fn behave(&self) {
         *self.rule.lock().unwrap() = None;
     }
@@ -118,10 +127,20 @@ struct Behind {
     forgotten: Arc<AtomicUsize>,
     opened: watch::Receiver<bool>,
     lose: Lose,
+    fences: Fences,
     client: Client<HttpConnector, Body>,
 }
 
 impl Behind {
+    fn note_fences(&self, question: &[u8]) {
+        let txn = TxnRequest::decode(&question[5..]).unwrap();
+        if txn.success.iter().any(|operation| operation.put.is_some()) {
+            let fences = txn.compare.into_iter().filter(|compare| compare.target == CREATE);
+            let fences = fences.map(|compare| (String::from_utf8(compare.key).unwrap(), compare.create_revision));
+            self.fences.lock().unwrap().push(fences.collect());
+        }
+    }
+
     fn loses(&self, question: &[u8]) -> Option<Part> {
         let mut lose = self.lose.lock().unwrap();
         let (_, part) = lose.take_if(|(text, _)| String::from_utf8_lossy(question).contains(&**text))?;
@@ -139,6 +158,7 @@ async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Resp
         let (parts, body) = request.into_parts();
         let question = body.collect().await.unwrap().to_bytes();
         lost = behind.loses(&question);
+        behind.note_fences(&question);
         request = Request::from_parts(parts, Body::from(question));
     }
     *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
@@ -216,7 +236,34 @@ fn manner(rule: &Rule, message: &[u8]) -> Option<Manner> {
     keys.into_iter().any(|kv| String::from_utf8_lossy(&kv.key).contains(&part)).then_some(manner)
 }
 
+/// `Compare.CompareTarget.CREATE`
+const CREATE: i32 = 1;
+
 /// What of etcd's rpc.proto and kv.proto is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    success: Vec<Operation>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Compare {
+    #[prost(int32, tag = "2")]
+    target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    key: Vec<u8>,
+    #[prost(int64, tag = "5")]
+    create_revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Operation {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    put: Option<Vec<u8>>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct WatchResponse {
     #[prost(message, repeated, tag = "11")]
