@@ -23,9 +23,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::document::{DOCUMENT_BYTES_MAX, Document, Origin};
 use crate::etcd::Section;
-use crate::etcd::connection::{Commit, Entry, Failure};
+use crate::etcd::failure::Failure;
+use crate::etcd::keys::Commit;
 use crate::etcd::lease::Held;
 use crate::etcd::link::Link;
+use crate::etcd::listing::Entry;
 use crate::live::{Generation, Live};
 use crate::names::{DocumentId, Revision, Version};
 use crate::policy::problem::Problem;

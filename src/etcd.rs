@@ -1,8 +1,12 @@
 //! The client side of etcd: where it is, how its keys are laid out, and connections whose questions have deadlines.
 
 pub mod connection;
+pub mod events;
+pub mod failure;
+pub mod keys;
 pub mod lease;
 pub mod link;
+pub mod listing;
 
 use std::fmt;
 use std::path::PathBuf;

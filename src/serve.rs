@@ -32,20 +32,17 @@ use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::{Config, SourceConfig};
 use crate::counters::memory::{Memory, MemoryLimits};
-use crate::document::Documents;
 use crate::editor::Editor;
-use crate::etcd::link::Link;
 use crate::last_good::{StateDir, Unusable};
-use crate::live::{Live, Settings};
+use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::{Metrics, TypeLabels};
-use crate::names::Revision;
 use crate::nodes::Nodes;
 use crate::rls::Rls;
 use crate::snapshot::resource::ResourceType;
-use crate::source::board::{Board, Replica};
+use crate::source::Source;
+use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
-use crate::source::{self, Source};
 use crate::xds::Xds;
 use load::Loader;
 
@@ -88,108 +85,141 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let rls_listener = listen::bind("--rls-listen", config.rls_listen)?;
     let admin_listener = listen::bind("--admin-listen", config.admin_listen)?;
     let listeners = Listeners { xds: xds_listener.address, rls: rls_listener.address, admin: admin_listener.address };
-
-    let clock = Clock::start();
-    let metrics = Arc::new(Metrics::default());
-    for resource_type in ResourceType::ALL {
-        // An alarm on refusals needs the series before the first one.
-        let _ = metrics.xds_nacks.get_or_create(&TypeLabels { r#type: resource_type.as_str() });
-    }
-    let nodes = Arc::new(Nodes::default());
-    let counters = Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max }));
-    let shutdown = CancellationToken::new();
-    let (live, writer) = Live::new(Settings {
-        rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls) },
-        counter_seed: random_seed(),
-        allow_empty: config.allow_empty,
-    });
-    let board = Arc::new(Board::default());
-    let (keep, to_keep) = watch::channel(None);
-    let mut loader = Loader {
-        writer,
-        live: Arc::clone(&live),
-        metrics: Arc::clone(&metrics),
-        board: Arc::clone(&board),
-        clock,
-        keep,
+    let audit = match &config.audit_log {
+        Some(path) => Audit::open(path).map_err(|error| StartError::Audit(path.clone(), error))?,
+        None => Audit::default(),
     };
     let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));
     let state = state.transpose()?;
-    let kept = state.as_ref().and_then(|state| loader.restore(state));
-    if let SourceConfig::Dir(folder) = &config.source {
-        // The first reading is part of the start: what is wrong with the path is an error of the command.
-        match source::dir::read(folder) {
-            Ok(documents) => loader.load(&Documents::new(Revision::default(), documents)),
-            Err(error) if kept.is_some() => tracing::warn!("policies: {error}"),
-            Err(error) => return Err(StartError::Policies(error)),
-        }
-    }
+    let (shared, writer) = Shared::new(config, listeners);
+    let (keep, to_keep) = watch::channel(None);
+    let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 2)?];
     let [xds_runtime, rls_runtime, admin_runtime] = &runtimes;
     let mut tasks = JoinSet::new();
-
-    let xds = Xds {
-        live: Arc::clone(&live),
-        nodes: Arc::clone(&nodes),
-        metrics: Arc::clone(&metrics),
-        clock,
-        identifier: format!("tierflow/{}/{}", env!("CARGO_PKG_VERSION"), std::process::id()).into(),
-        shutdown: shutdown.clone(),
-    };
-    tasks.spawn_on(servers::xds(xds, xds_listener, shutdown.clone())?, xds_runtime.handle());
-    let rls = Rls { live: Arc::clone(&live), counters: Arc::clone(&counters), metrics: Arc::clone(&metrics), clock };
-    tasks.spawn_on(servers::rls(rls, rls_listener, shutdown.clone())?, rls_runtime.handle());
-    let audit = match &config.audit_log {
-        Some(path) => Audit::open(path).map_err(|error| StartError::Audit(path.clone(), error))?,
-        None => Audit::default(),
-    };
+    let shutdown = || shared.shutdown.clone();
+    tasks.spawn_on(servers::xds(shared.xds(), xds_listener, shutdown())?, xds_runtime.handle());
+    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, shutdown())?, rls_runtime.handle());
+    let on_admin = admin_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
-            let link = Link::new(settings.clone());
-            let replica = Replica {
-                id: config.replica_id.clone().unwrap_or_else(replica::made_id),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                rls: advertised(config, listeners.rls).iter().map(ToString::to_string).collect(),
-                ..Default::default()
-            };
-            let server_key = replica::key(&link, &replica.id);
-            let (held, holding) = watch::channel(None);
-            let register = replica::register(link.clone(), replica, Arc::clone(&live), held, shutdown.clone());
-            tasks.spawn_on(register, admin_runtime.handle());
-            Some(Arc::new(Editor::new(link, Arc::clone(&live), holding, server_key)))
+            let (editor, register) = replica::join(config, settings, &shared);
+            tasks.spawn_on(register, on_admin);
+            Some(Arc::new(editor))
         }
         SourceConfig::Dir(_) => None,
     };
-    let admin = Admin {
-        editor,
-        audit: Arc::new(audit),
-        access: Access { token_file: config.admin_token_file.clone() },
-        live: Arc::clone(&live),
-        nodes: Arc::clone(&nodes),
-        counters: Arc::clone(&counters),
-        metrics: Arc::clone(&metrics),
-        board: Arc::clone(&board),
-        clock,
-        listeners,
-    };
-    tasks.spawn_on(servers::admin(admin, admin_listener, shutdown.clone()), admin_runtime.handle());
-    tasks.spawn_on(sweep(counters, clock, shutdown.clone()), admin_runtime.handle());
+    let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
+    tasks.spawn_on(servers::admin(admin, admin_listener, shutdown()), on_admin);
+    tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_admin);
     let source = {
         // Timers belong to a runtime.
         let _runtime = admin_runtime.enter();
-        match &config.source {
-            SourceConfig::Dir(folder) => Source::Dir(Watcher::new(folder, board, clock)),
-            SourceConfig::Etcd(settings) => Source::Etcd(Box::new(Etcd::new(settings.clone(), board, metrics, clock))),
-        }
+        shared.source(&config.source)
     };
-    tasks.spawn_on(load::follow(source, loader, shutdown.clone()), admin_runtime.handle());
+    tasks.spawn_on(load::follow(source, loader, shutdown()), on_admin);
     if let Some(state) = state {
-        tasks.spawn_on(keep::keep(state, to_keep, shutdown.clone()), admin_runtime.handle());
+        tasks.spawn_on(keep::keep(state, to_keep, shutdown()), on_admin);
     }
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, "serving");
+    let Shared { live, nodes, shutdown, .. } = shared;
     Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes })
+}
+
+/// What servers and tasks have in common, and how each is made of it.
+struct Shared {
+    live: Arc<Live>,
+    nodes: Arc<Nodes>,
+    counters: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
+    clock: Clock,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+}
+
+impl Shared {
+    fn new(config: &Config, listeners: Listeners) -> (Self, Writer) {
+        let metrics = Arc::new(Metrics::default());
+        for resource_type in ResourceType::ALL {
+            // An alarm on refusals needs the series before the first one.
+            let _ = metrics.xds_nacks.get_or_create(&TypeLabels { r#type: resource_type.as_str() });
+        }
+        let (live, writer) = Live::new(Settings {
+            rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls) },
+            counter_seed: random_seed(),
+            allow_empty: config.allow_empty,
+        });
+        let shared = Self {
+            live,
+            nodes: Arc::default(),
+            counters: Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max })),
+            metrics,
+            board: Arc::default(),
+            clock: Clock::start(),
+            listeners,
+            shutdown: CancellationToken::new(),
+        };
+        (shared, writer)
+    }
+
+    fn loader(&self, writer: Writer, keep: watch::Sender<Option<Arc<Generation>>>) -> Loader {
+        Loader {
+            writer,
+            live: Arc::clone(&self.live),
+            metrics: Arc::clone(&self.metrics),
+            board: Arc::clone(&self.board),
+            clock: self.clock,
+            keep,
+        }
+    }
+
+    fn xds(&self) -> Xds {
+        Xds {
+            live: Arc::clone(&self.live),
+            nodes: Arc::clone(&self.nodes),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock,
+            identifier: format!("tierflow/{}/{}", env!("CARGO_PKG_VERSION"), std::process::id()).into(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    fn rls(&self) -> Rls {
+        Rls {
+            live: Arc::clone(&self.live),
+            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock,
+        }
+    }
+
+    fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Access) -> Admin {
+        Admin {
+            live: Arc::clone(&self.live),
+            nodes: Arc::clone(&self.nodes),
+            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
+            board: Arc::clone(&self.board),
+            editor,
+            audit: Arc::new(audit),
+            access,
+            clock: self.clock,
+            listeners: self.listeners,
+        }
+    }
+
+    fn source(&self, config: &SourceConfig) -> Source {
+        let (board, metrics) = (Arc::clone(&self.board), Arc::clone(&self.metrics));
+        match config {
+            SourceConfig::Dir(folder) => Source::Dir(Watcher::new(folder, board, self.clock)),
+            SourceConfig::Etcd(settings) => {
+                Source::Etcd(Box::new(Etcd::new(settings.clone(), board, metrics, self.clock)))
+            }
+        }
+    }
 }
 
 impl Running {

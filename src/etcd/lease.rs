@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Failure};
+use super::connection::Connection;
+use super::failure::Failure;
 use super::link::Link;
 
 /// Between attempts to get the key: the first wait, doubled up to the longest.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::EtcdSettings;
-use super::connection::{Connection, Failure};
+use super::connection::Connection;
+use super::failure::Failure;
 
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);

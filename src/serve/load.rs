@@ -7,14 +7,16 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::StartError;
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::document::Documents;
 use crate::last_good::{Kept, StateDir};
 use crate::live::{Adopted, Generation, Live, Refusal, Writer};
 use crate::metrics::{Metrics, ReloadLabels};
-use crate::source::Source;
+use crate::names::Revision;
 use crate::source::board::Board;
+use crate::source::{self, Source};
 
 /// How long a source may be silent before what was kept from an earlier run is served...
 const SILENCE: Duration = Duration::from_millis(500);
@@ -42,6 +44,20 @@ pub(super) fn identity(source: &SourceConfig) -> String {
         }
         SourceConfig::Etcd(settings) => format!("etcd {}", settings.prefix),
     }
+}
+
+/// What can be loaded before anything is served: what an earlier run kept, and a folder.
+pub(super) fn first(mut loader: Loader, state: Option<&StateDir>, config: &SourceConfig) -> Result<Loader, StartError> {
+    let kept = state.and_then(|state| loader.restore(state));
+    if let SourceConfig::Dir(folder) = config {
+        // The first reading is part of the start: what is wrong with the path is an error of the command.
+        match source::dir::read(folder) {
+            Ok(documents) => loader.load(&Documents::new(Revision::default(), documents)),
+            Err(error) if kept.is_some() => tracing::warn!("policies: {error}"),
+            Err(error) => return Err(StartError::Policies(error)),
+        }
+    }
+    Ok(loader)
 }
 
 /// Loads whatever the source hands over, for as long as Tierflow runs.

@@ -7,9 +7,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::etcd::Section;
+use super::{Shared, advertised};
+use crate::config::Config;
+use crate::editor::Editor;
 use crate::etcd::lease::{self, Held, Wanted};
 use crate::etcd::link::Link;
+use crate::etcd::{EtcdSettings, Section};
 use crate::live::Live;
 use crate::source::board::Replica;
 
@@ -18,28 +21,44 @@ const TTL: Duration = Duration::from_secs(10);
 /// What it serves is told at most so often.
 const TELLING_PAUSE: Duration = Duration::from_secs(1);
 
+/// The two sides of it: who changes documents, and the task that keeps it registered so that it may.
+pub(super) fn join(
+    config: &Config,
+    settings: &EtcdSettings,
+    shared: &Shared,
+) -> (Editor, impl Future<Output = Result<(), String>> + Send + use<>) {
+    let link = Link::new(settings.clone());
+    let replica = Replica {
+        id: config.replica_id.clone().unwrap_or_else(made_id),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        rls: advertised(config, shared.listeners.rls).iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    let key = format!("{}{}", Section::Servers.prefix(&settings.prefix), replica.id);
+    let (held, holding) = watch::channel(None);
+    let live = Arc::clone(&shared.live);
+    let editor = Editor::new(link.clone(), Arc::clone(&live), holding, key.clone());
+    let wanted = Wanted { key, ttl: TTL, takes_over: false };
+    (editor, register(link, wanted, replica, live, held, shared.shutdown.clone()))
+}
+
 /// What it is called if nobody says.
-pub(super) fn made_id() -> String {
+fn made_id() -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).take(64).collect();
     let host = if host.is_empty() { "tierflow" } else { &host };
     format!("{host}-{:08x}", fastrand::u32(..))
 }
 
-/// The key that a replica is registered under.
-pub(super) fn key(link: &Link, id: &str) -> String {
-    format!("{}{id}", Section::Servers.prefix(&link.settings().prefix))
-}
-
 /// Registered until shutdown, with what is served at the time.
-pub(super) async fn register(
+async fn register(
     link: Link,
+    wanted: Wanted,
     replica: Replica,
     live: Arc<Live>,
     held: watch::Sender<Option<Held>>,
     shutdown: CancellationToken,
 ) -> Result<(), String> {
-    let wanted = Wanted { key: key(&link, &replica.id), ttl: TTL, takes_over: false };
     let (values, wanted_values) = watch::channel(value(&replica, &live));
     let telling = async {
         let mut generations = live.subscribe();

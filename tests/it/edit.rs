@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tierflow::etcd::EtcdSettings;
-use tierflow::etcd::connection::{Commit, Connection};
+use tierflow::etcd::connection::Connection;
+use tierflow::etcd::keys::Commit;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

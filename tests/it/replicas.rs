@@ -49,6 +49,7 @@ async fn of_two_with_one_name_the_second_waits() {
     let second = replica(&store, "b.log", "same").await;
     let log = async || std::fs::read_to_string(store.path("b.log")).unwrap();
     eventually("it says so", async || log().await.contains("somebody else holds the key").then_some(())).await;
+    knows(&second, &["same"]).await;
     let rls = second.status().await["replicas"][0]["rls"][0].clone();
     assert_eq!(rls, format!("127.0.0.1:{}", first.rls.port()));
     first.signal("TERM");
