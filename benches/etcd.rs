@@ -12,6 +12,7 @@ mod kit;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -33,6 +34,7 @@ use tonic::transport::Channel;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CHANGES: u32 = 200;
+const INSTANCES: u32 = 10;
 const TENANTS: u32 = 100_000;
 /// etcd takes 128 operations in a transaction.
 const OPERATIONS: usize = 128;
@@ -53,6 +55,14 @@ fn main() {
         let envoy = start_envoy(folder.path(), &tierflow);
         until(|| tierflow.nodes.all().iter().any(|node| has_routes(node, 1))).await;
         row("an Envoy acknowledged a changed route", store.routes(&tierflow).await);
+        store.put("Service", "order", "registry: order, when_empty: empty").await;
+        until(|| tierflow.live.generation().is_some_and(|generation| !generation.registered.is_empty())).await;
+        let (joined, left) = store.instances(&tierflow).await;
+        println!("\n{:<44} {:>9} {:>9} {:>9} {:>9}", "an Envoy acknowledged, after", "min", "p50", "p99", "max");
+        row("the start of `tierflow register`", joined);
+        row("its kill -9, with a lease of 2 s", left);
+        println!("\n{:<44} {:>9} {:>9} {:>9} {:>9}", "from `put` until", "min", "p50", "p99", "max");
+        store.put("Service", "order", "endpoints: ['127.0.0.1:9101']").await;
         drop(envoy);
     });
     tierflow.stop();
@@ -172,6 +182,38 @@ impl Store {
         .await
     }
 
+    /// How long an instance takes to come, from the start of its process, and to go, from its end.
+    async fn instances(&self, tierflow: &Running) -> (Vec<Duration>, Vec<Duration>) {
+        let is_known = |count: usize| {
+            let generation = tierflow.live.generation();
+            let registered = generation.iter().flat_map(|g| g.registered.values()).map(|instances| instances.len());
+            let number = generation.iter().map(|generation| generation.number).max().unwrap_or(0);
+            registered.sum::<usize>() == count && tierflow.nodes.all().iter().any(|node| has_endpoints(node, number))
+        };
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for n in 0..INSTANCES {
+            let started = Instant::now();
+            let mut instance = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+                .args(["register", "--service=order", "--address=127.0.0.1:9101", "--ttl=2"])
+                // One that came and went so often under one name would be held back.
+                .arg(format!("--instance={n}"))
+                .arg(format!("--etcd=http://{}", self.address))
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            until(|| is_known(1)).await;
+            joined.push(started.elapsed());
+            // Some of its lease's time has passed, as at any moment of its life.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            instance.kill().unwrap();
+            let killed = Instant::now();
+            instance.wait().unwrap();
+            until(|| is_known(0)).await;
+            left.push(killed.elapsed());
+        }
+        (joined, left)
+    }
+
     /// Changes one after the other, each timed from the call of `put`.
     async fn timed(
         &self,
@@ -238,6 +280,11 @@ fn api(n: u32) -> String {
 
 fn has_routes(node: &tierflow::nodes::Node, generation: u64) -> bool {
     let acknowledged = node.types.get(&ResourceType::Route).and_then(|status| status.acknowledged);
+    acknowledged.is_some_and(|sent| sent.generation >= generation)
+}
+
+fn has_endpoints(node: &tierflow::nodes::Node, generation: u64) -> bool {
+    let acknowledged = node.types.get(&ResourceType::Endpoint).and_then(|status| status.acknowledged);
     acknowledged.is_some_and(|sent| sent.generation >= generation)
 }
 
