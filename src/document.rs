@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DocumentId, Kind, Name, Revision};
@@ -120,6 +121,33 @@ impl fmt::Display for Origin {
             Self::Key { key, .. } => f.write_str(key),
         }
     }
+}
+
+/// The most keys that a document can require.
+pub const REQUIREMENTS_MAX: usize = 8;
+
+/// A key of etcd that a document was made with: as long as it is another one, the document does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// The key below the prefix, as in `policies/Service/order` or `servers/deployer`.
+    pub key: String,
+    /// The revision that it was changed at last: the version that the document was made for.
+    pub revision: Option<u64>,
+    /// The revision that it was created at: this life of a key that stands under a lease.
+    pub create_revision: Option<u64>,
+}
+
+/// What a document requires, read without looking at what it means. Nothing, where that cannot be read.
+pub fn requirements(bytes: &[u8]) -> Vec<Requirement> {
+    #[derive(Deserialize)]
+    struct Requires {
+        #[serde(default)]
+        requires: Vec<Requirement>,
+    }
+    let may_have_some = bytes.len() <= DOCUMENT_BYTES_MAX && bytes.windows(8).any(|window| window == b"requires");
+    let text = std::str::from_utf8(bytes).ok().filter(|_| may_have_some);
+    text.and_then(|text| serde_yaml::from_str::<Requires>(text).ok()).map(|read| read.requires).unwrap_or_default()
 }
 
 /// Cuts a file into its documents. Documents without content (blank lines and comments only) are left out.

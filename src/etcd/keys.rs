@@ -46,6 +46,7 @@ impl Connection {
             key: kv.key().to_vec(),
             value: kv.value().to_vec(),
             revision: unsigned(kv.mod_revision()),
+            create_revision: unsigned(kv.create_revision()),
         };
         let entries: Vec<_> = answer
             .op_responses()

@@ -18,6 +18,7 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// When it was changed last.
     pub revision: u64,
+    pub create_revision: u64,
 }
 
 impl Connection {
@@ -25,9 +26,9 @@ impl Connection {
     pub async fn list(&self, prefixes: &[String]) -> Result<(Seen, Vec<Entry>), Failure> {
         let mut entries = Vec::new();
         let seen = self.pages(prefixes, GetOptions::new(), |kv| {
-            let revision = unsigned(kv.mod_revision());
+            let (revision, create_revision) = (unsigned(kv.mod_revision()), unsigned(kv.create_revision()));
             let (key, value) = kv.into_key_value();
-            entries.push(Entry { key, value, revision });
+            entries.push(Entry { key, value, revision, create_revision });
         });
         Ok((seen.await?, entries))
     }

@@ -61,6 +61,7 @@ pub fn is_idempotent(method: &str) -> bool {
 
 impl Api {
     pub fn read(raw: &RawApi, findings: &mut Findings) -> Option<Self> {
+        text::requires(findings, raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let gateway = text::name(findings, "gateway", &raw.gateway);
         let service = text::name(findings, "service", &raw.service);

@@ -92,6 +92,7 @@ pub enum Pattern {
 
 impl Gateway {
     pub fn read(raw: &RawGateway, findings: &mut Findings) -> Option<Self> {
+        text::requires(findings, raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let nodes = findings.within("nodes", |findings| NodeSelector::read(&raw.nodes, findings));
         let listen = findings.within("listen", |findings| {

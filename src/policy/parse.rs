@@ -72,6 +72,10 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     tree.findings().into_iter().for_each(|finding| findings.add(finding));
     let mut json = tree.to_json();
     let kind = take_kind(&mut json).map_err(|finding| refuse(document.claimed_id(), vec![finding], Some(&tree)))?;
+    if document.origin.id().is_none() && json.get("requires").is_some() {
+        let message = "needs policies in etcd, which is where the keys are".to_owned();
+        findings.add(Finding { path: Path::of(["requires"]), target: Target::Key, message, help: None });
+    }
     let made_name = document.origin.made_name();
     let name = json.get("name").map_or(Some(made_name.as_str()).filter(|_| kind == Kind::RateLimits), Value::as_str);
     let id = name.map(|name| DocumentId::new(kind, name));

@@ -31,6 +31,7 @@ pub struct RateLimitEntry {
 
 impl RateLimits {
     pub fn read(raw: &RawRateLimits, name_of_place: &str, findings: &mut Findings) -> Option<Self> {
+        text::requires(findings, raw.requires.as_deref());
         let name = match &raw.name {
             Some(name) => text::name(findings, "name", name).map(|name| name.as_str().into()),
             None => Some(name_of_place.into()),

@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::Requirement;
+
 pub use either::{NumberOr, WordOr};
+
 pub use rate_limits::*;
 
 /// One document of a policy set.
@@ -45,6 +48,9 @@ pub struct RawGateway {
     pub tenant: Option<RawTenantRule>,
     /// How Envoy asks the rate limit service.
     pub limiter: Option<RawLimiter>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 /// Selects Envoys by what they say of themselves in their bootstrap's `node`.
@@ -146,6 +152,9 @@ pub struct RawService {
     pub circuit_breaker: Option<RawCircuitBreaker>,
     /// Leaves out instances that answer with errors.
     pub outlier_detection: Option<RawOutlierDetection>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -250,6 +259,9 @@ pub struct RawApi {
     pub retry: Option<RawRetry>,
     /// Limits of this API, all tenants together.
     pub limits: Option<Vec<RawLimit>>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 /// Exactly one of `path`, `path_prefix`, `path_template` and `path_regex`, and further conditions.
@@ -313,6 +325,9 @@ pub struct RawPlan {
     pub limits: Option<Vec<RawLimit>>,
     /// Limits of each tenant for single APIs.
     pub apis: Option<BTreeMap<String, Vec<RawLimit>>>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 /// One tenant. Its name is the value of the gateway's tenant source.
@@ -329,6 +344,9 @@ pub struct RawTenant {
     pub apis: Option<BTreeMap<String, Vec<RawLimit>>>,
     /// A suspended tenant's requests are answered with 403. Default: active.
     pub status: Option<RawTenantStatus>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -102,6 +102,7 @@ pub struct OutlierDetection {
 
 impl Service {
     pub fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
+        text::requires(findings, raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let discovery = Discovery::read(raw, findings);
         let bounds = MILLISECOND..=MINUTE;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::problem::Findings;
 use super::re2;
+use crate::document::{REQUIREMENTS_MAX, Requirement};
 use crate::names::Name;
 
 /// The longest regular expression, in bytes.
@@ -132,6 +133,28 @@ pub(super) fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
         Some(read) => read.map(Some),
         None => Some(None),
     }
+}
+
+/// What a document requires makes sense by itself. Whether it holds is for the source to say.
+pub(super) fn requires(findings: &mut Findings, requires: Option<&[Requirement]>) {
+    let requires = not_empty(findings, "requires", requires);
+    findings.within("requires", |findings| {
+        if requires.len() > REQUIREMENTS_MAX {
+            findings.say(format!("has {} entries, expected at most {REQUIREMENTS_MAX}", requires.len()));
+        }
+        for (index, requirement) in requires.iter().enumerate() {
+            findings.within(index, |findings| {
+                let key = &requirement.key;
+                if key.is_empty() || key.starts_with('/') {
+                    let expected = "a key below the prefix, as in policies/Service/order";
+                    findings.within("key", |findings| findings.refuse(key, expected));
+                }
+                if requirement.revision.is_some() == requirement.create_revision.is_some() {
+                    findings.say("expected exactly one of revision and create_revision".to_owned());
+                }
+            });
+        }
+    });
 }
 
 #[cfg(test)]

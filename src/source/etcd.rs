@@ -13,6 +13,7 @@
 
 mod mirror;
 mod registry;
+mod required;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,16 +127,23 @@ impl Etcd {
         loop {
             let Some(session) = &mut self.session else {
                 match self.connect().await {
-                    Ok(session) => {
-                        self.session = Some(session);
-                        self.failures = 0;
-                        return self.documents();
-                    }
+                    Ok(mut session) => match session.settle(&mut self.mirror).await {
+                        Ok(_) => {
+                            self.session = Some(session);
+                            self.failures = 0;
+                            return self.documents();
+                        }
+                        Err(doubt) => self.doubt(&doubt),
+                    },
                     Err(failure) => self.wait_after(&failure).await,
                 }
                 continue;
             };
-            match session.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
+            let turned = match session.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
+                Ok(is_changed) => session.settle(&mut self.mirror).await.map(|settled| is_changed | settled),
+                doubt => doubt,
+            };
+            match turned {
                 Ok(true) => return self.documents(),
                 Ok(false) => {}
                 Err(doubt) => self.doubt(&doubt),
@@ -291,6 +299,16 @@ impl Session {
             }
         }
         Ok(false)
+    }
+
+    /// Looks at what documents require. Whether documents changed.
+    async fn settle(&mut self, mirror: &mut Mirror) -> Result<bool, Doubt> {
+        let mut is_changed = false;
+        while let Some((origin, keys)) = mirror.next_required() {
+            let (_, entries) = self.connection.read(&keys).await.map_err(Doubt::Unreachable)?;
+            is_changed |= mirror.settle_required(&origin, &entries);
+        }
+        Ok(is_changed)
     }
 
     fn ask(

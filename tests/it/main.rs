@@ -19,6 +19,7 @@ mod decide_tenants;
 mod descriptors;
 mod edit;
 mod etcd_access;
+mod etcd_requires;
 mod etcd_source;
 mod example;
 mod forgetful;

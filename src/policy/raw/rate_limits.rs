@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::Requirement;
+
 /// Envoy rate limit actions, each list with a limit, for all routes of the gateways.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +15,9 @@ pub struct RawRateLimits {
     /// The Gateway whose routes these are for. Default: all.
     pub gateway: Option<String>,
     pub rate_limits: Vec<RawRateLimit>,
+    /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
+    /// document stays.
+    pub requires: Option<Vec<Requirement>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

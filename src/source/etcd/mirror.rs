@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::registry::Registry;
+use super::required::Required;
 use crate::clock::Timestamp;
-use crate::document::{Document, Documents, Instances, Origin};
+use crate::document::{Document, Documents, Instances, Origin, requirements};
 use crate::etcd::Section;
 use crate::etcd::events::Event;
 use crate::etcd::listing::Entry;
@@ -23,6 +24,7 @@ pub(super) struct Mirror {
     services: String,
     servers: String,
     documents: SharedMap<Origin, Arc<Document>>,
+    required: Required,
     registry: Registry,
     /// Replicas of Tierflow, each with the revision that it told that at.
     replicas: BTreeMap<Arc<str>, (Replica, u64)>,
@@ -75,6 +77,7 @@ impl Mirror {
             services: Section::Services.prefix(prefix),
             servers: Section::Servers.prefix(prefix),
             documents: SharedMap::default(),
+            required: Required::default(),
             registry: Registry::default(),
             replicas: BTreeMap::new(),
             instances: Arc::default(),
@@ -126,7 +129,7 @@ impl Mirror {
     /// that are missing are waited for.
     pub(super) fn replace(&mut self, revision: u64, entries: Vec<Entry>, is_after_outage: bool, now: Timestamp) {
         let mut gone: HashSet<Place> = self.places().collect();
-        for Entry { key, value, revision } in entries {
+        for Entry { key, value, revision, .. } in entries {
             let Some(place) = self.place(&key) else { continue };
             self.put(&place, value, revision, now);
             gone.remove(&place);
@@ -139,6 +142,7 @@ impl Mirror {
                 }
             }
         }
+        self.required.note_all();
         self.deleted.clear();
         self.revision = revision;
     }
@@ -153,6 +157,7 @@ impl Mirror {
                 continue;
             }
             self.revision = self.revision.max(revision);
+            self.note_required(&key);
             let Some(place) = self.place(&key) else { continue };
             match value {
                 Some(value) => {
@@ -199,20 +204,59 @@ impl Mirror {
                 self.replicas.insert(Arc::clone(id), (replica, revision));
             }
             Place::Document(origin) => {
-                let document = self.document(origin, value, revision);
-                // What did not change is left as it is, so that it is seen not to have changed.
-                if self.documents.get(origin).is_none_or(|known| **known != document) {
-                    self.documents.insert(origin.clone(), Arc::new(document));
+                let requirements = requirements(&value);
+                let document = Arc::new(self.document(origin, value, revision));
+                if requirements.is_empty() {
+                    self.required.remove(origin);
+                    self.put_document(document);
+                } else {
+                    // It waits until what it requires was looked at.
+                    self.required.put(document, requirements);
                 }
             }
         }
+    }
+
+    /// What did not change is left as it is, so that it is seen not to have changed.
+    fn put_document(&mut self, document: Arc<Document>) -> bool {
+        let is_changed = self.documents.get(&document.origin).is_none_or(|known| *known != document);
+        if is_changed {
+            self.documents.insert(document.origin.clone(), document);
+        }
+        is_changed
+    }
+
+    fn note_required(&mut self, key: &[u8]) {
+        let root = self.policies.trim_end_matches("policies/");
+        if let Some(key) = String::from_utf8_lossy(key).strip_prefix(root) {
+            self.required.note(key);
+        }
+    }
+
+    /// A document whose requirements have to be looked at, with the keys to read: its own, then those.
+    pub(super) fn next_required(&self) -> Option<(Origin, Vec<String>)> {
+        let root = self.policies.trim_end_matches("policies/");
+        let (origin, keys) = self.required.next()?;
+        let own = origin.container().to_string();
+        let keys = std::iter::once(own).chain(keys.iter().map(|key| format!("{root}{key}"))).collect();
+        Some((origin, keys))
+    }
+
+    /// Takes what was read. Whether the document is another one now.
+    pub(super) fn settle_required(&mut self, origin: &Origin, entries: &[Option<Entry>]) -> bool {
+        let (own, keys) = entries.split_first().map_or((None, entries), |(own, keys)| (own.as_ref(), keys));
+        let settled = self.required.settle(origin, own, keys);
+        settled.is_some_and(|document| self.put_document(Arc::new(document)))
     }
 
     fn remove(&mut self, place: &Place, now: Timestamp) -> bool {
         match place {
             Place::Instance { service, name } => self.registry.remove(service, name, now),
             Place::Server(id) => self.replicas.remove(id).is_some(),
-            Place::Document(origin) => self.documents.remove(origin).is_some(),
+            Place::Document(origin) => {
+                self.required.remove(origin);
+                self.documents.remove(origin).is_some()
+            }
         }
     }
 
@@ -274,7 +318,7 @@ mod tests {
     }
 
     fn entry(key: &str, value: &str, revision: u64) -> Entry {
-        Entry { key: key.into(), value: value.into(), revision }
+        Entry { key: key.into(), value: value.into(), revision, create_revision: revision }
     }
 
     fn listing(revision: u64, keys: &[(&str, u64)]) -> Listing {
