@@ -44,8 +44,9 @@ pub struct Admin {
     pub listeners: Listeners,
 }
 
-/// The largest body of a request.
+/// The largest body of a request, and that of a change of many documents.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+const APPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The addresses that Tierflow listens on.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -63,7 +64,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/v1/policies", get(documents::list))
             .route("/v1/policies/{kind}/{name}", get(documents::one).put(edit::put).delete(edit::delete))
-            .route("/v1/apply", post(edit::apply))
+            .route("/v1/apply", post(edit::apply).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
             .route("/v1/nodes", get(nodes::list))
             .route("/v1/nodes/{id}", get(nodes::one))
             .route("/v1/status", get(status::status))

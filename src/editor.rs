@@ -6,12 +6,15 @@
 //!   +------------------ somebody else was faster, with other documents ----------------------------------+
 //! ```
 //!
+//! A change that does not fit into a transaction is committed by one key, the manifest, see `large`.
+//!
 //! A commit compares every key that it changes, the head (which every change through this API changes too, so that what
 //! was checked together is what is there), and the key of this replica's lease: one that was paused for longer than its
 //! lease cannot write. It leaves a record under the request's key. So a request that comes again gets the first answer,
 //! and a commit that etcd did not answer is known to be done, or made impossible, by looking at the record.
 
 pub mod guard;
+mod large;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::bulk::Change;
 use crate::document::{DOCUMENT_BYTES_MAX, Document, Origin};
 use crate::etcd::Section;
 use crate::etcd::failure::Failure;
@@ -32,10 +36,15 @@ use crate::live::{Generation, Live};
 use crate::names::{DocumentId, Revision, Version};
 use crate::policy::problem::Problem;
 
-/// Documents of one change: with the head and the record, what etcd takes in a transaction (128 operations).
-pub const CHANGES_MAX: usize = 126;
-/// Bytes of one change: what etcd takes in a request (1.5 MiB), less what stands around the documents.
-pub const CHANGE_BYTES_MAX: usize = 1400 * 1024;
+/// Documents of one transaction: with the comparisons of head, record, manifest and lease, what etcd takes (128).
+const TXN_DOCUMENTS_MAX: usize = 124;
+/// Bytes of one transaction: what etcd takes in a request (1.5 MiB), less what stands around the documents.
+const TXN_BYTES_MAX: usize = 1400 * 1024;
+/// Documents of one change, and their bytes. Those that do not fit into a transaction go by way of a manifest.
+const CHANGES_MAX: usize = 20_000;
+const CHANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Before it is looked again whether a large change is in place.
+const MANIFEST_PAUSE: Duration = Duration::from_millis(300);
 /// How often a change is tried anew because others were faster.
 const ATTEMPTS_MAX: u32 = 20;
 /// How long a replica may take to see what etcd holds already.
@@ -66,13 +75,6 @@ pub struct Edit {
     pub force: Option<String>,
     /// A name that the caller gave the request, so that it can ask again without changing twice.
     pub request: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    pub id: DocumentId,
-    /// `None`: delete.
-    pub content: Option<Arc<[u8]>>,
 }
 
 /// A change that was made.
@@ -138,6 +140,7 @@ struct Now {
     documents: Vec<Option<Entry>>,
     head: u64,
     record: Option<(Record, u64)>,
+    has_manifest: bool,
 }
 
 impl Editor {
@@ -160,11 +163,25 @@ impl Editor {
                 }
                 _ => {}
             }
+            if now.has_manifest {
+                // A large change is being put in place, which takes a moment.
+                sleep(MANIFEST_PAUSE).await;
+                continue;
+            }
             self.check_base(edit, &now).await?;
             self.check_set(edit, &now).await?;
-            let commit = self.commit(edit, &now, held, &record_key, &body).await?;
+            let large = if is_large(edit) { Some(self.stage(edit).await?) } else { None };
+            let mut commit = self.commit(edit, &now, held, &record_key, &body).await?;
+            if let Some(manifest) = &large {
+                self.commit_by_manifest(&mut commit, &now, manifest);
+            }
             match self.link.ask(async |connection| connection.commit(&commit).await).await {
-                Ok(Some(revision)) => return Ok(Edited { revision: Revision(revision), is_replay: false }),
+                Ok(Some(revision)) => {
+                    if large.is_some() {
+                        self.finish(revision).await;
+                    }
+                    return Ok(Edited { revision: Revision(revision), is_replay: false });
+                }
                 Ok(None) => self.after_lost_race(held, attempt).await?,
                 Err(Failure::Refused(why)) if why.contains("lease not found") => *self.records.lock().await = None,
                 Err(Failure::Refused(why)) => return Err(EditError::Unavailable(why)),
@@ -176,16 +193,24 @@ impl Editor {
 
     async fn read(&self, edit: &Edit, record_key: &str) -> Result<Now, EditError> {
         let mut keys: Vec<String> = edit.changes.iter().map(|change| self.key(&change.id)).collect();
-        keys.extend([self.head_key(), record_key.to_owned()]);
-        let read = self.link.ask(async |connection| connection.read(&keys).await).await;
-        let (seen, mut entries) = read.map_err(|failure| EditError::Unavailable(failure.to_string()))?;
+        keys.extend([self.manifest_key(), self.head_key(), record_key.to_owned()]);
+        let mut revision = u64::MAX;
+        let mut entries = Vec::with_capacity(keys.len());
+        // What is read in several transactions is compared as of the first of them.
+        for some in keys.chunks(TXN_DOCUMENTS_MAX + 3) {
+            let read = self.link.ask(async |connection| connection.read(some).await).await;
+            let (seen, some) = read.map_err(|failure| EditError::Unavailable(failure.to_string()))?;
+            revision = revision.min(seen.revision);
+            entries.extend(some);
+        }
         let record = entries.pop().flatten().map(|entry| {
             // What is no record of ours was not done by us.
             let record = serde_json::from_slice(&entry.value);
             (record.unwrap_or(Record { body: String::new(), is_done: false }), entry.revision)
         });
         let head = entries.pop().flatten().map_or(0, |entry| entry.revision);
-        Ok(Now { revision: seen.revision, documents: entries, head, record })
+        let has_manifest = entries.pop().flatten().is_some();
+        Ok(Now { revision, documents: entries, head, record, has_manifest })
     }
 
     /// Whether nothing that is changed has changed since the base.
@@ -256,6 +281,7 @@ impl Editor {
         let revision_of = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.revision);
         let mut unchanged: Vec<(String, u64)> = keys.zip(now.documents.iter().map(revision_of)).collect();
         unchanged.push((self.head_key(), now.head));
+        unchanged.push((self.manifest_key(), 0));
         unchanged.push((record_key.to_owned(), now.record.as_ref().map_or(0, |(_, revision)| *revision)));
         let record = Record { body: body.to_owned(), is_done: true };
         let (mut puts, mut deletes) = (Vec::new(), Vec::new());
@@ -267,7 +293,8 @@ impl Editor {
         }
         puts.push((self.head_key(), self.server_key.clone().into_bytes(), 0));
         puts.push((record_key.to_owned(), to_json(&record), self.records_lease().await?));
-        Ok(Commit { unchanged, fence: Some((self.server_key.clone(), held.create_revision)), puts, deletes })
+        let fence = Some((self.server_key.clone(), held.create_revision));
+        Ok(Commit { unchanged, fence, puts, deletes, ..Default::default() })
     }
 
     /// A comparison failed: ours to write no longer, or somebody was faster.
@@ -344,6 +371,10 @@ impl Editor {
         format!("{}/head", self.link.settings().prefix)
     }
 
+    fn manifest_key(&self) -> String {
+        Section::Manifest.prefix(&self.link.settings().prefix)
+    }
+
     fn record_key(&self, edit: &Edit) -> String {
         let name = match &edit.request {
             Some(name) => Version::of(name.as_bytes()).to_string(),
@@ -361,16 +392,25 @@ fn check_size(edit: &Edit) -> Result<(), EditError> {
     if let Some(change) = edit.changes.iter().find(|change| !ids.insert(&change.id)) {
         return Err(EditError::Twice(change.id.clone()));
     }
-    let contents = || edit.changes.iter().filter_map(|change| change.content.as_ref()).map(|content| content.len());
+    let largest = edit.changes.iter().map(bytes_of).max().unwrap_or(0);
     let measured = [
         (edit.changes.len(), CHANGES_MAX, "documents"),
-        (contents().max().unwrap_or(0), DOCUMENT_BYTES_MAX, "bytes in one document"),
-        (contents().sum(), CHANGE_BYTES_MAX, "bytes in all"),
+        (largest, DOCUMENT_BYTES_MAX, "bytes in one document"),
+        (edit.changes.iter().map(bytes_of).sum(), CHANGE_BYTES_MAX, "bytes in all"),
     ];
     match measured.into_iter().find(|(size, max, _)| size > max) {
         Some((size, max, what)) => Err(EditError::TooLarge { what: format!("{size} {what}"), max }),
         None => Ok(()),
     }
+}
+
+fn bytes_of(change: &Change) -> usize {
+    change.content.as_ref().map_or(0, |content| content.len())
+}
+
+/// Whether it does not fit into a transaction.
+fn is_large(edit: &Edit) -> bool {
+    edit.changes.len() > TXN_DOCUMENTS_MAX || edit.changes.iter().map(bytes_of).sum::<usize>() > TXN_BYTES_MAX
 }
 
 /// What was asked for, to tell whether it is asked for again.

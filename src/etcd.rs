@@ -54,10 +54,14 @@ pub enum Section {
     Services,
     /// `servers/<id>`: replicas of Tierflow, each under its lease.
     Servers,
+    /// `blobs/<change>/<number>`: parts of large changes.
+    Blobs,
+    /// `manifest`: the large change that counts, and is being put in place.
+    Manifest,
 }
 
 impl Section {
-    pub const ALL: [Self; 3] = [Self::Policies, Self::Services, Self::Servers];
+    pub const ALL: [Self; 5] = [Self::Policies, Self::Services, Self::Servers, Self::Blobs, Self::Manifest];
 
     /// What its keys begin with.
     pub fn prefix(self, settings_prefix: &str) -> String {
@@ -66,6 +70,8 @@ impl Section {
             Self::Policies => format!("{root}/policies/"),
             Self::Services => format!("{root}/services/"),
             Self::Servers => format!("{root}/servers/"),
+            Self::Blobs => format!("{root}/blobs/"),
+            Self::Manifest => format!("{root}/manifest"),
         }
     }
 }

@@ -43,6 +43,7 @@
 //! Which module may name which is kept by `tests/it/tidy.rs`.
 
 // words
+pub mod bulk;
 pub mod clock;
 pub mod document;
 pub mod metrics;

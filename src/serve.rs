@@ -107,7 +107,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         SourceConfig::Etcd(settings) => {
             let (editor, register) = replica::join(config, settings, &shared);
             tasks.spawn_on(register, on_admin);
-            Some(Arc::new(editor))
+            let editor = Arc::new(editor);
+            tasks.spawn_on(tend(Arc::clone(&editor), shutdown()), on_admin);
+            Some(editor)
         }
         SourceConfig::Dir(_) => None,
     };
@@ -267,6 +269,11 @@ fn random_seed() -> [u8; 16] {
 fn runtime(name: &str, threads: usize) -> Result<Runtime, StartError> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(StartError::Runtime)
+}
+
+async fn tend(editor: Arc<Editor>, shutdown: CancellationToken) -> Result<(), String> {
+    editor.tend(shutdown).await;
+    Ok(())
 }
 
 async fn sweep(counters: Arc<Memory>, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {

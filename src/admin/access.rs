@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
+use super::Admin;
 use super::error::Problem;
 
 #[derive(Clone, Debug, Default)]
@@ -14,12 +17,26 @@ pub struct Access {
     pub token_file: Option<PathBuf>,
 }
 
+/// The name of whoever asks for a change. As an argument of a handler it comes before the body, which is not read from
+/// somebody who may not.
+pub(super) struct Who(pub(super) String);
+
+impl FromRequestParts<Admin> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.ok_or_else(|| Problem::unavailable("the peer's address is not known"))?.0;
+        admin.access.who(&parts.headers, peer).map(Self)
+    }
+}
+
 /// The shortest token.
 const TOKEN_BYTES_MIN: usize = 16;
 
 impl Access {
     /// The name of whoever asks, for the audit log.
-    pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
+    fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
         match &self.token_file {
             Some(file) => {
                 let tokens = read_tokens(file).map_err(|error| {

@@ -1,22 +1,23 @@
 //! Changes of documents: `PUT` and `DELETE` of one, `POST /v1/apply` of several as a whole.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Admin;
+use super::access::Who;
 use super::documents::{kind_of, problem_json};
 use super::error::Problem;
 use crate::audit::{Entry, Outcome};
+use crate::bulk::Change;
 use crate::document::{Document, split};
-use crate::editor::{Change, Edit, EditError, Edited};
+use crate::editor::{Edit, EditError, Edited};
 use crate::names::{DocumentId, Revision};
 use crate::policy::parse::parse;
 
@@ -37,25 +38,23 @@ pub(super) struct Options {
 
 pub(super) async fn put(
     State(admin): State<Admin>,
+    Who(who): Who,
     Path((kind, name)): Path<(String, String)>,
     Query(options): Query<Options>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let who = admin.access.who(&headers, peer)?;
     let change = Change { id: id_of(&kind, &name)?, content: Some(body.to_vec().into()) };
     make(&admin, who, vec![change], options, &headers).await
 }
 
 pub(super) async fn delete(
     State(admin): State<Admin>,
+    Who(who): Who,
     Path((kind, name)): Path<(String, String)>,
     Query(options): Query<Options>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let who = admin.access.who(&headers, peer)?;
     let change = Change { id: id_of(&kind, &name)?, content: None };
     make(&admin, who, vec![change], options, &headers).await
 }
@@ -63,12 +62,11 @@ pub(super) async fn delete(
 /// The body is a file of documents.
 pub(super) async fn apply(
     State(admin): State<Admin>,
+    Who(who): Who,
     Query(options): Query<Options>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let who = admin.access.who(&headers, peer)?;
     let documents = split(&"body".into(), &body).into_iter().map(Arc::new);
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     for document in documents {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Change;
+use crate::bulk::Change;
 use crate::live::Generation;
 use crate::names::{DocumentId, Kind};
 use crate::policy::limit::Limit;

@@ -82,7 +82,7 @@ pub(super) fn unsigned(revision: i64) -> u64 {
     u64::try_from(revision).unwrap_or(0)
 }
 
-/// The end of the range of keys that begin with the prefix, which ends with a slash: `/` + 1 is `0`.
+/// The end of the range of keys that begin with the prefix: its last byte, which is ASCII, one higher.
 pub(super) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {

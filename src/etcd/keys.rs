@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
 
 use super::connection::{ANSWER, ANSWER_BYTES_MAX, Connection, Seen, seen, unsigned, within};
 use super::failure::Failure;
@@ -32,6 +32,10 @@ pub struct Commit {
     /// Keys, values and leases; 0: none.
     pub puts: Vec<(String, Vec<u8>, i64)>,
     pub deletes: Vec<String>,
+    /// What keys begin with of which none may have changed after a revision.
+    pub none_after: Option<(String, u64)>,
+    /// What keys begin with that are all deleted.
+    pub delete_all: Option<String>,
 }
 
 impl Connection {
@@ -76,9 +80,15 @@ impl Connection {
             TxnOp::put(key.as_str(), value.clone(), Some(PutOptions::new().with_lease(*lease)))
         });
         let deletes = commit.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None));
+        let none_after = commit.none_after.iter().map(|(prefix, revision)| {
+            let next = i64::try_from(*revision).unwrap_or(i64::MAX).saturating_add(1);
+            Compare::mod_revision(prefix.as_str(), CompareOp::Less, next).with_prefix()
+        });
+        let all = |prefix: &String| TxnOp::delete(prefix.as_str(), Some(DeleteOptions::new().with_prefix()));
+        let delete_all = commit.delete_all.iter().map(all);
         let txn = Txn::new()
-            .when(unchanged.chain(fence).collect::<Vec<_>>())
-            .and_then(puts.chain(deletes).collect::<Vec<_>>());
+            .when(unchanged.chain(fence).chain(none_after).collect::<Vec<_>>())
+            .and_then(puts.chain(deletes).chain(delete_all).collect::<Vec<_>>());
         let answer = within(WRITE, self.client.kv_client().txn(txn)).await?;
         let revision = seen(answer.header())?.revision;
         Ok(answer.succeeded().then_some(revision))

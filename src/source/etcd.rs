@@ -79,6 +79,8 @@ enum Doubt {
     OtherCluster,
     #[error("{0} keys are not as events told")]
     Diverged(usize),
+    #[error("a large change was taken away before it was in place")]
+    Torn,
 }
 
 impl Doubt {
@@ -91,6 +93,7 @@ impl Doubt {
             Self::Backwards { .. } => "revision_backwards",
             Self::OtherCluster => "other_cluster",
             Self::Diverged(_) => "diverged",
+            Self::Torn => "torn",
         }
     }
 }
@@ -258,7 +261,7 @@ impl Session {
                     if applied.has_other_replicas {
                         board.set_replicas(mirror.replicas());
                     }
-                    return Ok(applied.is_changed);
+                    return if applied.is_torn { Err(Doubt::Torn) } else { Ok(applied.is_changed) };
                 }
                 Told::Cancelled { compacted: Some(revision), .. } => return Err(Doubt::Compacted(revision)),
                 Told::Cancelled { reason, .. } => return Err(Doubt::Cancelled(reason)),

@@ -138,7 +138,7 @@ async fn several_documents_are_changed_as_a_whole_or_not_at_all() {
     let twice = apply(base, &format!("{}\n---\n{}", plan(2), plan(3))).await;
     assert!(twice.status == 400 && twice.text().contains("stands twice"), "{twice:?}");
     assert_eq!(apply(base, "# nothing\n").await.status, 400);
-    let many: Vec<String> = (0..127).map(|n| document("Tenant", &format!("t{n}"), "{plan: standard}")).collect();
+    let many: Vec<String> = (0..20_001).map(|n| document("Tenant", &format!("t{n}"), "{plan: standard}")).collect();
     assert_eq!(apply(base, &many.join("\n---\n")).await.status, 413);
 }
 

@@ -18,6 +18,7 @@ mod decide_promises;
 mod decide_tenants;
 mod descriptors;
 mod edit;
+mod edit_large;
 mod etcd_access;
 mod etcd_requires;
 mod etcd_source;

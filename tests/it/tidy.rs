@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 24] = [
+const LAYERS: [(&str, &[&str]); 25] = [
     ("shared_map", &[]),
     ("names", &[]),
+    ("bulk", &["names"]),
     ("document", &["names", "shared_map"]),
     ("clock", &[]),
     ("metrics", &[]),
@@ -17,19 +18,19 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ("explain", &["policy", "limiter", "names"]),
     ("counters", &["limiter", "clock"]),
     ("etcd", &[]),
-    ("source", &["document", "etcd", "names", "metrics", "clock", "shared_map"]),
+    ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map"]),
     ("last_good", &["document", "names"]),
     ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("audit", &["clock"]),
-    ("editor", &["live", "etcd", "document", "policy", "names"]),
+    ("editor", &["bulk", "live", "etcd", "document", "policy", "names"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("xds", &["live", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
     (
         "admin",
         &[
-            "document", "editor", "audit", "live", "policy", "snapshot", "nodes", "counters", "source", "metrics",
-            "names", "clock",
+            "bulk", "document", "editor", "audit", "live", "policy", "snapshot", "nodes", "counters", "source",
+            "metrics", "names", "clock",
         ],
     ),
     ("bootstrap", &["policy", "compile", "snapshot"]),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::registry::Registry;
 use super::required::Required;
+use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, unpack};
 use crate::clock::Timestamp;
 use crate::document::{Document, Documents, Instances, Origin, requirements};
 use crate::etcd::Section;
@@ -28,6 +29,12 @@ pub(super) struct Mirror {
     registry: Registry,
     /// Replicas of Tierflow, each with the revision that it told that at.
     replicas: BTreeMap<Arc<str>, (Replica, u64)>,
+    /// Parts of large changes, by their keys below the prefix.
+    blobs: BTreeMap<Arc<str>, (Vec<u8>, u64)>,
+    /// The large change that counts, and since when.
+    manifest: Option<(Manifest, u64)>,
+    /// Documents that are as the manifest says, and not yet as their keys say.
+    overlaid: HashSet<Origin>,
     /// The instances that were handed over last.
     instances: Arc<Instances>,
     /// Events up to this one are applied.
@@ -42,6 +49,8 @@ enum Place {
     Document(Origin),
     Instance { service: Arc<str>, name: Arc<str> },
     Server(Arc<str>),
+    Blob(Arc<str>),
+    Manifest,
 }
 
 /// Which keys there were at a revision, and when each was changed last.
@@ -57,6 +66,8 @@ pub(super) struct Applied {
     /// Whether documents or instances are other ones.
     pub(super) is_changed: bool,
     pub(super) has_other_replicas: bool,
+    /// A large change was taken away before it was in place: nobody knows here what was before it.
+    pub(super) is_torn: bool,
     /// Events that were applied before, or that a later one had overtaken.
     pub(super) old: u64,
 }
@@ -66,6 +77,8 @@ impl Applied {
         match place {
             Place::Document(_) | Place::Instance { .. } => self.is_changed = true,
             Place::Server(_) => self.has_other_replicas = true,
+            Place::Blob(_) => {}
+            Place::Manifest => self.is_changed = true,
         }
     }
 }
@@ -80,6 +93,9 @@ impl Mirror {
             required: Required::default(),
             registry: Registry::default(),
             replicas: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            manifest: None,
+            overlaid: HashSet::new(),
             instances: Arc::default(),
             revision: 0,
             deleted: HashMap::new(),
@@ -142,6 +158,7 @@ impl Mirror {
                 }
             }
         }
+        self.overlay(now);
         self.required.note_all();
         self.deleted.clear();
         self.revision = revision;
@@ -164,11 +181,15 @@ impl Mirror {
                     self.put(&place, value, revision, now);
                     self.deleted.remove(&place);
                     applied.note(&place);
+                    if place == Place::Manifest {
+                        self.overlay(now);
+                    }
                 }
                 None => {
                     if self.remove(&place, now) {
                         applied.note(&place);
                     }
+                    applied.is_torn |= place == Place::Manifest && !self.overlaid.is_empty();
                     self.deleted.insert(place, revision);
                 }
             }
@@ -192,7 +213,9 @@ impl Mirror {
         let is_left_over = |place: &Place| {
             !listed.contains_key(place) && self.held_since(place).is_none_or(|held| held <= listing.revision)
         };
-        listed.iter().filter(is_missed).count() + self.places().filter(is_left_over).count()
+        let is_overlaid = |place: &Place| matches!(place, Place::Document(origin) if self.overlaid.contains(origin));
+        let missed = listed.iter().filter(|(place, _)| !is_overlaid(place)).filter(is_missed).count();
+        missed + self.places().filter(|place| !is_overlaid(place)).filter(is_left_over).count()
     }
 
     fn put(&mut self, place: &Place, value: Vec<u8>, revision: u64, now: Timestamp) {
@@ -203,7 +226,11 @@ impl Mirror {
                 let replica = replica.unwrap_or_else(|_| Replica { id: id.to_string(), ..Default::default() });
                 self.replicas.insert(Arc::clone(id), (replica, revision));
             }
+            Place::Blob(key) => drop(self.blobs.insert(Arc::clone(key), (value, revision))),
+            // A manifest that makes no sense names nothing.
+            Place::Manifest => self.manifest = serde_json::from_slice(&value).ok().map(|read| (read, revision)),
             Place::Document(origin) => {
+                self.overlaid.remove(origin);
                 let requirements = requirements(&value);
                 let document = Arc::new(self.document(origin, value, revision));
                 if requirements.is_empty() {
@@ -226,16 +253,45 @@ impl Mirror {
         is_changed
     }
 
+    /// What the manifest says of documents counts for those whose keys are older.
+    fn overlay(&mut self, now: Timestamp) {
+        self.overlaid.clear();
+        let Some((manifest, revision)) = self.manifest.clone() else { return };
+        let blob = |key: &str| self.blobs.get(key).map(|(blob, _)| blob.as_slice());
+        let Some(changes) = unpack(&manifest, blob) else {
+            tracing::error!(revision, "a large change cannot be read whole, and is left alone");
+            return;
+        };
+        for Change { id, content } in changes {
+            let origin = Origin::Key { key: format!("{}{}/{}", self.policies, id.kind, id.name).into(), id: Some(id) };
+            let place = Place::Document(origin.clone());
+            if self.held_since(&place).is_some_and(|held| held > revision) {
+                continue;
+            }
+            match content {
+                Some(content) => self.put(&place, content.to_vec(), revision, now),
+                None => {
+                    self.remove(&place, now);
+                }
+            }
+            self.overlaid.insert(origin);
+        }
+    }
+
+    /// What all keys begin with.
+    fn root(&self) -> &str {
+        self.policies.trim_end_matches("policies/")
+    }
+
     fn note_required(&mut self, key: &[u8]) {
-        let root = self.policies.trim_end_matches("policies/");
-        if let Some(key) = String::from_utf8_lossy(key).strip_prefix(root) {
+        if let Some(key) = String::from_utf8_lossy(key).strip_prefix(self.root()) {
             self.required.note(key);
         }
     }
 
     /// A document whose requirements have to be looked at, with the keys to read: its own, then those.
     pub(super) fn next_required(&self) -> Option<(Origin, Vec<String>)> {
-        let root = self.policies.trim_end_matches("policies/");
+        let root = self.root();
         let (origin, keys) = self.required.next()?;
         let own = origin.container().to_string();
         let keys = std::iter::once(own).chain(keys.iter().map(|key| format!("{root}{key}"))).collect();
@@ -253,7 +309,10 @@ impl Mirror {
         match place {
             Place::Instance { service, name } => self.registry.remove(service, name, now),
             Place::Server(id) => self.replicas.remove(id).is_some(),
+            Place::Blob(key) => self.blobs.remove(key).is_some(),
+            Place::Manifest => self.manifest.take().is_some(),
             Place::Document(origin) => {
+                self.overlaid.remove(origin);
                 self.required.remove(origin);
                 self.documents.remove(origin).is_some()
             }
@@ -264,6 +323,8 @@ impl Mirror {
         match place {
             Place::Instance { service, name } => self.registry.revision(service, name),
             Place::Server(id) => self.replicas.get(id).map(|(_, revision)| *revision),
+            Place::Blob(key) => self.blobs.get(key).map(|(_, revision)| *revision),
+            Place::Manifest => self.manifest.as_ref().map(|(_, revision)| *revision),
             Place::Document(origin) => self.documents.get(origin)?.revision.map(|revision| revision.0),
         }
     }
@@ -273,7 +334,10 @@ impl Mirror {
         let instances = self.registry.names();
         let instances =
             instances.map(|(service, name)| Place::Instance { service: Arc::clone(service), name: Arc::clone(name) });
-        documents.chain(instances).chain(self.replicas.keys().cloned().map(Place::Server))
+        let replicas = self.replicas.keys().cloned().map(Place::Server);
+        let blobs = self.blobs.keys().cloned().map(Place::Blob);
+        let manifest = self.manifest.iter().map(|_| Place::Manifest);
+        documents.chain(instances).chain(replicas).chain(blobs).chain(manifest)
     }
 
     fn place(&self, key: &[u8]) -> Option<Place> {
@@ -284,6 +348,11 @@ impl Mirror {
         }
         if let Some(id) = text.strip_prefix(self.servers.as_str()) {
             return Some(Place::Server(id.into()));
+        }
+        if let Some(below) = text.strip_prefix(self.root())
+            && (below.starts_with(BLOBS) || below == MANIFEST)
+        {
+            return Some(if below == MANIFEST { Place::Manifest } else { Place::Blob(below.into()) });
         }
         text.starts_with(&self.policies).then(|| Place::Document(self.origin(&text)))
     }
