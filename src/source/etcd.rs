@@ -39,6 +39,8 @@ const PROBE_PERIOD: Duration = Duration::from_secs(1);
 const COMPARE_PERIOD: Duration = Duration::from_secs(27);
 /// What is listed may be on its way as an event still.
 const CATCH_UP: Duration = Duration::from_secs(1);
+/// How long listings have to be older than what is known before they are believed.
+const OLDER_BELIEVED_AFTER: Duration = Duration::from_secs(5);
 /// Between attempts to connect: the first wait, doubled up to the longest.
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -53,6 +55,10 @@ pub struct Etcd {
     session: Option<Session>,
     /// Which endpoint is tried next.
     turn: usize,
+    /// The cluster that was listed last.
+    cluster: Option<u64>,
+    /// Since when listings are older than what is known.
+    older_since: Option<Instant>,
     /// Whether etcd could not be reached since it was listed.
     is_lost: bool,
     /// Attempts in a row that led to nothing.
@@ -103,7 +109,19 @@ impl Etcd {
         let mirror = Mirror::new(&settings.prefix);
         // Replicas that start together do not all ask the same member.
         let turn = fastrand::usize(..);
-        Self { settings, mirror, session: None, turn, is_lost: false, failures: 0, board, metrics, clock }
+        Self {
+            settings,
+            mirror,
+            session: None,
+            turn,
+            cluster: None,
+            older_since: None,
+            is_lost: false,
+            failures: 0,
+            board,
+            metrics,
+            clock,
+        }
     }
 
     /// What etcd holds now, for those who look once.
@@ -162,10 +180,10 @@ impl Etcd {
 
     async fn connect(&mut self) -> Result<Session, Failure> {
         let endpoints = &self.settings.endpoints;
-        let endpoint = endpoints.get(self.turn % endpoints.len().max(1));
+        let endpoint = endpoints.get(self.turn % endpoints.len().max(1)).cloned();
         let endpoint = endpoint.ok_or_else(|| Failure::Unanswered("there is no endpoint".to_owned()))?;
         let tell = |failure: Failure| Failure::Unanswered(format!("{endpoint}: {failure}"));
-        let connection = Connection::open(&self.settings, endpoint).await.map_err(tell)?;
+        let connection = Connection::open(&self.settings, &endpoint).await.map_err(tell)?;
         let prefixes = prefixes(&self.settings);
         let root = format!("{}/", self.settings.prefix);
         let seen = connection.probe(&root).await.map_err(tell)?;
@@ -173,15 +191,32 @@ impl Etcd {
         self.board.heard(Revision(seen.revision), self.clock.now());
         let version = connection.version().await.unwrap_or_else(|_| "unknown".to_owned());
         let (seen, entries) = connection.list(&prefixes).await.map_err(tell)?;
+        self.believe(seen).map_err(tell)?;
         let watch = connection.watch(&root, seen.revision + 1).await.map_err(tell)?;
         if is_first {
-            tell_version(endpoint, &version);
+            tell_version(&endpoint, &version);
         }
         self.mirror.replace(seen.revision, entries, self.is_lost, self.clock.now());
         self.is_lost = false;
         self.board.at(format!("{endpoint} (etcd {version})"));
         self.board.compared(Revision(seen.revision), self.clock.now());
         Ok(Session::new(connection, watch, seen.cluster, root, prefixes))
+    }
+
+    /// A listing that is older than what is known comes from a member that was paused (etcd before 3.4.42 answers reads
+    /// with what it knew then), or from a store that was set back. The one mends itself within moments; the other is
+    /// believed when it goes on.
+    fn believe(&mut self, seen: Seen) -> Result<(), Failure> {
+        let known = self.mirror.revision();
+        let is_older = self.cluster == Some(seen.cluster) && seen.revision < known;
+        let since = *self.older_since.get_or_insert_with(Instant::now);
+        if is_older && since.elapsed() < OLDER_BELIEVED_AFTER {
+            let revision = seen.revision;
+            return Err(Failure::Unanswered(format!("it is at revision {revision}, where {known} was known before")));
+        }
+        self.older_since = None;
+        self.cluster = Some(seen.cluster);
+        Ok(())
     }
 
     /// Nothing is taken from this session any more.

@@ -143,6 +143,22 @@ async fn several_documents_are_changed_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn an_empty_etcd_is_filled_through_the_api() {
+    let store = Store::start().await;
+    let tierflow = store.tierflow().await;
+    eventually("it may write", async || {
+        (tierflow.status().await["replicas"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(tierflow.ask("/readyz").await.status, 503);
+    let shop = crate::store::SHOP.map(|(kind, name, fields)| document(kind, name, fields)).join("\n---\n");
+    let answer = tierflow.send("POST", "/v1/apply", &[("x-config-base-version", "0")], &shop).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    serves_rate(&tierflow, 1).await;
+    assert_eq!(tierflow.status().await["documents"], 4);
+}
+
+#[tokio::test]
 async fn a_request_that_comes_again_gets_the_first_answer() {
     let store = Store::start_shop().await;
     let tierflow = serving(&store, &[]).await;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use etcd_client::CompactionOptions;
+use etcd_client::{CompactionOptions, Compare, CompareOp, Txn, TxnOp};
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::forgetful::{Front, Manner};
-use crate::harness::{eventually, send_signal};
+use crate::harness::{Edge, Load, Tierflow, eventually, free_address, send_signal};
+use crate::kit::etcd::Etcd;
+use crate::kit::upstream::Upstream;
 use crate::proxy::{Fault, Proxy};
 use crate::store::{Store, check, document, key, nowhere, rate, resyncs, serves_rate, source};
 
@@ -231,6 +233,30 @@ async fn a_watch_that_begins_behind_a_compaction_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_store_that_begins_anew_is_believed_after_a_while() {
+    let mut store = Store::start_shop().await;
+    let tierflow = store.tierflow().await;
+    serves_rate(&tierflow, 1).await;
+    for rate in 2..50 {
+        store.put_rate(rate).await;
+    }
+    serves_rate(&tierflow, 49).await;
+    store.etcd.kill();
+    std::fs::remove_dir_all(store.path("etcd")).unwrap();
+    store.etcd.restart().unwrap();
+    store.answers().await;
+    let documents = crate::store::SHOP.map(|(kind, name, fields)| (key(kind, name), document(kind, name, fields)));
+    store.put_all(&documents).await;
+    store.put_rate(7).await;
+    eventually("it is not believed at first", async || {
+        tierflow.status().await["source"]["trouble"].as_str()?.contains("was known before").then_some(())
+    })
+    .await;
+    assert_eq!(rate(&tierflow).await, Some(49));
+    serves_rate(&tierflow, 7).await;
+}
+
+#[tokio::test]
 async fn a_slow_network_delays_and_loses_nothing() {
     let store = Store::start_shop().await;
     let proxy = Proxy::start(store.etcd.address).await;
@@ -311,4 +337,112 @@ async fn an_endpoint_that_is_gone_is_left_for_the_next() {
         store.put_rate(expected).await;
         serves_rate(&tierflow, expected).await;
     }
+}
+
+/// Envoy's requests, while everything happens to etcd that can.
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_goes_on_whatever_happens_to_etcd() {
+    let mut store = Store::start().await;
+    let upstream = Upstream::start("upstream", (std::net::Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let listen = free_address();
+    let gateway = "nodes: {clusters: [edge]}, limiter: {timeout: 5s, on_error: deny}, \
+                   tenant: {from: {header: x-tenant-id}, default_plan: standard}";
+    for (kind, name, fields) in [
+        ("Plan", "standard", "{limits: [{rate: 1000000/s}]}".to_owned()),
+        ("Gateway", "edge", format!("{{listen: {listen}, {gateway}}}")),
+        ("Service", "upstream", format!("{{endpoints: ['{}']}}", upstream.address)),
+        ("Api", "any", "{gateway: edge, match: {path_prefix: /}, service: upstream}".to_owned()),
+    ] {
+        store.put(&key(kind, name), &document(kind, name, &fields)).await;
+    }
+    let proxy = Proxy::start(store.etcd.address).await;
+    let tierflow = store.tierflow_at(source(&[proxy.address]), &store.state_dir()).await;
+    eventually("it is served", async || tierflow.status().await["ready"].as_bool().filter(|ready| *ready)).await;
+    let edge = Edge::start(store.folder.path(), &tierflow, "edge-1", "delta", listen);
+    edge.ready().await;
+    let load = Load::start(edge.url("/"));
+    let is_missed = async || {
+        eventually("it is missed", async || tierflow.status().await["source"]["trouble"].is_string().then_some(()))
+            .await
+    };
+
+    store.etcd.kill();
+    is_missed().await;
+    store.etcd.restart().unwrap();
+    store.answers().await;
+    send_signal(store.etcd.id(), "STOP");
+    is_missed().await;
+    send_signal(store.etcd.id(), "CONT");
+    for fault in [Fault::Cut, Fault::Blackhole] {
+        proxy.set(fault);
+        is_missed().await;
+        let revision = store.put_rate(1_000_001).await;
+        let physical = Some(CompactionOptions::new().with_physical());
+        store.client.clone().compact(revision, physical).await.unwrap();
+        proxy.set(Fault::None);
+        serves_rate(&tierflow, 1_000_001).await;
+        store.put_rate(1_000_000).await;
+        serves_rate(&tierflow, 1_000_000).await;
+    }
+    assert_eq!(load.stop().await, [""; 0]);
+    assert!(upstream.requests() > 100);
+}
+
+/// A member that hangs, wherever Tierflow is connected; and the only one left of three, which must not be believed.
+#[tokio::test]
+async fn of_three_members_a_majority_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let peers: Vec<_> = ["a", "b", "c"].into_iter().map(|name| (name, free_address())).collect();
+    let cluster: Vec<String> = peers.iter().map(|(name, peer)| format!("{name}=http://{peer}")).collect();
+    let members: Vec<Etcd> = peers
+        .iter()
+        .map(|(name, peer)| {
+            let own = folder.path().join(name);
+            std::fs::create_dir(&own).unwrap();
+            let flags = [format!("--name={name}"), format!("--initial-cluster={}", cluster.join(","))];
+            Etcd::start(&own, free_address(), *peer, &flags).unwrap()
+        })
+        .collect();
+    let addresses: Vec<_> = members.iter().map(|member| member.address).collect();
+    let client = async |member: usize| {
+        etcd_client::Client::connect([format!("http://{}", addresses[member])], None).await.unwrap()
+    };
+    let put = async |member: usize, rate: u32| {
+        let mut client = client(member).await;
+        let text = document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"));
+        // What was given up may be done late. So each attempt counts only while nothing else was done.
+        eventually("a majority writes", async || {
+            let attempt = async {
+                let known = client.get(key("Plan", "standard"), None).await.ok()?;
+                let revision = known.kvs().first().map_or(0, |kv| kv.mod_revision());
+                let is_same = Compare::mod_revision(key("Plan", "standard"), CompareOp::Equal, revision);
+                let put = TxnOp::put(key("Plan", "standard"), text.clone(), None);
+                let done = client.txn(Txn::new().when([is_same]).and_then([put])).await.ok()?;
+                done.succeeded().then_some(())
+            };
+            tokio::time::timeout(Duration::from_secs(2), attempt).await.ok()?
+        })
+        .await;
+    };
+    put(0, 1).await;
+    let log = folder.path().join("tierflow.log");
+    let tierflow = Tierflow::serve(&log, source(&addresses), &[], crate::harness::any_addresses()).await;
+    serves_rate(&tierflow, 1).await;
+    for (hanging, (member, rate)) in members.iter().zip(2..).enumerate() {
+        send_signal(member.id(), "STOP");
+        put((hanging + 1) % 3, rate).await;
+        serves_rate(&tierflow, rate).await;
+        send_signal(member.id(), "CONT");
+    }
+    put(0, 5).await;
+    serves_rate(&tierflow, 5).await;
+    // Two of three hang: the one that is left cannot know what the others know.
+    send_signal(members[1].id(), "STOP");
+    send_signal(members[2].id(), "STOP");
+    eventually("it is missed", async || tierflow.status().await["source"]["trouble"].is_string().then_some(())).await;
+    assert_eq!((rate(&tierflow).await, tierflow.ask("/readyz").await.status.as_u16()), (Some(5), 200));
+    send_signal(members[1].id(), "CONT");
+    put(1, 6).await;
+    serves_rate(&tierflow, 6).await;
+    send_signal(members[2].id(), "CONT");
 }

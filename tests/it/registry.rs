@@ -197,6 +197,28 @@ async fn one_that_was_taken_for_dead_takes_nothing_back() {
 }
 
 #[tokio::test]
+async fn a_slow_way_to_etcd_and_a_short_outage_lose_no_lease() {
+    let store = Store::start().await;
+    let proxy = Proxy::start(store.etcd.address).await;
+    let address = free_address();
+    let _instance = Instance::register(proxy.address, address, &[]);
+    let key = format!("/tierflow/services/order/{address}");
+    let life = async || {
+        let response = store.client.clone().get(&*key, None).await.unwrap();
+        response.kvs().first().map(|kv| (kv.lease(), kv.create_revision()))
+    };
+    let first = eventually("it is registered", life).await;
+    proxy.set(Fault::Delay(Duration::from_millis(150)));
+    sleep(Duration::from_secs(TTL * 2)).await;
+    assert_eq!(life().await, Some(first));
+    proxy.set(Fault::Blackhole);
+    sleep(Duration::from_millis(TTL * 1000 / 3)).await;
+    proxy.set(Fault::None);
+    sleep(Duration::from_secs(TTL * 2)).await;
+    assert_eq!(life().await, Some(first));
+}
+
+#[tokio::test]
 async fn a_lease_that_is_revoked_is_replaced() {
     let store = Store::start().await;
     let address = free_address();
