@@ -2,12 +2,13 @@
 //! requests come out.
 //!
 //! ```text
-//!  policies/*.yaml --> source --Documents--> live ------------------------> xds --> Envoy (ADS: SotW and delta)
-//!                                             | Generation (Arc, swapped)
-//!                           pure:             | = PolicySet                 rls <-- Envoy (ShouldRateLimit)
-//!             raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory)
-//!                             \-> limiter::Matcher (what a request meets)
-//!                                                                           admin <-- operator
+//!  policies/*.yaml -+
+//!                   +-> source --Documents--> live -----------------------> xds --> Envoy (ADS: SotW and delta)
+//!  etcd prefix -----+                         | Generation (Arc, swapped)
+//!    ^                      pure:             | = PolicySet                 rls <-- Envoy (ShouldRateLimit)
+//!    |        raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory)
+//!    |                        \-> limiter::Matcher (what a request meets)
+//!    +-- editor <---------------------------------------------------------- admin <-- operator
 //! ```
 //!
 //! - Configuration flows one way: bytes, a raw document, a policy set with every cross-check done, and from that
