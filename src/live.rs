@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::document::{Documents, Registered};
-use crate::names::Revision;
+use crate::names::{Kind, Revision};
 
 use adopt::{Adopter, Adoption};
 use generation::Parts;
@@ -71,6 +71,13 @@ impl Live {
     /// The documents that are refused now, each until it is mended.
     pub fn refused(&self) -> Arc<Vec<Refusal>> {
         self.refused.load_full()
+    }
+
+    /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
+    /// makes no sense, and there is no good version of it.
+    pub fn may_miss_gateways(&self) -> bool {
+        let may_be_gateway = |refusal: &Refusal| refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway);
+        self.refused().iter().any(|refusal| !refusal.is_served && may_be_gateway(refusal))
     }
 
     /// Wakes when a new generation is served.

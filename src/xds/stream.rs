@@ -119,7 +119,7 @@ impl<V: Variant> Stream<'_, V> {
             return Ok(());
         };
         let generation = self.xds.live.generation();
-        let resources = generation.as_ref().map(|generation| self.resources(generation));
+        let resources = generation.as_ref().and_then(|generation| self.resources(generation));
         let Step { answer, subscribed, responses } =
             self.session.on_request(resource_type, request, resources.as_deref());
         if subscribed > NAMES_MAX {
@@ -133,23 +133,26 @@ impl<V: Variant> Stream<'_, V> {
 
     async fn on_change(&mut self) -> Result<(), Status> {
         let Some(generation) = self.xds.live.generation() else { return Ok(()) };
-        let resources = self.resources(&generation);
+        let Some(resources) = self.resources(&generation) else { return Ok(()) };
         let responses = self.session.on_change(&resources);
         self.send(Some(&generation), responses).await
     }
 
     async fn on_quiet(&mut self) -> Result<(), Status> {
         let Some(generation) = self.xds.live.generation() else { return Ok(()) };
-        let resources = self.resources(&generation);
+        let Some(resources) = self.resources(&generation) else { return Ok(()) };
         let responses = self.session.on_quiet(&resources);
         self.send(Some(&generation), responses).await
     }
 
-    fn resources(&mut self, generation: &Generation) -> Arc<Resources> {
+    /// What the Envoy is to have. `None` where that is not known: an Envoy that no gateway selects is to have nothing,
+    /// unless its gateway may be missing because its document is broken. It keeps what it has then.
+    fn resources(&mut self, generation: &Generation) -> Option<Arc<Resources>> {
         let groups: Vec<String> = generation.gateways_of(&self.node).into_iter().map(str::to_owned).collect();
+        let is_known = !groups.is_empty() || !self.xds.live.may_miss_gateways();
         self.group.move_to(groups.first());
         self.seat.set_groups(groups);
-        generation.resources_of(&self.node)
+        is_known.then(|| generation.resources_of(&self.node))
     }
 
     fn note(&self, resource_type: ResourceType, answer: Answer) {
