@@ -13,7 +13,7 @@ mod offered;
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
@@ -29,8 +29,8 @@ pub use generation::{Generation, Settings};
 /// The served state, for its readers.
 #[derive(Debug)]
 pub struct Live {
-    generation: ArcSwapOption<Generation>,
-    refused: ArcSwap<Vec<Refusal>>,
+    /// Swapped whole: whoever sees that a document is no longer refused finds it served.
+    state: ArcSwap<State>,
     /// The number of the generation; 0 before the first.
     changed: watch::Sender<u64>,
     /// The revision up to which everything that the source told was looked at.
@@ -44,8 +44,7 @@ impl Live {
     pub fn new(settings: Settings) -> (Arc<Self>, Writer) {
         let base = Arc::new(Generation::empty(&settings));
         let live = Arc::new(Self {
-            generation: ArcSwapOption::empty(),
-            refused: ArcSwap::default(),
+            state: ArcSwap::default(),
             changed: watch::Sender::new(0),
             adopted: watch::Sender::new(Revision::default()),
             empty: Arc::clone(&base),
@@ -55,7 +54,7 @@ impl Live {
 
     /// `None` until a first set is loaded: then nothing is answered, which is safer than answering "nothing".
     pub fn generation(&self) -> Option<Arc<Generation>> {
-        self.generation.load_full()
+        self.state.load().generation.clone()
     }
 
     /// What is served, or the empty set that nobody is served.
@@ -70,7 +69,7 @@ impl Live {
 
     /// The documents that are refused now, each until it is mended.
     pub fn refused(&self) -> Arc<Vec<Refusal>> {
-        self.refused.load_full()
+        Arc::clone(&self.state.load().refused)
     }
 
     /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
@@ -84,6 +83,12 @@ impl Live {
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: Option<Arc<Generation>>,
+    refused: Arc<Vec<Refusal>>,
 }
 
 /// The one that changes what is served.
@@ -123,22 +128,21 @@ impl Writer {
         let refused_before = self.live.refused();
         let Adoption { documents: adopted, policies, changed, refused } =
             self.adopter.adopt(&self.base, documents, &refused_before, now);
-        self.live.refused.store(Arc::new(refused));
+        let refused = Arc::new(refused);
         let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
         if changed.is_empty() && registered == self.base.registered && !is_first {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
-            if self.live.generation().is_some() {
-                self.live.generation.store(Some(Arc::clone(&self.base)));
-            }
+            let generation = self.live.generation().map(|_| Arc::clone(&self.base));
+            self.live.state.store(Arc::new(State { generation, refused }));
             return Adopted::Unchanged;
         }
         let number = self.base.number + 1;
         let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
         self.base = Arc::new(self.base.next(number, parts, &changed, &self.settings));
-        self.publish();
+        self.publish(refused);
         Adopted::Served
     }
 
@@ -159,12 +163,12 @@ impl Writer {
             return false;
         }
         self.base = Arc::new(Generation { number: 1, ..Generation::clone(&self.base) });
-        self.publish();
+        self.publish(Arc::default());
         true
     }
 
-    fn publish(&self) {
-        self.live.generation.store(Some(Arc::clone(&self.base)));
+    fn publish(&self, refused: Arc<Vec<Refusal>>) {
+        self.live.state.store(Arc::new(State { generation: Some(Arc::clone(&self.base)), refused }));
         self.live.changed.send_replace(self.base.number);
     }
 }
