@@ -30,7 +30,7 @@ pub use generation::{Generation, Settings};
 #[derive(Debug)]
 pub struct Live {
     /// Swapped whole: whoever sees that a document is no longer refused finds it served.
-    state: ArcSwap<State>,
+    served: ArcSwap<Served>,
     /// The number of the generation; 0 before the first.
     changed: watch::Sender<u64>,
     /// The revision up to which everything that the source told was looked at.
@@ -44,7 +44,7 @@ impl Live {
     pub fn new(settings: Settings) -> (Arc<Self>, Writer) {
         let base = Arc::new(Generation::empty(&settings));
         let live = Arc::new(Self {
-            state: ArcSwap::default(),
+            served: ArcSwap::default(),
             changed: watch::Sender::new(0),
             adopted: watch::Sender::new(Revision::default()),
             empty: Arc::clone(&base),
@@ -52,9 +52,14 @@ impl Live {
         (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
     }
 
+    /// What is served and what is refused, at one moment.
+    pub fn served(&self) -> Arc<Served> {
+        self.served.load_full()
+    }
+
     /// `None` until a first set is loaded: then nothing is answered, which is safer than answering "nothing".
     pub fn generation(&self) -> Option<Arc<Generation>> {
-        self.state.load().generation.clone()
+        self.served.load().generation.clone()
     }
 
     /// What is served, or the empty set that nobody is served.
@@ -69,14 +74,7 @@ impl Live {
 
     /// The documents that are refused now, each until it is mended.
     pub fn refused(&self) -> Arc<Vec<Refusal>> {
-        Arc::clone(&self.state.load().refused)
-    }
-
-    /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
-    /// makes no sense, and there is no good version of it.
-    pub fn may_miss_gateways(&self) -> bool {
-        let may_be_gateway = |refusal: &Refusal| refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway);
-        self.refused().iter().any(|refusal| !refusal.is_served && may_be_gateway(refusal))
+        Arc::clone(&self.served.load().refused)
     }
 
     /// Wakes when a new generation is served.
@@ -85,10 +83,22 @@ impl Live {
     }
 }
 
+/// One moment of it.
 #[derive(Debug, Default)]
-struct State {
-    generation: Option<Arc<Generation>>,
-    refused: Arc<Vec<Refusal>>,
+pub struct Served {
+    /// `None` until a first set is loaded.
+    pub generation: Option<Arc<Generation>>,
+    /// The documents that are refused, each until it is mended.
+    pub refused: Arc<Vec<Refusal>>,
+}
+
+impl Served {
+    /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
+    /// makes no sense, and there is no good version of it.
+    pub fn may_miss_gateways(&self) -> bool {
+        let may_be_gateway = |refusal: &Refusal| refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway);
+        self.refused.iter().any(|refusal| !refusal.is_served && may_be_gateway(refusal))
+    }
 }
 
 /// The one that changes what is served.
@@ -136,7 +146,7 @@ impl Writer {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
             let generation = self.live.generation().map(|_| Arc::clone(&self.base));
-            self.live.state.store(Arc::new(State { generation, refused }));
+            self.live.served.store(Arc::new(Served { generation, refused }));
             return Adopted::Unchanged;
         }
         let number = self.base.number + 1;
@@ -168,7 +178,7 @@ impl Writer {
     }
 
     fn publish(&self, refused: Arc<Vec<Refusal>>) {
-        self.live.state.store(Arc::new(State { generation: Some(Arc::clone(&self.base)), refused }));
+        self.live.served.store(Arc::new(Served { generation: Some(Arc::clone(&self.base)), refused }));
         self.live.changed.send_replace(self.base.number);
     }
 }

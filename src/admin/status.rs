@@ -12,19 +12,20 @@ use crate::document::Instance;
 use crate::names::Name;
 
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
-    let generation = admin.live.generation();
-    let refused: Vec<Value> = admin.live.refused().iter().map(refusal_json).collect();
+    let served = admin.live.served();
+    let generation = served.generation.as_ref();
+    let refused: Vec<Value> = served.refused.iter().map(refusal_json).collect();
     let registered: Map<_, _> =
         generation.iter().flat_map(|generation| generation.registered.iter()).map(instances_json).collect();
     let nodes = admin.nodes.all();
     let refusing = nodes.iter().filter(|node| node.types.values().any(|status| status.refused.is_some())).count();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "generation": generation.as_ref().map(|generation| generation.number),
-        "revision": generation.as_ref().map(|generation| generation.revision.0),
+        "generation": generation.map(|generation| generation.number),
+        "revision": generation.map(|generation| generation.revision.0),
         "ready": generation.is_some(),
         "source": source_json(&admin),
-        "documents": generation.as_ref().map_or(0, |generation| generation.documents.len()),
+        "documents": generation.map_or(0, |generation| generation.documents.len()),
         "refused": refused,
         "registered": registered,
         "replicas": admin.board.read().replicas,

@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 use super::Xds;
 use super::session::{Answer, Outgoing, Step};
 use super::variant::{Variant, identity, version};
-use crate::live::Generation;
+use crate::live::{Generation, Served};
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::NodeIdentity;
 use crate::nodes::{Node, Seat, Sent};
@@ -118,8 +118,8 @@ impl<V: Variant> Stream<'_, V> {
             tracing::debug!(node = self.node.id, type_url, "type of resources that is not served");
             return Ok(());
         };
-        let generation = self.xds.live.generation();
-        let resources = generation.as_ref().and_then(|generation| self.resources(generation));
+        let served = self.xds.live.served();
+        let resources = self.resources(&served);
         let Step { answer, subscribed, responses } =
             self.session.on_request(resource_type, request, resources.as_deref());
         if subscribed > NAMES_MAX {
@@ -128,28 +128,30 @@ impl<V: Variant> Stream<'_, V> {
         if let Some((resource_type, answer)) = answer {
             self.note(resource_type, answer);
         }
-        self.send(generation.as_deref(), responses).await
+        self.send(served.generation.as_deref(), responses).await
     }
 
     async fn on_change(&mut self) -> Result<(), Status> {
-        let Some(generation) = self.xds.live.generation() else { return Ok(()) };
-        let Some(resources) = self.resources(&generation) else { return Ok(()) };
+        let served = self.xds.live.served();
+        let Some(resources) = self.resources(&served) else { return Ok(()) };
         let responses = self.session.on_change(&resources);
-        self.send(Some(&generation), responses).await
+        self.send(served.generation.as_deref(), responses).await
     }
 
     async fn on_quiet(&mut self) -> Result<(), Status> {
-        let Some(generation) = self.xds.live.generation() else { return Ok(()) };
-        let Some(resources) = self.resources(&generation) else { return Ok(()) };
+        let served = self.xds.live.served();
+        let Some(resources) = self.resources(&served) else { return Ok(()) };
         let responses = self.session.on_quiet(&resources);
-        self.send(Some(&generation), responses).await
+        self.send(served.generation.as_deref(), responses).await
     }
 
-    /// What the Envoy is to have. `None` where that is not known: an Envoy that no gateway selects is to have nothing,
-    /// unless its gateway may be missing because its document is broken. It keeps what it has then.
-    fn resources(&mut self, generation: &Generation) -> Option<Arc<Resources>> {
+    /// What the Envoy is to have. `None` where that is not known: before a first set is loaded; and where no gateway
+    /// selects it, which means nothing, unless its gateway may be missing because its document is broken. It keeps what
+    /// it has then.
+    fn resources(&mut self, served: &Served) -> Option<Arc<Resources>> {
+        let generation = served.generation.as_ref()?;
         let groups: Vec<String> = generation.gateways_of(&self.node).into_iter().map(str::to_owned).collect();
-        let is_known = !groups.is_empty() || !self.xds.live.may_miss_gateways();
+        let is_known = !groups.is_empty() || !served.may_miss_gateways();
         self.group.move_to(groups.first());
         self.seat.set_groups(groups);
         is_known.then(|| generation.resources_of(&self.node))
