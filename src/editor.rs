@@ -116,7 +116,7 @@ pub enum EditError {
 
 fn list(changed: &[(DocumentId, Revision)]) -> String {
     let shown = changed.iter().take(3).map(|(id, revision)| match revision.0 {
-        0 => format!("{id} (deleted)"),
+        0 => format!("{id} (not there any more)"),
         revision => format!("{id} (revision {revision})"),
     });
     let more = changed.len().saturating_sub(3);
@@ -219,31 +219,45 @@ impl Editor {
         if base.0 > now.revision {
             return Err(EditError::Future { base, newest: Revision(now.revision) });
         }
-        let mut changed = Vec::new();
+        let (mut changed, mut absent) = (Vec::new(), Vec::new());
         for (change, entry) in edit.changes.iter().zip(&now.documents) {
             match entry {
                 Some(entry) if entry.revision > base.0 => changed.push((change.id.clone(), Revision(entry.revision))),
                 Some(_) => {}
-                None if self.existed_at(&change.id, base).await? => changed.push((change.id.clone(), Revision(0))),
-                None if change.content.is_none() => return Err(EditError::Missing(change.id.clone())),
-                None => {}
+                None => absent.push(change),
             }
         }
-        if changed.is_empty() { Ok(()) } else { Err(EditError::Stale { base, changed }) }
+        changed.extend(self.deleted_since(&absent, base).await?.into_iter().map(|id| (id, Revision(0))));
+        if !changed.is_empty() {
+            return Err(EditError::Stale { base, changed });
+        }
+        match absent.into_iter().find(|change| change.content.is_none()) {
+            Some(change) => Err(EditError::Missing(change.id.clone())),
+            None => Ok(()),
+        }
     }
 
-    /// A document that is gone now may have been there when the change was made up.
-    async fn existed_at(&self, id: &DocumentId, base: Revision) -> Result<bool, EditError> {
+    /// Documents that are gone now may have been there when the change was made up.
+    async fn deleted_since(&self, absent: &[&Change], base: Revision) -> Result<Vec<DocumentId>, EditError> {
         if base.0 == 0 {
-            return Ok(false);
+            return Ok(Vec::new());
         }
-        let key = self.key(id);
-        match self.link.ask(async |connection| connection.existed_at(&key, base.0).await).await {
-            Ok(existed) => Ok(existed),
-            // Compacted: too long ago for anybody to know.
-            Err(Failure::Refused(_)) => Ok(false),
-            Err(failure) => Err(EditError::Unavailable(failure.to_string())),
+        let mut deleted = Vec::new();
+        for some in absent.chunks(TXN_DOCUMENTS_MAX) {
+            let keys: Vec<String> = some.iter().map(|change| self.key(&change.id)).collect();
+            match self.link.ask(async |connection| connection.existed_at(&keys, base.0).await).await {
+                Ok(existed) => {
+                    let existed = some.iter().zip(existed).filter(|(_, existed)| *existed);
+                    deleted.extend(existed.map(|(change, _)| change.id.clone()));
+                }
+                // Too long ago for anybody to know, so nobody's deletion is undone.
+                Err(Failure::Refused(why)) if why.contains("compacted") => {
+                    deleted.extend(some.iter().map(|change| change.id.clone()));
+                }
+                Err(failure) => return Err(EditError::Unavailable(failure.to_string())),
+            }
         }
+        Ok(deleted)
     }
 
     /// Whether the set that the change would meet makes sense with it, and is not much less than before.

@@ -3,6 +3,9 @@
 //!
 //! That is what makes a change of one document among a hundred thousand a small one, from the source to the
 //! limiter, although each of them sees a whole and unchanging set.
+//!
+//! The persistent maps that are kept well (rpds, imbl) have no difference of two hash maps that passes over what they
+//! share; imbl has one of ordered maps, whose lookups compare long keys at each step.
 
 use std::borrow::Borrow;
 use std::fmt;

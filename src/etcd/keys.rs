@@ -41,9 +41,21 @@ pub struct Commit {
 impl Connection {
     /// Some keys, all at one revision, in their order.
     pub async fn read(&self, keys: &[String]) -> Result<(Seen, Vec<Option<Entry>>), Failure> {
+        self.get_all(keys, &GetOptions::new()).await
+    }
+
+    /// Whether some keys were there at a revision, in their order.
+    pub async fn existed_at(&self, keys: &[String], revision: u64) -> Result<Vec<bool>, Failure> {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        let options = GetOptions::new().with_revision(revision).with_keys_only();
+        let (_, entries) = self.get_all(keys, &options).await?;
+        Ok(entries.iter().map(Option::is_some).collect())
+    }
+
+    async fn get_all(&self, keys: &[String], options: &GetOptions) -> Result<(Seen, Vec<Option<Entry>>), Failure> {
         // A condition that always holds.
         let always = [Compare::version(NEVER, CompareOp::Equal, 0)];
-        let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
+        let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), Some(options.clone()))).collect();
         let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let answer = within(WRITE, kv.txn(Txn::new().when(always).and_then(gets))).await?;
         let entry = |kv: &KeyValue| Entry {
@@ -62,12 +74,6 @@ impl Connection {
             .collect();
         let is_whole = entries.len() == keys.len();
         if is_whole { Ok((seen(answer.header())?, entries)) } else { Err(Failure::nonsense("all keys")) }
-    }
-
-    pub async fn existed_at(&self, key: &str, revision: u64) -> Result<bool, Failure> {
-        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-        let options = GetOptions::new().with_revision(revision).with_keys_only();
-        Ok(!within(ANSWER, self.client.kv_client().get(key, Some(options))).await?.kvs().is_empty())
     }
 
     /// The revision of the commit; `None` if something is other than it has to be.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcd_client::CompactionOptions;
 use serde_json::{Value, json};
 use tierflow::etcd::EtcdSettings;
 use tierflow::etcd::connection::Connection;
@@ -79,6 +80,14 @@ async fn a_change_names_what_it_was_made_from() {
     eventually("it is gone", async || (tierflow.ask(tenant).await.status == 404).then_some(())).await;
     // Neither then nor now.
     assert_eq!(delete(&etag(&again)).await.status, 404);
+
+    // Made from something so old that nobody knows what there was: nobody's deletion is undone.
+    let revision = store.put_rate(5).await;
+    let physical = Some(CompactionOptions::new().with_physical());
+    store.client.clone().compact(revision, physical).await.unwrap();
+    let gone = put(&tierflow, tenant, &etag(&made), &text).await;
+    assert_eq!((gone.status.as_u16(), &json_of(&gone)["current"][0]["revision"]), (412, &json!(0)));
+    assert_eq!(put(&tierflow, tenant, &revision.to_string(), &text).await.status, 200);
 }
 
 #[tokio::test]

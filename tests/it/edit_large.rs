@@ -77,6 +77,8 @@ async fn a_thousand_documents_count_together() {
     let all = 4 + TENANTS as u64;
     assert!(seen.is_subset(&BTreeSet::from([(4, 1), (all, 2)])), "{seen:?}");
     for replica in [&tierflow, &other] {
+        // Each of them hears of it by its own watch.
+        serves_rate(replica, 2).await;
         let status = replica.status().await;
         assert_eq!((&status["documents"], &status["refused"]), (&json!(all), &json!([])));
     }
