@@ -109,6 +109,7 @@ impl Store {
             }),
             state_dir: Some(folder.join("state")),
             xds_listen: any,
+            xds_limits: Default::default(),
             rls_listen: any,
             admin_listen: any,
             rls_advertise: Vec::new(),

@@ -23,6 +23,7 @@ use crate::editor::Editor;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::rollout::Rollout;
 use crate::snapshot::render;
 use crate::source::board::Board;
 use access::Access;
@@ -32,6 +33,7 @@ use error::Problem;
 #[derive(Clone)]
 pub struct Admin {
     pub live: Arc<Live>,
+    pub rollout: Arc<Rollout>,
     pub nodes: Arc<Nodes>,
     pub counters: Arc<Memory>,
     pub metrics: Arc<Metrics>,
@@ -98,10 +100,10 @@ async fn config_dump(
     State(admin): State<Admin>,
     Query(query): Query<ConfigDump>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let generation = admin.generation()?;
-    let resources = generation.snapshot.groups.get(query.gateway.as_str());
-    let resources =
-        resources.ok_or_else(|| Problem::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
+    admin.generation()?;
+    let offer = admin.rollout.offer();
+    let group = offer.group(&query.gateway);
+    let group = group.ok_or_else(|| Problem::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
     let resource = |(resource_type, resource): (_, &Arc<crate::snapshot::resource::Resource>)| {
         json!({
             "name": resource.name,
@@ -109,8 +111,8 @@ async fn config_dump(
             "resource": render::to_any_json(resource_type, resource),
         })
     };
-    let resources: Vec<Value> = resources.iter().map(resource).collect();
-    Ok(axum::Json(json!({ "generation": generation.number, "resources": resources })))
+    let resources: Vec<Value> = group.resources().iter().map(resource).collect();
+    Ok(axum::Json(json!({ "generation": offer.number, "held": group.hold.is_some(), "resources": resources })))
 }
 
 /// RFC 3339, in UTC and whole milliseconds.

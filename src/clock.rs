@@ -34,6 +34,14 @@ impl Timestamp {
     }
 }
 
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        self.plus_nanos(saturating_nanos(duration))
+    }
+}
+
 /// Reads wall time once and counts on with the monotonic clock. So a window that is aligned to UTC is
 /// aligned to UTC, and yet no step of the wall clock (an operator, NTP, a leap second) hands out a refund.
 #[derive(Clone, Copy, Debug)]

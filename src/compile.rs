@@ -55,18 +55,18 @@ impl fmt::Display for HostPort {
 
 pub fn compile(policies: &PolicySet, registered: &Registered, rate_limit_service: &RateLimitService) -> Snapshot {
     let group = |gateway: &Arc<Gateway>| {
-        let resources = compile_gateway(policies, registered, gateway, rate_limit_service);
-        (gateway.name.clone(), Arc::new(Resources::new(resources)))
+        (gateway.name.clone(), Arc::new(compile_gateway(policies, registered, gateway, rate_limit_service)))
     };
     Snapshot { groups: policies.gateways.values().map(group).collect() }
 }
 
-fn compile_gateway(
+/// The resources of one gateway's Envoys.
+pub fn compile_gateway(
     policies: &PolicySet,
     registered: &Registered,
     gateway: &Gateway,
     rate_limit_service: &RateLimitService,
-) -> Vec<(ResourceType, Arc<Resource>)> {
+) -> Resources {
     let mut resources = vec![
         encode(ResourceType::Cluster, cluster::RATE_LIMIT_CLUSTER, &cluster::rate_limit_service(rate_limit_service)),
         encode(ResourceType::Listener, gateway.name.as_str(), &listener::listener(gateway)),
@@ -90,7 +90,7 @@ fn compile_gateway(
         };
         resources.push(encode(ResourceType::Endpoint, name, &assignment));
     }
-    resources
+    Resources::new(resources)
 }
 
 fn encode(resource_type: ResourceType, name: &str, message: &impl Message) -> (ResourceType, Arc<Resource>) {

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::compile::HostPort;
 use crate::etcd::EtcdSettings;
+use crate::xds::AdmissionLimits;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -12,6 +14,7 @@ pub struct Config {
     /// Where the last good set is kept. `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     pub xds_listen: SocketAddr,
+    pub xds_limits: XdsLimits,
     pub rls_listen: SocketAddr,
     pub admin_listen: SocketAddr,
     /// How Envoys reach the rate limit service. Empty: loopback and the bound port.
@@ -26,6 +29,23 @@ pub struct Config {
     pub counter_keys_max: usize,
     /// Whether a source without any document means that nothing is to be served.
     pub allow_empty: bool,
+}
+
+/// What Envoys may take of the xDS port.
+#[derive(Clone, Copy, Debug)]
+pub struct XdsLimits {
+    pub admission: AdmissionLimits,
+    /// When a connection is renewed, within a tenth of it before or after. `None`: never.
+    pub connection_age: Option<Duration>,
+}
+
+impl Default for XdsLimits {
+    fn default() -> Self {
+        Self {
+            admission: AdmissionLimits { streams_max: 20_000, streams_per_second: 1000 },
+            connection_age: Some(Duration::from_secs(10 * 3600)),
+        }
+    }
 }
 
 /// Where policies come from.

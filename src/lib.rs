@@ -68,6 +68,7 @@ pub mod audit;
 pub mod editor;
 pub mod live;
 pub mod nodes;
+pub mod rollout;
 // servers: each translates, none knows another
 pub mod admin;
 pub mod rls;

@@ -23,8 +23,9 @@ use crate::names::{Kind, Revision};
 use adopt::{Adopter, Adoption};
 use generation::Parts;
 
+pub use crate::policy::parse::Parsed;
 pub use adopt::Refusal;
-pub use generation::{Generation, Settings};
+pub use generation::{Generation, Group, Settings};
 
 /// The served state, for its readers.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Live {
         Arc::clone(&self.served.load().refused)
     }
 
-    /// Wakes when a new generation is served.
+    /// Wakes when a new generation is served, and when what is missing from it is known at last.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -90,6 +91,8 @@ pub struct Served {
     pub generation: Option<Arc<Generation>>,
     /// The documents that are refused, each until it is mended.
     pub refused: Arc<Vec<Refusal>>,
+    /// When the documents that it comes from were read.
+    pub read_at: Timestamp,
 }
 
 impl Served {
@@ -146,13 +149,17 @@ impl Writer {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
             let generation = self.live.generation().map(|_| Arc::clone(&self.base));
-            self.live.served.store(Arc::new(Served { generation, refused }));
+            let before = self.live.served.swap(Arc::new(Served { generation, refused, read_at: now }));
+            if before.may_miss_gateways() != self.live.served().may_miss_gateways() {
+                // An Envoy that no gateway selects may have waited for one that was broken.
+                self.live.changed.send_replace(self.base.number);
+            }
             return Adopted::Unchanged;
         }
         let number = self.base.number + 1;
         let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
         self.base = Arc::new(self.base.next(number, parts, &changed, &self.settings));
-        self.publish(refused);
+        self.publish(refused, now);
         Adopted::Served
     }
 
@@ -168,17 +175,18 @@ impl Writer {
     }
 
     /// Serves what was restored, where nothing is served yet. False if there is nothing.
-    pub fn serve_restored(&mut self) -> bool {
+    pub fn serve_restored(&mut self, now: Timestamp) -> bool {
         if self.live.generation().is_some() || self.base.documents.is_empty() {
             return false;
         }
         self.base = Arc::new(Generation { number: 1, ..Generation::clone(&self.base) });
-        self.publish(Arc::default());
+        self.publish(Arc::default(), now);
         true
     }
 
-    fn publish(&self, refused: Arc<Vec<Refusal>>) {
-        self.live.served.store(Arc::new(Served { generation: Some(Arc::clone(&self.base)), refused }));
+    fn publish(&self, refused: Arc<Vec<Refusal>>, read_at: Timestamp) {
+        let generation = Some(Arc::clone(&self.base));
+        self.live.served.store(Arc::new(Served { generation, refused, read_at }));
         self.live.changed.send_replace(self.base.number);
     }
 }

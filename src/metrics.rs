@@ -28,6 +28,8 @@ pub struct Metrics {
     pub xds_pushes: Family<TypeLabels, Counter>,
     pub xds_push_bytes: Family<TypeLabels, Counter>,
     pub xds_nacks: Family<TypeLabels, Counter>,
+    pub xds_stale_nonces: Family<TypeLabels, Counter>,
+    pub xds_convergence_seconds: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,12 +94,21 @@ impl Default for Metrics {
             xds_pushes: register(r, "xds_push", "Responses that were sent", Family::default()),
             xds_push_bytes: register(r, "xds_push_bytes", "Bytes of resources that were sent", Family::default()),
             xds_nacks: register(r, "xds_nack", "Responses that an Envoy refused", Family::default()),
+            xds_stale_nonces: register(
+                r,
+                "xds_stale_nonce",
+                "Requests that answer an earlier response than the last one",
+                Family::default(),
+            ),
+            xds_convergence_seconds: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
             registry: Registry::default(),
         };
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
         let help = "How long ago the source was last heard";
         registry.register_with_unit("source_lag", help, Unit::Seconds, metrics.source_lag.clone());
+        let help = "From the reading of a change until the last connected Envoy answered to it";
+        registry.register_with_unit("xds_convergence", help, Unit::Seconds, metrics.xds_convergence_seconds.clone());
         Self { registry, ..metrics }
     }
 }

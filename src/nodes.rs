@@ -1,21 +1,32 @@
-//! The board of connected Envoys: what each was sent, acknowledged or refused. `xds` writes it, `admin` reads it.
+//! The board of connected Envoys: what each was sent, acknowledged or refused, and where that leaves it. `xds` writes it,
+//! `admin` reads it.
+
+mod convergence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
-use crate::names::{NodeIdentity, Version};
+use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::resource::ResourceType;
+use convergence::Convergence;
+
+/// An Envoy that has not answered for longer is slow, stuck, or waits for what never gets ready (xDS rule 68).
+pub const LATE: Duration = Duration::from_secs(15);
+/// The longest message of an Envoy that is kept, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub struct Nodes {
     next_stream: AtomicU64,
     /// By stream, not by node id: while an Envoy reconnects it has two streams, and the end of the old one must
-    /// not wipe out what is known of the new one.
-    streams: Mutex<BTreeMap<u64, Node>>,
+    /// not wipe out what is known of the new one (xDS rule 13).
+    streams: Mutex<BTreeMap<u64, Arc<Mutex<Node>>>>,
+    convergence: Mutex<Convergence>,
 }
 
 /// An Envoy as seen from one of its streams.
@@ -26,7 +37,8 @@ pub struct Node {
     pub protocol: Protocol,
     pub connected_at: Timestamp,
     /// The gateways that select the node.
-    pub groups: Vec<String>,
+    pub groups: Vec<Name>,
+    pub position: Position,
     pub types: BTreeMap<ResourceType, TypeStatus>,
 }
 
@@ -45,12 +57,58 @@ impl Protocol {
     }
 }
 
+/// Where a node stands in regard to what it is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub standing: Standing,
+    /// The newest generation that it was brought to.
+    pub generation: u64,
+    /// The newest generation that is live on it; 0 if none is yet.
+    pub live: u64,
+    /// How long it has stood so.
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has acknowledged everything that it is to have.
+    Live,
+    /// It has not answered yet.
+    Pending,
+    /// It refuses something, and goes on with what it had.
+    Refusing,
+    /// It has acknowledged everything that it is offered, which is not the whole generation: another Envoy of its group
+    /// refused something in it.
+    Held,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Pending => "pending",
+            Self::Refusing => "refusing",
+            Self::Held => "held",
+        }
+    }
+}
+
 /// What happened with one type of resources.
 #[derive(Clone, Debug, Default)]
 pub struct TypeStatus {
+    pub subscribed: Subscribed,
     pub sent: Option<Sent>,
     pub acknowledged: Option<Sent>,
     pub refused: Option<Refused>,
+    /// Since when an answer to what was sent last is waited for.
+    pub pending_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    pub all: bool,
+    /// How many by their names.
+    pub names: usize,
 }
 
 /// A response: the generation that it was made from and the version of all resources of the type in it.
@@ -64,6 +122,8 @@ pub struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub sent: Option<Sent>,
+    /// What was new in it.
+    pub resources: Vec<Arc<str>>,
     /// What Envoy says of it.
     pub message: String,
     pub since: Timestamp,
@@ -73,12 +133,24 @@ impl Nodes {
     /// Puts a node on the board for as long as its stream lives.
     pub fn join(self: &Arc<Self>, node: Node) -> Seat {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        self.streams.lock().insert(stream, node);
-        Seat { nodes: Arc::clone(self), stream }
+        let node = Arc::new(Mutex::new(node));
+        self.streams.lock().insert(stream, Arc::clone(&node));
+        self.convergence.lock().join(stream);
+        Seat { nodes: Arc::clone(self), stream, node }
     }
 
     pub fn all(&self) -> Vec<Node> {
-        self.streams.lock().values().cloned().collect()
+        let nodes: Vec<_> = self.streams.lock().values().map(Arc::clone).collect();
+        nodes.iter().map(|node| node.lock().clone()).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.streams.lock().len()
+    }
+
+    /// From here on it is counted who has a generation.
+    pub fn offered(&self, generation: u64, read_at: Timestamp) {
+        self.convergence.lock().offered(generation, read_at);
     }
 }
 
@@ -87,41 +159,77 @@ impl Nodes {
 pub struct Seat {
     nodes: Arc<Nodes>,
     stream: u64,
+    node: Arc<Mutex<Node>>,
 }
 
 impl Seat {
-    pub fn set_groups(&self, groups: Vec<String>) {
-        self.change(|node| node.groups = groups);
+    pub fn set_groups(&self, groups: Vec<Name>) {
+        self.node.lock().groups = groups;
+    }
+
+    pub fn subscribed(&self, resource_type: ResourceType, subscribed: Subscribed) {
+        self.change(resource_type, |status| status.subscribed = subscribed);
     }
 
     pub fn sent(&self, resource_type: ResourceType, sent: Sent) {
-        self.change(|node| node.types.entry(resource_type).or_default().sent = Some(sent));
+        self.change(resource_type, |status| {
+            status.sent = Some(sent);
+            status.pending_since = Some(sent.at);
+        });
     }
 
     pub fn acknowledged(&self, resource_type: ResourceType) {
-        self.change(|node| {
-            let status = node.types.entry(resource_type).or_default();
+        self.change(resource_type, |status| {
             status.acknowledged = status.sent;
             status.refused = None;
+            status.pending_since = None;
         });
     }
 
-    pub fn refused(&self, resource_type: ResourceType, message: String, now: Timestamp) {
-        self.change(|node| {
-            let status = node.types.entry(resource_type).or_default();
-            status.refused = Some(Refused { sent: status.sent, message, since: now });
+    pub fn refused(&self, resource_type: ResourceType, resources: Vec<Arc<str>>, message: &str, now: Timestamp) {
+        let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(|end| message.is_char_boundary(*end));
+        let message = message.get(..end.unwrap_or(0)).unwrap_or_default().to_owned();
+        self.change(resource_type, |status| {
+            // It is as old as the first of a row.
+            let since = status.refused.as_ref().map_or(now, |refused| refused.since);
+            status.refused = Some(Refused { sent: status.sent, resources, message, since });
+            status.pending_since = None;
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Node)) {
-        if let Some(node) = self.nodes.streams.lock().get_mut(&self.stream) {
-            change(node);
+    /// Where the node stands now. Gives how long ago the changes were read that every Envoy has acknowledged by this.
+    pub fn stands(&self, standing: Standing, generation: u64, now: Timestamp) -> Vec<Duration> {
+        {
+            let mut node = self.node.lock();
+            if standing == Standing::Live {
+                // It has what it is to have, even if it was never told so: what it refused is not wanted any more.
+                node.types.values_mut().for_each(|status| status.refused = None);
+            }
+            let is_refusing = node.types.values().any(|status| status.refused.is_some());
+            let standing = if is_refusing && standing != Standing::Pending { Standing::Refusing } else { standing };
+            let position = node.position;
+            let is_same = position.standing == standing && (standing != Standing::Live || position.live == generation);
+            node.position = Position {
+                standing,
+                generation,
+                live: if standing == Standing::Live { generation } else { position.live },
+                since: if is_same { position.since } else { now },
+            };
         }
+        match standing {
+            Standing::Pending => Vec::new(),
+            _ => self.nodes.convergence.lock().answered(self.stream, generation, now),
+        }
+    }
+
+    fn change(&self, resource_type: ResourceType, change: impl FnOnce(&mut TypeStatus)) {
+        change(self.node.lock().types.entry(resource_type).or_default());
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.nodes.streams.lock().remove(&self.stream);
+        self.nodes.convergence.lock().leave(self.stream);
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions.
 
+mod connections;
 mod keep;
 mod listen;
 mod load;
@@ -38,12 +39,13 @@ use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::{Metrics, TypeLabels};
 use crate::nodes::Nodes;
 use crate::rls::Rls;
+use crate::rollout::Rollout;
 use crate::snapshot::resource::ResourceType;
 use crate::source::Source;
 use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
-use crate::xds::Xds;
+use crate::xds::{Admission, Xds};
 use load::Loader;
 
 /// How long calls under way may take to end once it is time to go.
@@ -100,7 +102,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let [xds_runtime, rls_runtime, admin_runtime] = &runtimes;
     let mut tasks = JoinSet::new();
     let shutdown = || shared.shutdown.clone();
-    tasks.spawn_on(servers::xds(shared.xds(), xds_listener, shutdown())?, xds_runtime.handle());
+    tasks.spawn_on(servers::xds(shared.xds(), config.xds_limits, xds_listener, shutdown())?, xds_runtime.handle());
     tasks.spawn_on(servers::rls(shared.rls(), rls_listener, shutdown())?, rls_runtime.handle());
     let on_admin = admin_runtime.handle();
     let editor = match &config.source {
@@ -133,7 +135,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
 /// What servers and tasks have in common, and how each is made of it.
 struct Shared {
     live: Arc<Live>,
+    rollout: Arc<Rollout>,
     nodes: Arc<Nodes>,
+    admission: Arc<Admission>,
     counters: Arc<Memory>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
@@ -147,20 +151,25 @@ impl Shared {
         let metrics = Arc::new(Metrics::default());
         for resource_type in ResourceType::ALL {
             // An alarm on refusals needs the series before the first one.
-            let _ = metrics.xds_nacks.get_or_create(&TypeLabels { r#type: resource_type.as_str() });
+            let label = TypeLabels { r#type: resource_type.as_str() };
+            let _ = metrics.xds_nacks.get_or_create(&label);
+            let _ = metrics.xds_stale_nonces.get_or_create(&label);
         }
         let (live, writer) = Live::new(Settings {
             rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls) },
             counter_seed: random_seed(),
             allow_empty: config.allow_empty,
         });
+        let clock = Clock::start();
         let shared = Self {
             live,
+            rollout: Arc::default(),
             nodes: Arc::default(),
+            admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             counters: Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max })),
             metrics,
             board: Arc::default(),
-            clock: Clock::start(),
+            clock,
             listeners,
             shutdown: CancellationToken::new(),
         };
@@ -181,8 +190,10 @@ impl Shared {
     fn xds(&self) -> Xds {
         Xds {
             live: Arc::clone(&self.live),
+            rollout: Arc::clone(&self.rollout),
             nodes: Arc::clone(&self.nodes),
             metrics: Arc::clone(&self.metrics),
+            admission: Arc::clone(&self.admission),
             clock: self.clock,
             identifier: format!("tierflow/{}/{}", env!("CARGO_PKG_VERSION"), std::process::id()).into(),
             shutdown: self.shutdown.clone(),
@@ -201,6 +212,7 @@ impl Shared {
     fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Access) -> Admin {
         Admin {
             live: Arc::clone(&self.live),
+            rollout: Arc::clone(&self.rollout),
             nodes: Arc::clone(&self.nodes),
             counters: Arc::clone(&self.counters),
             metrics: Arc::clone(&self.metrics),

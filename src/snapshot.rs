@@ -21,7 +21,8 @@ pub struct Snapshot {
 /// The resources of a group of Envoys, by type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
-    by_type: [OfType; ResourceType::COUNT],
+    /// Each is shared: thousands of streams remember by it what their Envoys have.
+    by_type: [Arc<OfType>; ResourceType::COUNT],
 }
 
 /// The resources of one type, ordered by name.
@@ -40,7 +41,7 @@ impl Resources {
                 by_name.insert(Arc::clone(&resource.name), resource);
             }
         }
-        Self { by_type: by_type.map(OfType::new) }
+        Self { by_type: by_type.map(|by_name| Arc::new(OfType::new(by_name))) }
     }
 
     /// What an Envoy gets that several gateways select. Resources with equal names are equal: clusters are named
@@ -57,8 +58,13 @@ impl Resources {
         }
     }
 
-    pub fn of_type(&self, resource_type: ResourceType) -> &OfType {
-        static NONE: std::sync::LazyLock<OfType> = std::sync::LazyLock::new(OfType::default);
+    /// Whether the contents are equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.by_type.iter().zip(&other.by_type).all(|(own, others)| own.version == others.version)
+    }
+
+    pub fn of_type(&self, resource_type: ResourceType) -> &Arc<OfType> {
+        static NONE: std::sync::LazyLock<Arc<OfType>> = std::sync::LazyLock::new(Arc::default);
         self.by_type.get(resource_type.index()).unwrap_or(&NONE)
     }
 

@@ -1,77 +1,69 @@
 //! The aggregated discovery service: streams every Envoy the resources of the gateways that select it.
 //!
 //! ```text
-//! stream <--> sotw | delta (pure: request or new generation in, responses out) <-- live
-//!                \-> nodes (sent, acknowledged, refused)
+//! live -> pace -> rollout --Offer--> stream <--> session (pure: request or new offer in, responses out)
+//!                    ^                  |
+//!                    +--- refused ------+-> nodes (sent, acknowledged, refused)
 //! ```
 //!
-//! A stream keeps what its Envoy subscribed to and was sent, and nothing that grows with changes: a new generation
-//! is compared with that, so a slow Envoy misses steps in between and never the last one.
+//! A stream keeps what its Envoy subscribed to and was sent, and nothing that grows with changes: a new offer is compared
+//! with that, so a slow Envoy misses steps in between and never the last one.
+//!
+//! docs/xds.md has the rules of the protocol, by number; tests carry them in their names.
 
+mod admission;
 mod delta;
+mod frames;
+mod known;
+mod one_type;
+mod pace;
 #[cfg(test)]
-mod fixture;
+mod rules;
+mod service;
 mod session;
 mod sotw;
 mod stream;
 mod subscription;
 mod variant;
+mod wire;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use tokio_stream::wrappers::ReceiverStream;
+use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::rollout::Rollout;
 
-/// The largest request, in bytes: a reconnecting Envoy names every resource it has.
-const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub use admission::{Admission, AdmissionLimits};
+pub use service::AdsServer;
+pub use stream::Connection;
 
 /// Everything that a stream reads and writes besides its Envoy.
 #[derive(Clone, Debug)]
 pub struct Xds {
     pub live: Arc<Live>,
+    pub rollout: Arc<Rollout>,
     pub nodes: Arc<Nodes>,
     pub metrics: Arc<Metrics>,
+    pub admission: Arc<Admission>,
     pub clock: Clock,
     /// Tells replicas apart in `control_plane.identifier`.
-    pub identifier: Arc<str>,
+    pub identifier: Bytes,
     /// Streams never end by themselves: this ends them.
     pub shutdown: CancellationToken,
 }
 
 impl Xds {
-    pub fn into_service(self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Xds {
-    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(Response::new(stream::open::<sotw::Sotw>(self.clone(), request.into_inner())))
+    pub fn into_service(self) -> AdsServer {
+        AdsServer(self)
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(Response::new(stream::open::<delta::Delta>(self.clone(), request.into_inner())))
+    /// Offers Envoys what is served, for as long as Tierflow runs.
+    pub async fn follow(self) {
+        pace::follow(self.live, self.rollout, self.nodes, self.shutdown).await;
     }
 }

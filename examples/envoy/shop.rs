@@ -149,6 +149,7 @@ fn config(policies: &Policies, ports: &Ports) -> Config {
         source: SourceConfig::Dir(policies.folder.clone()),
         state_dir: None,
         xds_listen: ports.xds,
+        xds_limits: Default::default(),
         rls_listen: ports.rls,
         admin_listen: ports.admin,
         rls_advertise: Vec::new(),

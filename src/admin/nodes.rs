@@ -6,25 +6,29 @@ use serde_json::{Map, Value, json};
 
 use super::error::Problem;
 use super::{Admin, rfc3339};
-use crate::nodes::{Node, Refused, Sent, TypeStatus};
+use crate::clock::Timestamp;
+use crate::names::Name;
+use crate::nodes::{LATE, Node, Refused, Sent, TypeStatus};
 
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
-    let nodes: Vec<Value> = admin.nodes.all().iter().map(node_json).collect();
+    let now = admin.clock.now();
+    let nodes: Vec<Value> = admin.nodes.all().iter().map(|node| node_json(node, now)).collect();
     Json(json!({ "nodes": nodes }))
 }
 
 /// An Envoy that reconnects has two streams for a while, so there may be several.
 pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let nodes = admin.nodes.all();
-    let nodes: Vec<Value> = nodes.iter().filter(|node| node.identity.id == id).map(node_json).collect();
+    let (nodes, now) = (admin.nodes.all(), admin.clock.now());
+    let of_id = nodes.iter().filter(|node| node.identity.id == id);
+    let nodes: Vec<Value> = of_id.map(|node| node_json(node, now)).collect();
     if nodes.is_empty() {
         return Err(Problem::not_found(&format!("no Envoy with the node id {id:?} is connected")));
     }
     Ok(Json(json!({ "nodes": nodes })))
 }
 
-fn node_json(node: &Node) -> Value {
-    let types = node.types.iter().map(|(resource_type, status)| (resource_type.to_string(), type_json(status)));
+fn node_json(node: &Node, now: Timestamp) -> Value {
+    let types = node.types.iter().map(|(resource_type, status)| (resource_type.to_string(), type_json(status, now)));
     json!({
         "id": node.identity.id,
         "cluster": node.identity.cluster,
@@ -32,16 +36,23 @@ fn node_json(node: &Node) -> Value {
         "envoy": node.envoy_version,
         "protocol": node.protocol.as_str(),
         "connected_at": rfc3339(node.connected_at),
-        "groups": node.groups,
+        "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
+        "standing": node.position.standing.as_str(),
+        "since": rfc3339(node.position.since),
+        "generation": node.position.live,
         "types": types.collect::<Map<_, _>>(),
     })
 }
 
-fn type_json(status: &TypeStatus) -> Value {
+fn type_json(status: &TypeStatus, now: Timestamp) -> Value {
+    let is_late = status.pending_since.is_some_and(|since| now.since(since) >= LATE);
     json!({
+        "subscribed": { "all": status.subscribed.all, "names": status.subscribed.names },
         "sent": status.sent.map(sent_json),
         "acknowledged": status.acknowledged.map(sent_json),
         "refused": status.refused.as_ref().map(refused_json),
+        "pending_since": status.pending_since.map(rfc3339),
+        "late": is_late,
     })
 }
 
@@ -50,5 +61,10 @@ fn sent_json(sent: Sent) -> Value {
 }
 
 fn refused_json(refused: &Refused) -> Value {
-    json!({ "sent": refused.sent.map(sent_json), "message": refused.message, "since": rfc3339(refused.since) })
+    json!({
+        "sent": refused.sent.map(sent_json),
+        "resources": refused.resources,
+        "message": refused.message,
+        "since": rfc3339(refused.since),
+    })
 }

@@ -6,10 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
-use super::Admin;
 use super::documents::refusal_json;
+use super::{Admin, rfc3339};
 use crate::document::Instance;
 use crate::names::Name;
+use crate::nodes::{LATE, Node, Standing};
+use crate::rollout::Hold;
+
+/// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
+const BEHIND_MAX: usize = 20;
 
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let served = admin.live.served();
@@ -17,8 +22,6 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let refused: Vec<Value> = served.refused.iter().map(refusal_json).collect();
     let registered: Map<_, _> =
         generation.iter().flat_map(|generation| generation.registered.iter()).map(instances_json).collect();
-    let nodes = admin.nodes.all();
-    let refusing = nodes.iter().filter(|node| node.types.values().any(|status| status.refused.is_some())).count();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generation": generation.map(|generation| generation.number),
@@ -29,10 +32,85 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "refused": refused,
         "registered": registered,
         "replicas": admin.board.read().replicas,
-        "nodes": { "connected": nodes.len(), "refusing": refusing },
+        "nodes": nodes_json(&admin),
+        "held": held_json(&admin),
         "counters": { "store": "memory", "keys": admin.counters.len(), "keys_max": admin.counters.keys_max() },
         "listeners": admin.listeners,
     }))
+}
+
+/// How many Envoys have what, and the first of those that do not have the newest generation.
+fn nodes_json(admin: &Admin) -> Value {
+    let (nodes, offer, now) = (admin.nodes.all(), admin.rollout.offer(), admin.clock.now());
+    let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live == offer.number;
+    let is_late = |node: &Node| {
+        let is_pending = node.position.standing == Standing::Pending || node.position.generation < offer.number;
+        is_pending && now.since(node.position.since) >= LATE
+    };
+    let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
+    let standing = |standing| count(&|node: &Node| node.position.standing == standing);
+    let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
+    let behind = nodes.iter().filter(|node| !is_current(node)).take(BEHIND_MAX);
+    let behind = behind.map(|node| {
+        let refused =
+            node.types.iter().filter_map(|(resource_type, status)| Some((resource_type, status.refused.as_ref()?)));
+        let refused = refused.map(|(resource_type, refused)| {
+            json!({ "type": resource_type.as_str(), "message": refused.message, "since": rfc3339(refused.since) })
+        });
+        json!({
+            "id": node.identity.id,
+            "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
+            "standing": node.position.standing.as_str(),
+            "since": rfc3339(node.position.since),
+            "late": is_late(node),
+            "generation": node.position.live,
+            "refused": refused.collect::<Vec<_>>(),
+        })
+    });
+    let behind: Vec<Value> = behind.collect();
+    json!({
+        "connected": nodes.len(),
+        "live": live,
+        "refusing": refusing,
+        "held": held,
+        "pending": nodes.len() - live - refusing - held,
+        "late": count(&is_late),
+        "selected_by_no_gateway": count(&|node: &Node| node.groups.is_empty()),
+        "behind": behind,
+    })
+}
+
+/// What groups are kept from because an Envoy refused it, and which documents that comes from.
+fn held_json(admin: &Admin) -> Vec<Value> {
+    let hold_json = |(gateway, hold): (&Name, &Hold)| {
+        let documents = hold.documents.iter().map(|(id, parsed)| {
+            let document = parsed.as_ref().map(|parsed| &parsed.document);
+            json!({
+                "kind": id.kind.as_str(),
+                "name": id.name,
+                "deleted": parsed.is_none(),
+                "origin": document.map(|document| document.origin.to_string()),
+                "revision": document.and_then(|document| document.revision).map(|revision| revision.0),
+            })
+        });
+        let reasons = hold.reasons.iter().map(|reason| {
+            json!({
+                "node": reason.node,
+                "type": reason.resource_type.as_str(),
+                "resources": reason.resources,
+                "message": reason.message,
+                "since": rfc3339(reason.since),
+            })
+        });
+        json!({
+            "gateway": gateway.as_str(),
+            "generation": hold.generation,
+            "whole": hold.is_whole,
+            "documents": documents.collect::<Vec<_>>(),
+            "reasons": reasons.collect::<Vec<_>>(),
+        })
+    };
+    admin.rollout.offer().holds().map(hold_json).collect()
 }
 
 /// The instances of a service that register themselves.

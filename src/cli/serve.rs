@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::etcd::EtcdArgs;
 use crate::compile::HostPort;
-use crate::config::{Config, SourceConfig, parse_host_port};
+use crate::config::{Config, SourceConfig, XdsLimits, parse_host_port};
 use crate::serve;
 use crate::telemetry::{self, LogFormat};
+use crate::xds::AdmissionLimits;
 
 /// Serve policies to Envoys and decide their requests.
 #[derive(clap::Args)]
@@ -27,6 +29,17 @@ pub(super) struct Args {
     /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
+    /// The most ADS streams at the same time. Each takes some 20 KiB.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_MAX")]
+    xds_streams_max: u32,
+    /// How many new ADS streams are let in per second. Half a second's worth may come at once; who would wait for more
+    /// than 5 s is told to come back (RESOURCE_EXHAUSTED).
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_PER_SECOND")]
+    xds_streams_per_second: u32,
+    /// When an Envoy's connection is renewed, so that Envoys spread over replicas again: within a tenth of this before or
+    /// after. 0s: never.
+    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = humantime::parse_duration, env = "TIERFLOW_XDS_CONNECTION_AGE")]
+    xds_connection_age: Duration,
     /// Where Envoys ask for decisions (gRPC).
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8081", env = "TIERFLOW_RLS_LISTEN")]
     rls_listen: SocketAddr,
@@ -75,6 +88,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         source,
         state_dir: args.state_dir,
         xds_listen: args.xds_listen,
+        xds_limits: XdsLimits {
+            admission: AdmissionLimits {
+                streams_max: args.xds_streams_max as usize,
+                streams_per_second: args.xds_streams_per_second,
+            },
+            connection_age: Some(args.xds_connection_age).filter(|age| !age.is_zero()),
+        },
         rls_listen: args.rls_listen,
         admin_listen: args.admin_listen,
         rls_advertise: args.rls_advertise,

@@ -438,12 +438,12 @@ limits: [{rate: 10/minute}]
     #[test]
     fn what_was_restored_is_served_as_it_is_where_the_source_says_nothing() {
         let mut world = World::new();
-        assert!(!world.writer.serve_restored());
+        assert!(!world.writer.serve_restored(Timestamp::default()));
         let restored = Documents::new(Revision(7), split(&"a.yaml".into(), SHOP.as_bytes()));
         world.writer.restore(&restored, Registered::new(), Timestamp::default());
-        assert!(world.writer.serve_restored());
+        assert!(world.writer.serve_restored(Timestamp::default()));
         assert_eq!((world.rate().as_str(), world.generation()), ("10/minute", 1));
-        assert!(!world.writer.serve_restored(), "it is served already");
+        assert!(!world.writer.serve_restored(Timestamp::default()), "it is served already");
         assert_eq!(world.adopt(&[("b.yaml", SHOP)]), Adopted::Unchanged);
         assert_eq!(world.adopt(&[("b.yaml", &SHOP.replace("10/minute", "9/minute"))]), Adopted::Served);
         assert_eq!((world.rate().as_str(), world.generation()), ("9/minute", 2));

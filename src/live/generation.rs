@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::offered::Offered;
-use crate::compile::{RateLimitService, compile};
+use crate::compile::{RateLimitService, compile, compile_gateway};
 use crate::document::{Document, Documents, Instances, Registered};
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, NodeIdentity, Revision};
-use crate::policy::parse::parse;
+use crate::policy::parse::{Parsed, Policy, parse};
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
 use crate::policy::set::{ParsedById, PolicySet};
+use crate::snapshot::resource::ResourceType;
 use crate::snapshot::{Resources, Snapshot};
 
 /// What generations are made with besides documents.
@@ -37,6 +38,15 @@ pub struct Generation {
     pub documents: ParsedById,
     /// The instances of each service whose instances register themselves.
     pub registered: Registered,
+    pub(super) rate_limit_service: RateLimitService,
+}
+
+/// What the Envoys of one gateway are to have, and what it was made from.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub resources: Arc<Resources>,
+    documents: ParsedById,
+    registered: Registered,
 }
 
 /// What a generation is made of, besides the one before it.
@@ -58,6 +68,7 @@ impl Generation {
             matcher: Matcher::empty(settings.counter_seed),
             documents: ParsedById::default(),
             registered: Registered::new(),
+            rate_limit_service: settings.rate_limit_service.clone(),
         }
     }
 
@@ -108,7 +119,8 @@ impl Generation {
             false => compile(&policies, &registered, &settings.rate_limit_service),
         };
         let matcher = self.matcher.next(&policies, changed);
-        Self { number, revision, policies, snapshot, matcher, documents, registered }
+        let rate_limit_service = settings.rate_limit_service.clone();
+        Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.
@@ -118,10 +130,61 @@ impl Generation {
         selecting.map(|gateway| gateway.name.as_str()).collect()
     }
 
-    /// Everything that the node is to have.
-    pub fn resources_of(&self, node: &NodeIdentity) -> Arc<Resources> {
-        let groups = self.gateways_of(node).into_iter().filter_map(|gateway| self.snapshot.groups.get(gateway));
-        Resources::union(groups)
+    /// The gateway's Envoys as they are to be.
+    pub fn group(&self, gateway: &str) -> Option<Group> {
+        let resources = Arc::clone(self.snapshot.groups.get(gateway)?);
+        Some(Group { resources, documents: self.documents.clone(), registered: self.registered.clone() })
+    }
+
+    /// The gateway's Envoys as they would have to be if some documents were still what an earlier group was made from.
+    /// `None` where these do not fit together with the others.
+    pub fn group_with_earlier(&self, gateway: &str, ids: &BTreeSet<DocumentId>, earlier: &Group) -> Option<Group> {
+        let mut documents = self.documents.clone();
+        for id in ids {
+            match earlier.documents.get(id) {
+                Some(parsed) => drop(documents.insert(id.clone(), Arc::clone(parsed))),
+                None => drop(documents.remove(id)),
+            }
+        }
+        let policies = PolicySet::link(&self.policies, &documents, ids).ok()?;
+        let mut registered = self.registered.clone();
+        for (service, instances) in &earlier.registered {
+            registered.entry(service.clone()).or_insert_with(|| Arc::clone(instances));
+        }
+        let resources =
+            compile_gateway(&policies, &registered, policies.gateways.get(gateway)?, &self.rate_limit_service);
+        Some(Group { resources: Arc::new(resources), documents, registered })
+    }
+}
+
+impl Group {
+    pub fn document(&self, id: &DocumentId) -> Option<&Arc<Parsed>> {
+        self.documents.get(id)
+    }
+
+    /// The documents that a resource of the gateway is made from and that an earlier group had in other versions.
+    pub fn changed_behind(
+        &self,
+        gateway: &str,
+        (resource_type, name): (ResourceType, &str),
+        earlier: &Self,
+    ) -> BTreeSet<DocumentId> {
+        let is_behind = |id: &DocumentId| match resource_type {
+            ResourceType::Cluster | ResourceType::Endpoint => id.kind == Kind::Service && *id.name == *name,
+            ResourceType::Route => match id.kind {
+                Kind::Gateway => *id.name == *gateway,
+                Kind::Api => self.is_api_of(id, gateway) || earlier.is_api_of(id, gateway),
+                Kind::Plan | Kind::Tenant | Kind::RateLimits => true,
+                Kind::Service => false,
+            },
+            _ => id.kind == Kind::Gateway && *id.name == *gateway,
+        };
+        self.documents.changed_since(&earlier.documents).filter(|id| is_behind(id)).cloned().collect()
+    }
+
+    fn is_api_of(&self, id: &DocumentId, gateway: &str) -> bool {
+        let policy = self.documents.get(id).map(|parsed| &parsed.policy);
+        matches!(policy, Some(Policy::Api(api)) if api.gateway.as_str() == gateway)
     }
 }
 

@@ -24,6 +24,15 @@ pub struct Parsed {
     pub policy: Policy,
 }
 
+/// Equal documents are parsed to equal policies.
+impl PartialEq for Parsed {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.document.content == other.document.content
+    }
+}
+
+impl Eq for Parsed {}
+
 #[derive(Clone, Debug)]
 pub enum Policy {
     Gateway(Arc<Gateway>),

@@ -2,7 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use socket2::{Domain, Socket, Type};
+
 use super::StartError;
+
+/// Connections that wait to be taken in. The system allows as many; with the standard library's 128 most of a thousand
+/// Envoys that reconnect at once are refused, and come back after a second.
+const BACKLOG: i32 = 4096;
 
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
@@ -10,10 +16,16 @@ pub(super) struct Listener {
 }
 
 pub(super) fn bind(flag: &'static str, address: SocketAddr) -> Result<Listener, StartError> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
+    let bound = (|| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // As the standard library does: a restart does not wait for connections of the last run to be forgotten.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(Listener { address: listener.local_addr()?, listener })
-    });
+    })();
     bound.map_err(|error| StartError::Listen { flag, address, error })
 }
 

@@ -109,7 +109,7 @@ impl Loader {
     }
 
     pub(super) fn serve_restored(&mut self) {
-        if self.writer.serve_restored() {
+        if self.writer.serve_restored(self.clock.now()) {
             self.board.restored(true);
             self.measure();
             tracing::warn!("the source is not heard; the last good set of an earlier run is served");

@@ -2,45 +2,50 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use super::StartError;
 use super::listen::Listener;
+use super::{StartError, connections};
 use crate::admin::Admin;
+use crate::config::XdsLimits;
 use crate::rls::{self, Rls};
 use crate::snapshot::render::DESCRIPTOR_SET;
-use crate::xds::Xds;
+use crate::xds::{AdsServer, Xds};
 
-const ADS_SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 
 /// Streams of one connection. An Envoy has one ADS stream, two while it restarts.
 const XDS_STREAMS_MAX: u32 = 16;
+/// Connections beyond those that may have a stream: who comes too many is told so on a stream.
+const XDS_CONNECTIONS_SPARE: usize = 1024;
 /// Calls under way on one connection. Envoy opens one connection a worker.
 const RLS_STREAMS_MAX: u32 = 4096;
-/// RFC 9113, section 10.5.1: what all headers of a request may take.
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+const RLS_CONNECTIONS_MAX: usize = 16 * 1024;
 
 type Ended = Result<(), String>;
 
 pub(super) fn xds(
     xds: Xds,
+    limits: XdsLimits,
     listener: Listener,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
-    let reflection = reflection(ADS_SERVICE)?;
+    let reflection = reflection(AdsServer::NAME)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     Ok(async move {
-        serving(&health, ADS_SERVICE).await;
-        let router = server(XDS_STREAMS_MAX).add_service(xds.into_service());
-        let router = router.add_service(health_service).add_service(reflection);
-        let incoming = incoming(listener)?;
-        let ended = router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
+        serving(&health, AdsServer::NAME).await;
+        let follow = xds.clone().follow();
+        let routes = Routes::new(xds.into_service()).add_service(health_service).add_service(reflection);
+        let limits = connections::Limits {
+            connections_max: limits.admission.streams_max + XDS_CONNECTIONS_SPARE,
+            streams_max: XDS_STREAMS_MAX,
+            age_max: limits.connection_age,
+        };
+        let (ended, ()) = tokio::join!(connections::serve(listener, routes, limits, shutdown), follow);
         ended.map_err(|error| format!("xDS server: {error}"))
     })
 }
@@ -62,11 +67,11 @@ pub(super) fn rls(
             }
             std::future::pending::<()>().await;
         };
-        let router = server(RLS_STREAMS_MAX).add_service(rls.into_service());
-        let router = router.add_service(health_service).add_service(reflection);
-        let incoming = incoming(listener)?;
+        let routes = Routes::new(rls.into_service()).add_service(health_service).add_service(reflection);
+        let limits =
+            connections::Limits { connections_max: RLS_CONNECTIONS_MAX, streams_max: RLS_STREAMS_MAX, age_max: None };
         tokio::select! {
-            ended = router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()) => {
+            ended = connections::serve(listener, routes, limits, shutdown) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
             }
             () = follow => Ok(()),
@@ -79,20 +84,6 @@ pub(super) async fn admin(admin: Admin, listener: Listener, shutdown: Cancellati
     let service = admin.into_router().into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     served.await.map_err(|error| format!("admin server: {error}"))
-}
-
-/// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
-fn server(streams_max: u32) -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(15)))
-        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(streams_max)
-}
-
-/// Without TCP_NODELAY an answer waits for the acknowledgement of the one before, up to 40 ms: longer than Envoy does.
-fn incoming(listener: Listener) -> Result<TcpIncoming, String> {
-    Ok(TcpIncoming::from(listener.into_tokio()?).with_nodelay(Some(true)))
 }
 
 async fn serving(health: &HealthReporter, service: &str) {

@@ -14,12 +14,17 @@ pub enum ResourceType {
     Cluster,
     Endpoint,
     Secret,
+    /// Configurations of single filters (ECDS).
+    Extension,
+    /// Layers of runtime keys (RTDS).
+    Runtime,
     Listener,
     Route,
 }
 
 impl ResourceType {
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoint, Self::Secret, Self::Listener, Self::Route];
+    pub const ALL: [Self; 7] =
+        [Self::Cluster, Self::Endpoint, Self::Secret, Self::Extension, Self::Runtime, Self::Listener, Self::Route];
     pub const COUNT: usize = Self::ALL.len();
 
     pub const fn index(self) -> usize {
@@ -31,6 +36,8 @@ impl ResourceType {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
@@ -46,15 +53,25 @@ impl ResourceType {
             Self::Cluster => "cluster",
             Self::Endpoint => "endpoint",
             Self::Secret => "secret",
+            Self::Extension => "extension",
+            Self::Runtime => "runtime",
             Self::Listener => "listener",
             Self::Route => "route",
         }
     }
 
-    /// Whether an Envoy may ask for all resources of the type without naming them. Of the others it names what
-    /// its listeners and clusters refer to (xDS rule: no wildcard for EDS, RDS and SDS).
+    /// Whether an Envoy may ask for all resources of the type without naming them (xDS rule 60). Of the others it
+    /// names what its bootstrap, listeners and clusters refer to.
     pub fn has_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+impl ResourceType {
+    /// Whether an Envoy is ever told that a resource is gone. A listener that drains still uses what it named, and
+    /// answers 5xx without it; an empty layer of runtime keys is refused (xDS rules 23, 53 and 85).
+    pub fn is_removed(self) -> bool {
+        !matches!(self, Self::Extension | Self::Runtime)
     }
 }
 

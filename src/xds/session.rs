@@ -1,20 +1,44 @@
-//! What both variants of the protocol have in common: what a session is told and what it answers.
+//! One Envoy's side of an ADS stream, as values in, values out: what it is told, and what it answers.
+//!
+//! Both variants of the protocol share the order of types, make before break, and what is known of the Envoy; they
+//! differ in what a request says ([`sotw`](super::sotw), [`delta`](super::delta)) and in how a response says it.
+//!
+//! Make before break (xDS rules 71 to 78):
+//!
+//! | | clusters, endpoints | secrets, extensions, runtime | listeners, routes |
+//! |---|---|---|---|
+//! | make | new and changed ones | all | all, once those clusters are acknowledged and have their endpoints |
+//! | break | those that are gone, once no listener or route refers to them any more, and a while after | | |
+//!
+//! Listeners and routes wait for [`PATIENCE`] at most: an Envoy that never answers is not kept from the rest. Only the
+//! break waits for as long as listeners or routes are refused: the Envoy still uses the old ones.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::one_type::{Context, OneType};
+use crate::clock::Timestamp;
 use crate::names::Version;
+use crate::nodes::{Protocol, Standing};
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
+
+/// How long listeners and routes wait for the clusters that they refer to. An Envoy does not wait any longer for its
+/// endpoints either (`initial_fetch_timeout`).
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long clusters stay after the last route to them is gone: enough for requests that were under way.
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// What one request leads to.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// What the Envoy said to the last response of a type.
-    pub(super) answer: Option<(ResourceType, Answer)>,
-    /// How many names of the type are subscribed to now.
-    pub(super) subscribed: usize,
-    /// In the order in which they have to be sent.
-    pub(super) responses: Vec<Outgoing>,
+    /// What the Envoy said to the last response of the type.
+    pub(super) answer: Option<Answer>,
+    /// What was new in that response.
+    pub(super) answered: Vec<(Arc<str>, Version)>,
+    /// Whether it was an answer to an earlier response than the last.
+    pub(super) is_stale: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +49,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    /// It is the error that tells a refusal from an acknowledgement, and nothing else (xDS rule 61).
     pub(super) fn of(error: Option<String>) -> Self {
         error.map_or(Self::Acknowledged, Self::Refused)
     }
@@ -40,98 +65,226 @@ pub(super) struct Outgoing {
     /// Which of them are new to the Envoy, or changed.
     pub(super) changed: Vec<Arc<str>>,
     /// Delta only.
-    pub(super) removed: Vec<String>,
+    pub(super) removed: Vec<Arc<str>>,
     /// Unique on the stream.
-    pub(super) nonce: String,
+    pub(super) nonce: u64,
 }
 
-/// Make before break (xDS protocol, "Eventual consistency considerations").
-///
-/// | | clusters, endpoints | secrets | listeners, routes |
-/// |---|---|---|---|
-/// | make | new and changed ones | all | all, once the clusters are acknowledged: Envoy does that when they are ready |
-/// | break | those that are gone | | |
-///
-/// The break waits until listeners and routes are acknowledged and the stream has been quiet for a while: requests
-/// that are under way still go where the old routes sent them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Make,
-    Break,
-}
-
-impl Phase {
-    pub(super) fn removes(self, resource_type: ResourceType) -> bool {
-        self == Self::Break || !matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint)
-    }
-}
-
-/// What a session knows of one type: the variants differ in this.
-pub(super) trait OneType: Default {
-    /// Whether the last response was neither acknowledged nor refused yet. Until then nothing more is sent of the
-    /// type: newer state waits here, as a comparison to be made, not as a queue.
-    fn is_pending(&self) -> bool;
-    /// Whether the Envoy still has something other than what it was sent.
-    fn is_refused(&self) -> bool;
-    /// The next response, if there is something to say. It counts as sent, under this nonce.
-    fn update(&mut self, resource_type: ResourceType, wanted: &OfType, phase: Phase, nonce: &str) -> Option<Outgoing>;
-    /// Makes the resource due again, whether it changes or not.
-    fn forget(&mut self, name: &str);
-}
-
-/// All types of a session, and the order in which they are sent.
-#[derive(Debug, Default)]
-pub(super) struct Types<T> {
-    types: [T; ResourceType::COUNT],
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) protocol: Protocol,
+    /// Most Envoys never ask for some of the types.
+    types: [Option<Box<OneType>>; ResourceType::COUNT],
     last_nonce: u64,
+    /// What the Envoy is to have, and how many different such sets there were.
+    wanted: Arc<Resources>,
+    epoch: u64,
+    /// Endpoints of new and changed clusters: without them these are not ready.
+    awaited: BTreeSet<Arc<str>>,
+    /// Whether, and until when, listeners and routes wait for clusters.
+    waits_until: Option<Timestamp>,
+    is_impatient: bool,
+    /// Clusters and endpoints that are to go.
+    lost: BTreeMap<(ResourceType, Arc<str>), Lost>,
+    drained_at: Option<Timestamp>,
 }
 
-impl<T: OneType> Types<T> {
-    pub(super) fn get_mut(&mut self, resource_type: ResourceType) -> Option<&mut T> {
-        self.types.get_mut(resource_type.index())
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// In which epoch. Listeners and routes of this epoch, or a later one, do not refer to it.
+    Since(u64),
+    /// No listener or route refers to it any more.
+    Draining(u64),
+    Drained,
+}
+
+impl Session {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            types: Default::default(),
+            last_nonce: 0,
+            wanted: Arc::default(),
+            epoch: 0,
+            awaited: BTreeSet::new(),
+            waits_until: None,
+            is_impatient: false,
+            lost: BTreeMap::new(),
+            drained_at: None,
+        }
     }
 
-    /// What has to be sent now, in the order of types.
-    pub(super) fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
+    /// The type, once it was requested.
+    pub(super) fn get(&self, resource_type: ResourceType) -> Option<&OneType> {
+        self.types.get(resource_type.index())?.as_deref()
+    }
+
+    /// The type, requested from now on, and what it is to have.
+    pub(super) fn request(&mut self, resource_type: ResourceType) -> Option<(&mut OneType, &Resources)> {
+        let one = self.types.get_mut(resource_type.index())?.get_or_insert_default();
+        Some((one, &self.wanted))
+    }
+
+    /// What follows from an answer for the other types.
+    pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
+        let Some(one) = self.types.get_mut(resource_type.index()).and_then(Option::as_mut) else { return Vec::new() };
+        let resources = one.on_answer(answer);
+        // Nobody will ask for the endpoints of clusters that were refused.
+        if resource_type == ResourceType::Cluster && matches!(answer, Answer::Refused(_)) {
+            self.awaited.retain(|awaited| !resources.iter().any(|(name, _)| name == awaited));
+        }
+        resources
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let is_any = |condition: fn(&OneType) -> bool| self.types.iter().flatten().any(|one| condition(one));
+        let waits = self.waits_until.is_some() && !self.is_impatient;
+        match (is_any(OneType::is_pending) || waits, is_any(OneType::is_refusing)) {
+            (true, _) => Standing::Pending,
+            (false, true) => Standing::Refusing,
+            (false, false) => Standing::Live,
+        }
+    }
+
+    /// Whether the Envoy has acknowledged all of these.
+    pub(super) fn has_all(&self, resource_type: ResourceType, set: &OfType) -> bool {
+        let Some(one) = self.get(resource_type) else { return false };
+        !one.is_pending() && set.by_name.values().all(|resource| one.has(resource))
+    }
+
+    /// A nonce for a response that the session knows nothing of.
+    pub(super) fn next_nonce(&mut self) -> u64 {
+        self.last_nonce += 1;
+        self.last_nonce
+    }
+
+    /// When something has to be done without anything having happened.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let waits_until = self.waits_until.filter(|_| !self.is_impatient);
+        [waits_until, self.drained_at].into_iter().flatten().min()
+    }
+
+    /// What is to be sent now, in that order.
+    pub(super) fn advance(&mut self, wanted: &Arc<Resources>, now: Timestamp) -> Vec<Outgoing> {
+        if !Arc::ptr_eq(&self.wanted, wanted) {
+            self.wanted = Arc::clone(wanted);
+            self.epoch += 1;
+        }
+        self.is_impatient = self.waits_until.is_some_and(|until| until <= now);
+        if self.drained_at.is_some_and(|at| at <= now) {
+            self.end_drain();
+        }
         let mut responses = Vec::new();
         for resource_type in ResourceType::ALL {
-            let waits_for_clusters = refers_to_clusters(resource_type) && self.is(ResourceType::Cluster, T::is_pending);
-            if !waits_for_clusters {
-                responses.extend(self.send(resource_type, resources, Phase::Make));
+            if !(refers_to_clusters(resource_type) && self.waits_for_clusters(now)) {
+                responses.extend(self.send(resource_type));
             }
         }
+        self.begin_drain(now);
         responses
     }
 
-    /// What can be taken away once nothing has happened for a while.
-    pub(super) fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        let is_under_way = |resource_type| {
-            self.is(resource_type, T::is_pending)
-                || (refers_to_clusters(resource_type) && self.is(resource_type, T::is_refused))
+    fn send(&mut self, resource_type: ResourceType) -> Option<Outgoing> {
+        let wanted = Arc::clone(&self.wanted);
+        let lost = &self.lost;
+        let is_drained = |name: &str| lost.get(&(resource_type, name.into())) == Some(&Lost::Drained);
+        let context = Context {
+            protocol: self.protocol,
+            resource_type,
+            epoch: self.epoch,
+            nonce: self.last_nonce + 1,
+            may_remove: &|name| !is_referred_to(resource_type) || is_drained(name),
         };
-        if ResourceType::ALL.into_iter().any(is_under_way) {
-            return Vec::new();
-        }
-        let broken = [ResourceType::Cluster, ResourceType::Endpoint];
-        broken.into_iter().filter_map(|resource_type| self.send(resource_type, resources, Phase::Break)).collect()
-    }
-
-    fn is(&self, resource_type: ResourceType, condition: fn(&T) -> bool) -> bool {
-        self.types.get(resource_type.index()).is_some_and(condition)
-    }
-
-    fn send(&mut self, resource_type: ResourceType, resources: &Resources, phase: Phase) -> Option<Outgoing> {
-        let nonce = (self.last_nonce + 1).to_string();
-        let one = self.get_mut(resource_type)?;
-        let response = one.update(resource_type, resources.of_type(resource_type), phase, &nonce)?;
+        let one = self.types.get_mut(resource_type.index())?.as_mut()?;
+        let response = one.update(wanted.of_type(resource_type), &context);
+        self.note_lost(resource_type);
+        let response = response?;
         self.last_nonce += 1;
-        // A changed cluster stays warming until it gets its endpoints, even if these did not change.
         if resource_type == ResourceType::Cluster {
-            let endpoints = self.get_mut(ResourceType::Endpoint)?;
-            response.changed.iter().for_each(|cluster| endpoints.forget(cluster));
+            self.await_endpoints(&response.changed);
         }
         Some(response)
     }
+
+    /// A changed cluster stays warming until it gets its endpoints, even if these did not change (xDS rule 74).
+    fn await_endpoints(&mut self, clusters: &[Arc<str>]) {
+        let endpoints = self.wanted.of_type(ResourceType::Endpoint);
+        let with_endpoints = clusters.iter().filter(|name| endpoints.by_name.contains_key(&***name));
+        for name in with_endpoints {
+            self.awaited.insert(Arc::clone(name));
+            if let Some(one) = self.types.get_mut(ResourceType::Endpoint.index()).and_then(Option::as_mut) {
+                one.owe(name);
+            }
+        }
+    }
+
+    fn waits_for_clusters(&mut self, now: Timestamp) -> bool {
+        let endpoints = self.wanted.of_type(ResourceType::Endpoint);
+        let one = self.types.get(ResourceType::Endpoint.index()).and_then(Option::as_deref);
+        self.awaited.retain(|name| {
+            let resource = endpoints.by_name.get(name);
+            resource.is_some_and(|resource| !one.is_some_and(|one| one.has_answered(resource)))
+        });
+        let is_pending = self.get(ResourceType::Cluster).is_some_and(OneType::is_pending);
+        if !is_pending && self.awaited.is_empty() {
+            self.waits_until = None;
+            self.is_impatient = false;
+            return false;
+        }
+        self.waits_until.get_or_insert(now + PATIENCE);
+        !self.is_impatient
+    }
+
+    /// Keeps the list of what is to go in step with what the Envoy has.
+    fn note_lost(&mut self, resource_type: ResourceType) {
+        let Some(one) = self.types.get(resource_type.index()).and_then(Option::as_deref) else { return };
+        if !is_referred_to(resource_type) {
+            return;
+        }
+        let lingering: BTreeSet<_> = one.lingering(self.wanted.of_type(resource_type)).cloned().collect();
+        self.lost.retain(|(lost, name), _| *lost != resource_type || lingering.contains(name));
+        for name in lingering {
+            self.lost.entry((resource_type, name)).or_insert(Lost::Since(self.epoch));
+        }
+    }
+
+    /// The epoch that the Envoy's listeners and routes are of. Those that it never asked for refer to nothing.
+    fn taken_epoch(&self) -> u64 {
+        let taken = |resource_type| self.get(resource_type).map_or(u64::MAX, |one| one.taken_epoch);
+        taken(ResourceType::Listener).min(taken(ResourceType::Route))
+    }
+
+    /// Lets go in a while what nothing refers to any more.
+    fn begin_drain(&mut self, now: Timestamp) {
+        if self.drained_at.is_some() {
+            return;
+        }
+        let taken = self.taken_epoch();
+        for lost in self.lost.values_mut() {
+            if let Lost::Since(epoch) = *lost
+                && epoch <= taken
+            {
+                *lost = Lost::Draining(epoch);
+                self.drained_at = Some(now + DRAIN);
+            }
+        }
+    }
+
+    fn end_drain(&mut self) {
+        self.drained_at = None;
+        let taken = self.taken_epoch();
+        for lost in self.lost.values_mut() {
+            if let Lost::Draining(epoch) = *lost {
+                // A listener may have come meanwhile.
+                *lost = if epoch <= taken { Lost::Drained } else { Lost::Since(epoch) };
+            }
+        }
+    }
+}
+
+/// Whether listeners and routes refer to the type.
+fn is_referred_to(resource_type: ResourceType) -> bool {
+    matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint)
 }
 
 /// Whether the type refers to clusters.

@@ -1,193 +1,316 @@
 //! One stream: carries what an Envoy says to its session, and what the session answers back.
+//!
+//! The transport asks for the next message when it has room for one. Only then is looked what the Envoy is to have; so
+//! nothing is ever queued for a slow Envoy, and what it gets is the newest.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use envoy_types::pb::google::protobuf::value::Kind;
+use prost::bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
 
 use super::Xds;
-use super::session::{Answer, Outgoing, Step};
-use super::variant::{Variant, identity, version};
-use crate::live::{Generation, Served};
+use super::admission::Place;
+use super::frames::{Requests, frame};
+use super::session::{Answer, Outgoing, Session, Step};
+use super::variant::{Variant, version};
+use super::wire;
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
-use crate::names::NodeIdentity;
-use crate::nodes::{Node, Seat, Sent};
-use crate::snapshot::Resources;
+use crate::names::{Name, NodeIdentity};
+use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
+use crate::rollout::{Offer, Refusal, Selection};
 use crate::snapshot::resource::ResourceType;
 
-/// Responses that wait for the transport. The Envoy's window is behind it, so this is not where slowness shows.
-const RESPONSES_WAITING_MAX: usize = 8;
-/// How long an Envoy may leave a response unread before its stream is ended. It will come back.
+/// How long an Envoy may leave a response unread before its connection is closed. It will come back.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long nothing may have happened before clusters that nobody refers to any more are taken away: enough for
-/// requests that were under way when the routes changed.
-const QUIET: Duration = Duration::from_secs(5);
-/// The most names that an Envoy can ask for of one type.
+/// How long a stream may be open before it says who it is.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most names that a request can hold, and how long one can be.
 const NAMES_MAX: usize = 100_000;
+const NAME_BYTES_MAX: usize = 4096;
+/// The longest `node.id` and `node.cluster`, and the most of its metadata that is looked at: the rest selects nothing.
+const IDENTITY_BYTES_MAX: usize = 1024;
+const METADATA_MAX: usize = 64;
 
-type Responses<V> = mpsc::Sender<Result<<V as Variant>::Response, Status>>;
-
-pub(super) fn open<V: Variant>(
-    xds: Xds,
-    requests: Streaming<V::Request>,
-) -> ReceiverStream<Result<V::Response, Status>> {
-    let (sender, receiver) = mpsc::channel(RESPONSES_WAITING_MAX);
-    tokio::spawn(async move {
-        if let Err(status) = run::<V>(xds, requests, &sender).await {
-            tracing::debug!(%status, "ADS stream ended");
-            // Nobody may be there to hear it.
-            let _ = sender.try_send(Err(status));
-        }
-    });
-    ReceiverStream::new(receiver)
+/// What a stream shares with the connection that it is on.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// It is time to go: the stream ends, and the Envoy connects again.
+    pub closing: CancellationToken,
+    /// Nobody reads it: it is closed without another word.
+    pub stuck: CancellationToken,
 }
 
-async fn run<V: Variant>(xds: Xds, mut requests: Streaming<V::Request>, sender: &Responses<V>) -> Result<(), Status> {
-    let Some(first) = requests.message().await? else { return Ok(()) };
-    // Only the first request of a stream has to say who asks.
-    let node = V::node(&first).filter(|node| !node.id.is_empty());
-    let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream needs node.id"))?;
-    let changes = xds.live.subscribe();
-    let shutdown = xds.shutdown.clone();
-    let mut stream = Stream::<V> {
-        seat: xds.nodes.join(Node {
-            identity: identity(node),
-            envoy_version: version(node),
-            protocol: V::PROTOCOL,
-            connected_at: xds.clock.now(),
-            groups: Vec::new(),
-            types: Default::default(),
-        }),
-        node: identity(node),
-        session: V::default(),
-        group: StreamGauge::new(&xds.metrics),
-        changes,
-        xds,
-        sender,
-    };
-    tracing::info!(
-        node = stream.node.id,
-        cluster = stream.node.cluster,
-        protocol = V::PROTOCOL.as_str(),
-        "Envoy connected"
-    );
-    stream.on_request(first).await?;
-    let quiet = tokio::time::sleep(QUIET);
-    tokio::pin!(quiet);
-    let mut is_quiet = false;
-    loop {
-        tokio::select! {
-            () = &mut quiet, if !is_quiet => {
-                is_quiet = true;
-                stream.on_quiet().await?;
-                continue;
-            }
-            request = requests.message() => match request? {
-                Some(request) => stream.on_request(request).await?,
-                None => return Ok(()),
-            },
-            Ok(()) = stream.changes.changed() => stream.on_change().await?,
-            () = shutdown.cancelled() => return Err(Status::unavailable("shutting down; connect again")),
-            () = sender.closed() => return Ok(()),
-        }
-        is_quiet = false;
-        quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
-    }
+pub(super) struct Stream<V: Variant> {
+    xds: Xds,
+    connection: Connection,
+    _place: Place,
+    requests: Requests<V::Request>,
+    offers: watch::Receiver<Arc<Offer>>,
+    session: Session,
+    /// From the first request on.
+    envoy: Option<Envoy>,
+    /// What is to be sent next: a response a type at most.
+    responses: VecDeque<Outgoing>,
+    not_served: Option<V::Response>,
+    /// Runs while the transport has not taken the last message yet.
+    write_timeout: Option<AbortOnDropHandle<()>>,
 }
 
-struct Stream<'a, V: Variant> {
-    xds: Xds,
-    node: NodeIdentity,
-    session: V,
+/// Who is at the other end.
+struct Envoy {
+    identity: NodeIdentity,
     seat: Seat,
-    group: StreamGauge,
-    changes: watch::Receiver<u64>,
-    sender: &'a Responses<V>,
+    gateways: Vec<Name>,
+    /// What [`Offer::selectors`] was when the gateways were looked up.
+    selectors: u64,
+    selection: Option<Selection>,
+    gauge: StreamGauge,
 }
 
-impl<V: Variant> Stream<'_, V> {
-    async fn on_request(&mut self, request: V::Request) -> Result<(), Status> {
-        let type_url = V::type_url(&request);
-        if type_url.is_empty() {
-            return Err(Status::invalid_argument("an aggregated stream needs type_url in every request"));
+impl<V: Variant> Stream<V> {
+    pub(super) fn new(xds: Xds, connection: Connection, place: Place, requests: Requests<V::Request>) -> Self {
+        Self {
+            offers: xds.rollout.subscribe(),
+            xds,
+            connection,
+            _place: place,
+            requests,
+            session: Session::new(V::PROTOCOL),
+            envoy: None,
+            responses: VecDeque::new(),
+            not_served: None,
+            write_timeout: None,
         }
-        // A type that nobody serves is no reason to end what is served.
-        let Some(resource_type) = ResourceType::from_type_url(type_url) else {
-            tracing::debug!(node = self.node.id, type_url, "type of resources that is not served");
+    }
+
+    /// The next message; `None` once the Envoy has ended the stream.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.write_timeout = None;
+        loop {
+            if let Some(message) = self.take_message() {
+                self.write_timeout = Some(expire(self.connection.stuck.clone()));
+                return Ok(Some(message));
+            }
+            if !self.step().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn take_message(&mut self) -> Option<Bytes> {
+        if let Some(response) = self.not_served.take() {
+            return Some(frame(&response));
+        }
+        let response = self.responses.pop_front()?;
+        let (resource_type, version) = (response.resource_type, response.version);
+        let bytes: usize = response.resources.iter().map(|resource| resource.body.len()).sum();
+        let label = type_label(resource_type);
+        self.xds.metrics.xds_pushes.get_or_create(&label).inc();
+        self.xds.metrics.xds_push_bytes.get_or_create(&label).inc_by(bytes as u64);
+        if let Some(envoy) = &self.envoy {
+            let generation = self.offers.borrow().number;
+            envoy.seat.sent(resource_type, Sent { generation, version, at: self.xds.clock.now() });
+        }
+        Some(frame(&V::encode(response, &self.xds.identifier)))
+    }
+
+    /// Waits until something happens, and looks what follows from it. False once the Envoy has ended the stream.
+    async fn step(&mut self) -> Result<bool, Status> {
+        let now = self.xds.clock.now();
+        let deadline = match &self.envoy {
+            Some(_) => self.session.deadline().map(|deadline| deadline.since(now)),
+            None => Some(FIRST_REQUEST_TIMEOUT),
+        };
+        let is_known = self.envoy.is_some();
+        tokio::select! {
+            request = self.requests.next() => match request? {
+                Some(request) => self.on_request(request)?,
+                None => return Ok(false),
+            },
+            Ok(()) = self.offers.changed(), if is_known => self.advance(),
+            () = sleep(deadline), if deadline.is_some() => match is_known {
+                true => self.advance(),
+                false => return Err(Status::deadline_exceeded("no request, so nobody knows who this is")),
+            },
+            () = self.connection.closing.cancelled() => return Err(Status::unavailable("closing; connect again")),
+            () = self.xds.shutdown.cancelled() => return Err(Status::unavailable("shutting down; connect again")),
+        }
+        Ok(true)
+    }
+
+    fn on_request(&mut self, mut request: V::Request) -> Result<(), Status> {
+        let node = V::node(&mut request);
+        if self.envoy.is_none() {
+            self.join(node)?;
+        }
+        check::<V>(&request)?;
+        let Some(resource_type) = ResourceType::from_type_url(V::type_url(&request)) else {
+            // A type that nobody serves is no reason to end what is served (xDS rule 6).
+            let nonce = self.session.next_nonce();
+            self.not_served = V::not_served(request, nonce, &self.xds.identifier);
             return Ok(());
         };
-        let served = self.xds.live.served();
-        let resources = self.resources(&served);
-        let Step { answer, subscribed, responses } =
-            self.session.on_request(resource_type, request, resources.as_deref());
-        if subscribed > NAMES_MAX {
-            return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names of one type")));
+        let step = V::on_request(&mut self.session, resource_type, request);
+        if step.is_stale {
+            self.xds.metrics.xds_stale_nonces.get_or_create(&type_label(resource_type)).inc();
         }
-        if let Some((resource_type, answer)) = answer {
-            self.note(resource_type, answer);
+        self.note(resource_type, step);
+        self.advance();
+        Ok(())
+    }
+
+    /// Only the first request of a stream has to say who asks (xDS rules 1 to 3).
+    fn join(&mut self, node: Option<wire::Node>) -> Result<(), Status> {
+        let node = node.filter(|node| !node.id.is_empty());
+        let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream needs node.id"))?;
+        if node.id.len().max(node.cluster.len()) > IDENTITY_BYTES_MAX {
+            let message = format!("node.id and node.cluster have at most {IDENTITY_BYTES_MAX} bytes");
+            return Err(Status::invalid_argument(message));
         }
-        self.send(served.generation.as_deref(), responses).await
+        let envoy_version = version(&node);
+        let identity = identity(node);
+        tracing::info!(
+            node = identity.id,
+            cluster = identity.cluster,
+            protocol = V::PROTOCOL.as_str(),
+            "Envoy connected"
+        );
+        let now = self.xds.clock.now();
+        let seat = self.xds.nodes.join(Node {
+            identity: identity.clone(),
+            envoy_version,
+            protocol: V::PROTOCOL,
+            connected_at: now,
+            groups: Vec::new(),
+            position: Position { standing: Standing::Pending, generation: 0, live: 0, since: now },
+            types: Default::default(),
+        });
+        self.envoy = Some(Envoy {
+            identity,
+            seat,
+            gateways: Vec::new(),
+            selectors: 0,
+            selection: None,
+            gauge: StreamGauge::new(&self.xds.metrics),
+        });
+        Ok(())
     }
 
-    async fn on_change(&mut self) -> Result<(), Status> {
-        let served = self.xds.live.served();
-        let Some(resources) = self.resources(&served) else { return Ok(()) };
-        let responses = self.session.on_change(&resources);
-        self.send(served.generation.as_deref(), responses).await
+    /// Compares what the Envoy has with what it is to have now. Where that is not known it keeps what it has.
+    fn advance(&mut self) {
+        let Some(envoy) = &mut self.envoy else { return };
+        let offer = Arc::clone(&self.offers.borrow_and_update());
+        if envoy.selectors != offer.selectors || envoy.selection.is_none() {
+            envoy.select_gateways(&offer);
+        }
+        let Some(selection) = offer.select(&envoy.gateways) else { return };
+        let now = self.xds.clock.now();
+        self.responses.extend(self.session.advance(&selection.resources, now));
+        for group in &selection.groups {
+            for resource_type in ResourceType::ALL {
+                let has_all = || self.session.has_all(resource_type, group.resources().of_type(resource_type));
+                if !group.is_acknowledged(resource_type) && has_all() {
+                    self.xds.rollout.acknowledged(group, resource_type);
+                }
+            }
+        }
+        let is_held = selection.groups.iter().any(|group| group.hold.is_some());
+        let standing = match self.session.standing() {
+            Standing::Live if is_held => Standing::Held,
+            standing => standing,
+        };
+        for duration in envoy.seat.stands(standing, offer.number, now) {
+            self.xds.metrics.xds_convergence_seconds.observe(duration.as_secs_f64());
+        }
+        envoy.selection = Some(selection);
     }
 
-    async fn on_quiet(&mut self) -> Result<(), Status> {
-        let served = self.xds.live.served();
-        let Some(resources) = self.resources(&served) else { return Ok(()) };
-        let responses = self.session.on_quiet(&resources);
-        self.send(served.generation.as_deref(), responses).await
-    }
-
-    /// What the Envoy is to have. `None` where that is not known: before a first set is loaded; and where no gateway
-    /// selects it, which means nothing, unless its gateway may be missing because its document is broken. It keeps what
-    /// it has then.
-    fn resources(&mut self, served: &Served) -> Option<Arc<Resources>> {
-        let generation = served.generation.as_ref()?;
-        let groups: Vec<String> = generation.gateways_of(&self.node).into_iter().map(str::to_owned).collect();
-        let is_known = !groups.is_empty() || !served.may_miss_gateways();
-        self.group.move_to(groups.first());
-        self.seat.set_groups(groups);
-        is_known.then(|| generation.resources_of(&self.node))
-    }
-
-    fn note(&self, resource_type: ResourceType, answer: Answer) {
+    fn note(&mut self, resource_type: ResourceType, Step { answer, answered, .. }: Step) {
+        let (Some(envoy), Some(one)) = (&self.envoy, self.session.get(resource_type)) else { return };
+        let subscription = &one.subscription;
+        envoy
+            .seat
+            .subscribed(resource_type, Subscribed { all: subscription.wants_all(), names: subscription.names().len() });
+        let groups = envoy.selection.iter().flat_map(|selection| &selection.groups);
         match answer {
-            Answer::Acknowledged => self.seat.acknowledged(resource_type),
-            Answer::Refused(message) => {
-                tracing::warn!(
-                    node = self.node.id,
-                    r#type = resource_type.as_str(),
-                    message,
-                    "Envoy refused a response"
-                );
+            None => {}
+            Some(Answer::Acknowledged) => {
+                envoy.seat.acknowledged(resource_type);
+                for group in groups.filter(|group| group.is_held(&self.offers)) {
+                    self.xds.rollout.acknowledged_held(&group.gateway, resource_type, &answered);
+                }
+            }
+            Some(Answer::Refused(message)) => {
+                let node = &envoy.identity.id;
+                tracing::warn!(node, r#type = resource_type.as_str(), message, "Envoy refused a response");
                 self.xds.metrics.xds_nacks.get_or_create(&type_label(resource_type)).inc();
-                self.seat.refused(resource_type, message, self.xds.clock.now());
+                let names = answered.iter().map(|(name, _)| Arc::clone(name)).collect();
+                let at = self.xds.clock.now();
+                envoy.seat.refused(resource_type, names, &message, at);
+                let refusal = Refusal { node: node.clone(), resource_type, resources: answered, message, at };
+                for group in groups {
+                    let hold = self.xds.rollout.refused(&group.gateway, &refusal);
+                    if let Some(hold) = hold {
+                        let documents: Vec<_> = hold.documents.keys().map(ToString::to_string).collect();
+                        let gateway = group.gateway.as_str();
+                        tracing::warn!(gateway, node, ?documents, "the gateway's Envoys go on with what they had");
+                    }
+                }
             }
         }
     }
+}
 
-    async fn send(&self, generation: Option<&Generation>, responses: Vec<Outgoing>) -> Result<(), Status> {
-        for response in responses {
-            let bytes: usize = response.resources.iter().map(|resource| resource.body.len()).sum();
-            let encoded = V::encode(&response, &self.xds.identifier);
-            let sent = self.sender.send_timeout(Ok(encoded), WRITE_TIMEOUT).await;
-            sent.map_err(|_| Status::deadline_exceeded("the Envoy does not read what it is sent"))?;
-            let label = type_label(response.resource_type);
-            self.xds.metrics.xds_pushes.get_or_create(&label).inc();
-            self.xds.metrics.xds_push_bytes.get_or_create(&label).inc_by(bytes as u64);
-            let generation = generation.map_or(0, |generation| generation.number);
-            self.seat
-                .sent(response.resource_type, Sent { generation, version: response.version, at: self.xds.clock.now() });
-        }
-        Ok(())
+impl Envoy {
+    fn select_gateways(&mut self, offer: &Offer) {
+        self.gateways = offer.gateways_of(&self.identity);
+        self.selectors = offer.selectors;
+        self.gauge.move_to(self.gateways.first());
+        self.seat.set_groups(self.gateways.clone());
     }
+}
+
+/// A request that is more than any Envoy would send is refused (xDS rule 99).
+fn check<V: Variant>(request: &V::Request) -> Result<(), Status> {
+    if V::type_url(request).is_empty() {
+        return Err(Status::invalid_argument("an aggregated stream needs type_url in every request"));
+    }
+    if V::names(request).count() > NAMES_MAX {
+        return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names in a request")));
+    }
+    if V::names(request).any(|name| name.len() > NAME_BYTES_MAX) {
+        return Err(Status::resource_exhausted(format!("a name of more than {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// Who an Envoy says it is.
+fn identity(node: wire::Node) -> NodeIdentity {
+    let fields = node.metadata.into_iter().flat_map(|metadata| metadata.fields);
+    let text = |(key, value): (String, envoy_types::pb::google::protobuf::Value)| match value.kind {
+        Some(Kind::StringValue(text)) if key.len().max(text.len()) <= IDENTITY_BYTES_MAX => Some((key, text)),
+        _ => None,
+    };
+    NodeIdentity { id: node.id, cluster: node.cluster, metadata: fields.filter_map(text).take(METADATA_MAX).collect() }
+}
+
+async fn sleep(duration: Option<Duration>) {
+    if let Some(duration) = duration {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+fn expire(stuck: CancellationToken) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(WRITE_TIMEOUT).await;
+        stuck.cancel();
+    }))
 }
 
 fn type_label(resource_type: ResourceType) -> TypeLabels {
@@ -197,7 +320,7 @@ fn type_label(resource_type: ResourceType) -> TypeLabels {
 /// Counts the stream under its group for as long as it lives.
 struct StreamGauge {
     metrics: Arc<Metrics>,
-    group: Option<String>,
+    group: Option<Name>,
 }
 
 impl StreamGauge {
@@ -205,20 +328,20 @@ impl StreamGauge {
         Self { metrics: Arc::clone(metrics), group: None }
     }
 
-    fn move_to(&mut self, group: Option<&String>) {
+    fn move_to(&mut self, group: Option<&Name>) {
         if self.group.as_ref() == group {
             return;
         }
         self.leave();
         self.group = group.cloned();
         if let Some(group) = group {
-            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).inc();
+            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.to_string() }).inc();
         }
     }
 
     fn leave(&self) {
         if let Some(group) = &self.group {
-            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.clone() }).dec();
+            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.to_string() }).dec();
         }
     }
 }

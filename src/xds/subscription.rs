@@ -1,6 +1,6 @@
 //! Which resources of one type an Envoy wants: all of them, some by name, or both.
 //!
-//! The rules are those of the xDS protocol ("How the client specifies what resources to return"):
+//! The rules are those of the xDS protocol ("How the client specifies what resources to return"; xDS rules 56 to 60):
 //!
 //! | step | state of the world sends | delta sends | wanted then |
 //! |---|---|---|---|
@@ -20,39 +20,43 @@ const WILDCARD: &str = "*";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Subscription {
     wants_all: bool,
-    names: BTreeSet<String>,
+    names: BTreeSet<Arc<str>>,
     /// Whether the Envoy has ever said what it wants. From then on an empty list is no wildcard.
     is_explicit: bool,
 }
 
 impl Subscription {
-    /// State of the world: the list replaces what was wanted. Gives the names that are new in it.
-    pub(super) fn replace(&mut self, resource_type: ResourceType, names: Vec<String>) -> Vec<String> {
+    /// State of the world: the list replaces what was wanted. Gives the names that are new in it. Names are shared
+    /// with the resources that have them.
+    pub(super) fn replace(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) -> Vec<Arc<str>> {
         if names.is_empty() && !self.is_explicit {
             self.wants_all = resource_type.has_wildcard();
             return Vec::new();
         }
         self.is_explicit = true;
         self.wants_all = resource_type.has_wildcard() && names.iter().any(|name| name == WILDCARD);
-        let names: BTreeSet<String> = names.into_iter().filter(|name| name != WILDCARD).collect();
-        let added = names.difference(&self.names).cloned().collect();
-        self.names = names;
+        let named = || names.iter().filter(|name| *name != WILDCARD);
+        let added: Vec<_> =
+            named().filter(|name| !self.names.contains(name.as_str())).map(|name| shared(name, set)).collect();
+        let named: BTreeSet<&str> = named().map(String::as_str).collect();
+        self.names.retain(|name| named.contains(&**name));
+        self.names.extend(added.iter().cloned());
         added
     }
 
     /// Delta: the first request of a type. Without names it is a wildcard.
-    pub(super) fn start(&mut self, resource_type: ResourceType, names: &[String]) {
+    pub(super) fn start(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) {
         self.wants_all = names.is_empty() && resource_type.has_wildcard();
-        self.subscribe(resource_type, names);
+        self.subscribe(resource_type, names, set);
     }
 
     /// Delta: names to add.
-    pub(super) fn subscribe(&mut self, resource_type: ResourceType, names: &[String]) {
+    pub(super) fn subscribe(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) {
         for name in names {
             if name == WILDCARD {
                 self.wants_all = resource_type.has_wildcard();
             } else {
-                self.names.insert(name.clone());
+                self.names.insert(shared(name, set));
             }
         }
     }
@@ -63,7 +67,7 @@ impl Subscription {
             if name == WILDCARD {
                 self.wants_all = false;
             } else {
-                self.names.remove(name);
+                self.names.remove(name.as_str());
             }
         }
     }
@@ -76,17 +80,22 @@ impl Subscription {
         self.wants_all || self.names.contains(name)
     }
 
-    /// How many names it holds: they are bounded.
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
+    /// The names that are asked for by themselves.
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.names.iter()
     }
 
     /// The resources that are wanted and exist.
-    pub(super) fn select<'a>(&'a self, resources: &'a OfType) -> Box<dyn Iterator<Item = &'a Arc<Resource>> + 'a> {
+    pub(super) fn select<'a>(&'a self, set: &'a OfType) -> Box<dyn Iterator<Item = &'a Arc<Resource>> + 'a> {
         if self.wants_all {
-            Box::new(resources.by_name.values())
+            Box::new(set.by_name.values())
         } else {
-            Box::new(self.names.iter().filter_map(|name| resources.by_name.get(name.as_str())))
+            Box::new(self.names.iter().filter_map(|name| set.by_name.get(name)))
         }
     }
+}
+
+/// The name as the resource has it, so that it is kept once for all Envoys that ask for it.
+fn shared(name: &str, set: &OfType) -> Arc<str> {
+    set.by_name.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
 }

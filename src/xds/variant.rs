@@ -1,172 +1,156 @@
 //! The two variants of the protocol on the wire: protobuf messages to the sessions' values and back.
 
-use std::sync::Arc;
+use prost::bytes::Bytes;
 
-use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node as NodePb};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as ResourcePb,
+use super::session::{Outgoing, Session, Step};
+use super::wire::{
+    Any, ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Node,
+    Resource as ResourceView, UserAgentVersion,
 };
-use envoy_types::pb::google::protobuf::Any;
-use envoy_types::pb::google::protobuf::value::Kind;
-
-use super::delta::{self, Delta};
-use super::session::{Outgoing, Step};
-use super::sotw::{self, Sotw};
-use crate::names::NodeIdentity;
+use super::{delta, sotw};
 use crate::nodes::Protocol;
-use crate::snapshot::Resources;
 use crate::snapshot::resource::{Resource, ResourceType};
 
 /// What the stream needs of a variant.
-pub(super) trait Variant: Default + Send + Sync + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+pub(super) trait Variant: Send + Sync + 'static {
+    type Request: prost::Message + Default + 'static;
+    type Response: prost::Message + Default + 'static;
     const PROTOCOL: Protocol;
 
-    fn node(request: &Self::Request) -> Option<&NodePb>;
+    fn node(request: &mut Self::Request) -> Option<Node>;
     fn type_url(request: &Self::Request) -> &str;
-    fn on_request(
-        &mut self,
-        resource_type: ResourceType,
-        request: Self::Request,
-        resources: Option<&Resources>,
-    ) -> Step;
-    fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing>;
-    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing>;
-    fn encode(response: &Outgoing, identifier: &str) -> Self::Response;
+    /// Every name in the request.
+    fn names(request: &Self::Request) -> impl Iterator<Item = &String>;
+    fn on_request(session: &mut Session, resource_type: ResourceType, request: Self::Request) -> Step;
+    fn encode(response: Outgoing, identifier: &Bytes) -> Self::Response;
+    /// What is said to a request for a type that is not served, under a nonce of its own (xDS rule 6).
+    fn not_served(request: Self::Request, nonce: u64, identifier: &Bytes) -> Option<Self::Response>;
 }
+
+#[derive(Debug)]
+pub(super) struct Sotw;
 
 impl Variant for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
     const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
 
-    fn node(request: &DiscoveryRequest) -> Option<&NodePb> {
-        request.node.as_ref()
+    fn node(request: &mut DiscoveryRequest) -> Option<Node> {
+        request.node.take()
     }
 
     fn type_url(request: &DiscoveryRequest) -> &str {
         &request.type_url
     }
 
-    fn on_request(
-        &mut self,
-        resource_type: ResourceType,
-        request: DiscoveryRequest,
-        resources: Option<&Resources>,
-    ) -> Step {
+    fn names(request: &DiscoveryRequest) -> impl Iterator<Item = &String> {
+        request.resource_names.iter()
+    }
+
+    fn on_request(session: &mut Session, resource_type: ResourceType, request: DiscoveryRequest) -> Step {
         let request = sotw::Request {
-            resource_type,
             names: request.resource_names,
             nonce: request.response_nonce,
             error: request.error_detail.map(|status| status.message),
         };
-        Self::on_request(self, request, resources)
+        sotw::on_request(session, resource_type, request)
     }
 
-    fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        Self::on_change(self, resources)
-    }
-
-    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        Self::on_quiet(self, resources)
-    }
-
-    fn encode(response: &Outgoing, identifier: &str) -> DiscoveryResponse {
+    fn encode(response: Outgoing, identifier: &Bytes) -> DiscoveryResponse {
         DiscoveryResponse {
             version_info: response.version.to_string(),
             resources: response.resources.iter().map(|resource| any(response.resource_type, resource)).collect(),
-            type_url: response.resource_type.type_url().to_owned(),
-            nonce: response.nonce.clone(),
-            control_plane: Some(ControlPlane { identifier: identifier.to_owned() }),
-            ..Default::default()
+            type_url: type_url(response.resource_type),
+            nonce: response.nonce.to_string(),
+            control_plane: control_plane(identifier),
         }
     }
+
+    fn not_served(_: DiscoveryRequest, _: u64, _: &Bytes) -> Option<DiscoveryResponse> {
+        None
+    }
 }
+
+#[derive(Debug)]
+pub(super) struct Delta;
 
 impl Variant for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
     const PROTOCOL: Protocol = Protocol::Delta;
 
-    fn node(request: &DeltaDiscoveryRequest) -> Option<&NodePb> {
-        request.node.as_ref()
+    fn node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
+        request.node.take()
     }
 
     fn type_url(request: &DeltaDiscoveryRequest) -> &str {
         &request.type_url
     }
 
-    fn on_request(
-        &mut self,
-        resource_type: ResourceType,
-        request: DeltaDiscoveryRequest,
-        resources: Option<&Resources>,
-    ) -> Step {
+    fn names(request: &DeltaDiscoveryRequest) -> impl Iterator<Item = &String> {
+        let lists = request.resource_names_subscribe.iter().chain(&request.resource_names_unsubscribe);
+        lists.chain(request.initial_resource_versions.keys())
+    }
+
+    fn on_request(session: &mut Session, resource_type: ResourceType, request: DeltaDiscoveryRequest) -> Step {
         let request = delta::Request {
-            resource_type,
             subscribe: request.resource_names_subscribe,
             unsubscribe: request.resource_names_unsubscribe,
             initial_versions: request.initial_resource_versions,
             nonce: request.response_nonce,
             error: request.error_detail.map(|status| status.message),
         };
-        Self::on_request(self, request, resources)
+        delta::on_request(session, resource_type, request)
     }
 
-    fn on_change(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        Self::on_change(self, resources)
-    }
-
-    fn on_quiet(&mut self, resources: &Resources) -> Vec<Outgoing> {
-        Self::on_quiet(self, resources)
-    }
-
-    fn encode(response: &Outgoing, identifier: &str) -> DeltaDiscoveryResponse {
-        let resource = |resource: &Arc<Resource>| ResourcePb {
+    fn encode(response: Outgoing, identifier: &Bytes) -> DeltaDiscoveryResponse {
+        let resource = |resource: &std::sync::Arc<Resource>| ResourceView {
             name: resource.name.to_string(),
             version: resource.version.to_string(),
             resource: Some(any(response.resource_type, resource)),
-            ..Default::default()
         };
         DeltaDiscoveryResponse {
             system_version_info: response.version.to_string(),
             resources: response.resources.iter().map(resource).collect(),
-            removed_resources: response.removed.clone(),
-            type_url: response.resource_type.type_url().to_owned(),
-            nonce: response.nonce.clone(),
-            control_plane: Some(ControlPlane { identifier: identifier.to_owned() }),
-            ..Default::default()
+            removed_resources: response.removed.iter().map(ToString::to_string).collect(),
+            type_url: type_url(response.resource_type),
+            nonce: response.nonce.to_string(),
+            control_plane: control_plane(identifier),
         }
+    }
+
+    fn not_served(request: DeltaDiscoveryRequest, nonce: u64, identifier: &Bytes) -> Option<DeltaDiscoveryResponse> {
+        let mut names = request.resource_names_subscribe;
+        names.retain(|name| name != "*");
+        (!names.is_empty()).then(|| DeltaDiscoveryResponse {
+            removed_resources: names,
+            type_url: request.type_url.into(),
+            nonce: format!("not-served-{nonce}"),
+            control_plane: control_plane(identifier),
+            ..Default::default()
+        })
     }
 }
 
 fn any(resource_type: ResourceType, resource: &Resource) -> Any {
-    Any { type_url: resource_type.type_url().to_owned(), value: resource.body.to_vec() }
+    Any { type_url: type_url(resource_type), value: resource.body.clone() }
 }
 
-/// Who an Envoy says it is.
-pub(super) fn identity(node: &NodePb) -> NodeIdentity {
-    let fields = node.metadata.as_ref().map(|metadata| &metadata.fields);
-    let text = |(key, value): (&String, &envoy_types::pb::google::protobuf::Value)| match &value.kind {
-        Some(Kind::StringValue(text)) => Some((key.clone(), text.clone())),
-        _ => None,
-    };
-    NodeIdentity {
-        id: node.id.clone(),
-        cluster: node.cluster.clone(),
-        metadata: fields.into_iter().flatten().filter_map(text).collect(),
-    }
+fn type_url(resource_type: ResourceType) -> Bytes {
+    Bytes::from_static(resource_type.type_url().as_bytes())
+}
+
+fn control_plane(identifier: &Bytes) -> Option<ControlPlane> {
+    Some(ControlPlane { identifier: identifier.clone() })
 }
 
 /// `1.40.0`, or what the node calls itself.
-pub(super) fn version(node: &NodePb) -> String {
-    match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+pub(super) fn version(node: &Node) -> String {
+    match &node.user_agent_version {
+        Some(UserAgentVersion::Text(version)) => version.clone(),
+        Some(UserAgentVersion::Build(build)) => {
             let version = build.version.as_ref();
-            version.map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)).unwrap_or_default()
+            version.map(|v| format!("{}.{}.{}", v.major, v.minor, v.patch)).unwrap_or_default()
         }
         None => String::new(),
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use prost::Message;
 
-const ENVOY_ROOTS: [&str; 17] = [
+const ENVOY_ROOTS: [&str; 18] = [
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -24,6 +24,7 @@ const ENVOY_ROOTS: [&str; 17] = [
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/service/discovery/v3/ads.proto",
     "envoy/service/ratelimit/v3/rls.proto",
+    "envoy/service/runtime/v3/rtds.proto",
     "google/protobuf/wrappers.proto",
 ];
 

@@ -202,11 +202,22 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) fn start(folder: &Path, tierflow: &Tierflow, id: &str, xds: &str, listen: SocketAddr) -> Self {
+        Self::start_for("edge", folder, tierflow, id, xds, listen)
+    }
+
+    pub(crate) fn start_for(
+        gateway: &str,
+        folder: &Path,
+        tierflow: &Tierflow,
+        id: &str,
+        xds: &str,
+        listen: SocketAddr,
+    ) -> Self {
         let admin = free_address();
         let bootstrap = printed(
             &[
                 "bootstrap",
-                "--gateway=edge",
+                &format!("--gateway={gateway}"),
                 &format!("--server={}", tierflow.xds),
                 &format!("--envoy-admin={admin}"),
                 &format!("--node-id={id}"),

@@ -1,0 +1,126 @@
+//! gRPC's frames (PROTOCOL-HTTP2, "Length-Prefixed-Message"): messages out of a request's body, and into a response's.
+//!
+//! An Envoy's first request tells of hundreds of extensions, every later one of almost nothing. A general codec keeps
+//! the buffer that the first one needed for as long as the stream lives; with thousands of Envoys that would be most of
+//! what Tierflow takes. Here a buffer lives as long as the message in it.
+
+use std::marker::PhantomData;
+
+use http_body_util::BodyExt;
+use prost::Message;
+use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
+use tonic::Status;
+use tonic::body::Body;
+
+/// A flag for compression, and the length of the message in four bytes.
+const HEADER_BYTES: usize = 5;
+/// The largest request, in bytes: a reconnecting Envoy names every resource it has.
+const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The messages of a request.
+pub(super) struct Requests<T> {
+    body: Body,
+    received: BytesMut,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T: Message + Default> Requests<T> {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, received: BytesMut::new(), message: PhantomData }
+    }
+
+    /// The next message; `None` after the last. Nothing is lost if it is not waited for to the end.
+    pub(super) async fn next(&mut self) -> Result<Option<T>, Status> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            match self.body.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame?.into_data() {
+                        self.received.extend_from_slice(&data);
+                    }
+                }
+                None if self.received.is_empty() => return Ok(None),
+                None => return Err(Status::internal("the request ended within a message")),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<T>, Status> {
+        let Some(mut header) = self.received.get(..HEADER_BYTES) else { return Ok(None) };
+        if header.get_u8() != 0 {
+            return Err(Status::unimplemented("compressed messages are not supported"));
+        }
+        let length = header.get_u32() as usize;
+        if length > REQUEST_BYTES_MAX {
+            let message = format!("a request of {length} bytes; at most {REQUEST_BYTES_MAX} are taken");
+            return Err(Status::resource_exhausted(message));
+        }
+        if self.received.len() < HEADER_BYTES + length {
+            return Ok(None);
+        }
+        self.received.advance(HEADER_BYTES);
+        let message = T::decode(self.received.split_to(length));
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+        message.map(Some).map_err(|error| Status::invalid_argument(format!("not a discovery request: {error}")))
+    }
+}
+
+/// A message of a response, ready to be sent.
+pub(super) fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // It cannot fail: the buffer grows.
+    let _ = message.encode(&mut frame);
+    frame.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+    use crate::xds::wire::DiscoveryRequest;
+
+    fn request(name: &str) -> DiscoveryRequest {
+        DiscoveryRequest { resource_names: vec![name.to_owned()], ..Default::default() }
+    }
+
+    fn requests(pieces: Vec<Vec<u8>>) -> Requests<DiscoveryRequest> {
+        let frames = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(Bytes::from(piece))));
+        Requests::new(Body::new(StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>()))))
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_however_they_are_cut() {
+        let whole: Vec<u8> = ["a", "b", ""].iter().flat_map(|name| frame(&request(name))).collect();
+        for size in 1..=whole.len() {
+            let mut requests = requests(whole.chunks(size).map(<[u8]>::to_vec).collect());
+            for name in ["a", "b", ""] {
+                assert_eq!(requests.next().await.unwrap(), Some(request(name)), "cut to {size}");
+            }
+            assert_eq!(requests.next().await.unwrap(), None);
+            assert_eq!(requests.received.capacity(), 0, "an idle stream keeps no buffer");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_ends_the_stream_with_a_reason() {
+        let cut = frame(&request("abc"))[..7].to_vec();
+        let bad = [
+            (vec![1, 0, 0, 0, 0], tonic::Code::Unimplemented),
+            (vec![0, 0xff, 0, 0, 0], tonic::Code::ResourceExhausted),
+            (vec![0, 0, 0, 0, 1, 0xff], tonic::Code::InvalidArgument),
+            (cut, tonic::Code::Internal),
+        ];
+        for (bytes, code) in bad {
+            assert_eq!(requests(vec![bytes.clone()]).next().await.unwrap_err().code(), code, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Envoy's discovery messages as far as an ADS server reads and writes them.
+//!
+//! They are wire-compatible views of `envoy/service/discovery/v3/discovery.proto` and `envoy/config/core/v3/base.proto`:
+//! the bytes of resources are shared, not copied for each stream, and what an Envoy tells of itself that nobody here
+//! asks for (its hundreds of extensions) is passed over while it is read. A test holds them equal to envoy-types.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::google::rpc::Status;
+use prost::bytes::Bytes;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Node {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, tag = "2")]
+    pub(super) cluster: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) metadata: Option<Struct>,
+    #[prost(oneof = "UserAgentVersion", tags = "7, 8")]
+    pub(super) user_agent_version: Option<UserAgentVersion>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum UserAgentVersion {
+    #[prost(string, tag = "7")]
+    Text(String),
+    #[prost(message, tag = "8")]
+    Build(BuildVersion),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BuildVersion {
+    #[prost(message, optional, tag = "1")]
+    pub(super) version: Option<SemanticVersion>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SemanticVersion {
+    #[prost(uint32, tag = "1")]
+    pub(super) major: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) minor: u32,
+    #[prost(uint32, tag = "3")]
+    pub(super) patch: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DiscoveryRequest {
+    #[prost(message, optional, tag = "2")]
+    pub(super) node: Option<Node>,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) resource_names: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(super) type_url: String,
+    #[prost(string, tag = "5")]
+    pub(super) response_nonce: String,
+    #[prost(message, optional, tag = "6")]
+    pub(super) error_detail: Option<Status>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeltaDiscoveryRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(super) node: Option<Node>,
+    #[prost(string, tag = "2")]
+    pub(super) type_url: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) resource_names_subscribe: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) resource_names_unsubscribe: Vec<String>,
+    #[prost(map = "string, string", tag = "5")]
+    pub(super) initial_resource_versions: HashMap<String, String>,
+    #[prost(string, tag = "6")]
+    pub(super) response_nonce: String,
+    #[prost(message, optional, tag = "7")]
+    pub(super) error_detail: Option<Status>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DiscoveryResponse {
+    #[prost(string, tag = "1")]
+    pub(super) version_info: String,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) resources: Vec<Any>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(super) type_url: Bytes,
+    #[prost(string, tag = "5")]
+    pub(super) nonce: String,
+    #[prost(message, optional, tag = "6")]
+    pub(super) control_plane: Option<ControlPlane>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeltaDiscoveryResponse {
+    #[prost(string, tag = "1")]
+    pub(super) system_version_info: String,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) resources: Vec<Resource>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(super) type_url: Bytes,
+    #[prost(string, tag = "5")]
+    pub(super) nonce: String,
+    #[prost(string, repeated, tag = "6")]
+    pub(super) removed_resources: Vec<String>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) control_plane: Option<ControlPlane>,
+}
+
+/// A resource of a delta response.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Resource {
+    #[prost(string, tag = "1")]
+    pub(super) version: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) resource: Option<Any>,
+    #[prost(string, tag = "3")]
+    pub(super) name: String,
+}
+
+/// `google.protobuf.Any`. On the wire a string is no different from bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Any {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) type_url: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) value: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ControlPlane {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) identifier: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use envoy_types::pb::envoy::config::core::v3 as core;
+    use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+    use envoy_types::pb::envoy::service::discovery::v3 as pb;
+    use envoy_types::pb::envoy::r#type::v3::SemanticVersion as SemanticVersionPb;
+    use envoy_types::pb::google::protobuf as google;
+    use prost::Message;
+
+    use super::*;
+
+    /// What the one writes, the other reads, and writes again to the same bytes.
+    #[track_caller]
+    fn assert_same<A: Message + Default + PartialEq + Debug, B: Message + Default>(full: &A) -> B {
+        let view = B::decode(full.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(A::decode(view.encode_to_vec().as_slice()).unwrap(), *full);
+        view
+    }
+
+    fn node() -> core::Node {
+        let text = google::Value { kind: Some(google::value::Kind::StringValue("b".into())) };
+        let version = SemanticVersionPb { major_number: 1, minor_number: 40, patch: 3 };
+        let build = core::BuildVersion { version: Some(version), metadata: None };
+        core::Node {
+            id: "edge-1".into(),
+            cluster: "edge".into(),
+            metadata: Some(Struct { fields: [("a".to_owned(), text)].into() }),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn requests_are_read_as_envoy_writes_them() {
+        let error_detail = Some(Status { code: 13, message: "no".into(), details: Vec::new() });
+        assert_same::<_, DiscoveryRequest>(&pb::DiscoveryRequest {
+            node: Some(node()),
+            resource_names: vec!["a".into(), "b".into()],
+            type_url: "t".into(),
+            response_nonce: "7".into(),
+            error_detail: error_detail.clone(),
+            ..Default::default()
+        });
+        assert_same::<_, DeltaDiscoveryRequest>(&pb::DeltaDiscoveryRequest {
+            node: Some(node()),
+            type_url: "t".into(),
+            resource_names_subscribe: vec!["a".into()],
+            resource_names_unsubscribe: vec!["b".into()],
+            initial_resource_versions: [("c".to_owned(), "1".to_owned())].into(),
+            response_nonce: "7".into(),
+            error_detail,
+            ..Default::default()
+        });
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_passed_over() {
+        let extensions = vec![core::Extension { name: "filter".into(), ..Default::default() }; 300];
+        let request = pb::DiscoveryRequest {
+            version_info: "1".into(),
+            node: Some(core::Node { extensions, user_agent_name: "envoy".into(), ..node() }),
+            ..Default::default()
+        };
+        let view = DiscoveryRequest::decode(request.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(view.node.unwrap().id, "edge-1");
+    }
+
+    #[test]
+    fn responses_are_written_as_envoy_reads_them() {
+        let any = google::Any { type_url: "t".into(), value: vec![1, 2, 3] };
+        let control_plane = Some(core::ControlPlane { identifier: "me".into() });
+        assert_same::<_, DiscoveryResponse>(&pb::DiscoveryResponse {
+            version_info: "1".into(),
+            resources: vec![any.clone()],
+            type_url: "t".into(),
+            nonce: "7".into(),
+            control_plane: control_plane.clone(),
+            ..Default::default()
+        });
+        let resource =
+            pb::Resource { name: "a".into(), version: "1".into(), resource: Some(any), ..Default::default() };
+        assert_same::<_, DeltaDiscoveryResponse>(&pb::DeltaDiscoveryResponse {
+            system_version_info: "1".into(),
+            resources: vec![resource],
+            type_url: "t".into(),
+            removed_resources: vec!["b".into()],
+            nonce: "7".into(),
+            control_plane,
+            ..Default::default()
+        });
+    }
+}
