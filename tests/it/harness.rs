@@ -323,12 +323,16 @@ impl World {
         self.folder.path().join("policies").join(file)
     }
 
-    /// Puts a file in the place of another in one step, as editors do.
     pub(crate) fn save(&self, file: &str, text: &str) {
-        let beside = self.path(&format!(".{file}.swp"));
-        std::fs::write(&beside, text).unwrap();
-        std::fs::rename(beside, self.path(file)).unwrap();
+        save(&self.path(""), file, text);
     }
+}
+
+/// Puts a file in the place of another in one step, as editors do.
+pub(crate) fn save(folder: &Path, file: &str, text: &str) {
+    let beside = folder.join(format!(".{file}.swp"));
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, folder.join(file)).unwrap();
 }
 
 fn gateway(setup: &Setup<'_>, listen: SocketAddr, upstream: SocketAddr) -> String {

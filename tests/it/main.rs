@@ -7,6 +7,7 @@
 mod kit;
 
 mod golden;
+mod grpc_client;
 mod harness;
 
 mod cli_check;
@@ -36,6 +37,7 @@ mod replicas;
 mod serve_lifetime;
 mod store;
 mod tidy;
+mod xds_other_client;
 mod xds_refused;
 mod xds_tls;
 mod xds_variants;
