@@ -101,7 +101,7 @@ impl Envoy {
             ResourceType::Cluster => (ResourceType::Endpoint, response.names_of_eds_clusters()),
             ResourceType::Endpoint => (ResourceType::Listener, Vec::new()),
             ResourceType::Listener => (ResourceType::Route, response.names_of_listeners()),
-            ResourceType::Secret | ResourceType::Route => return Ok(()),
+            _ => return Ok(()),
         };
         if self.of(next).is_subscribed {
             return Ok(());
