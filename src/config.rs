@@ -42,7 +42,7 @@ pub struct XdsLimits {
 impl Default for XdsLimits {
     fn default() -> Self {
         Self {
-            admission: AdmissionLimits { streams_max: 20_000, streams_per_second: 1000 },
+            admission: AdmissionLimits { streams_max: 20_000, streams_per_second: 2000 },
             connection_age: Some(Duration::from_secs(10 * 3600)),
         }
     }

@@ -29,12 +29,12 @@ pub(super) struct Args {
     /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
-    /// The most ADS streams at the same time. Each takes some 20 KiB.
+    /// The most ADS streams at the same time. Each takes some 32 KiB.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_MAX")]
     xds_streams_max: u32,
     /// How many new ADS streams are let in per second. Half a second's worth may come at once; who would wait for more
     /// than 5 s is told to come back (RESOURCE_EXHAUSTED).
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_PER_SECOND")]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_PER_SECOND")]
     xds_streams_per_second: u32,
     /// When an Envoy's connection is renewed, so that Envoys spread over replicas again: within a tenth of this before or
     /// after. 0s: never.
