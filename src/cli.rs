@@ -13,6 +13,7 @@ mod register;
 mod schema;
 mod serve;
 mod server;
+mod status;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ enum Verb {
     Apply(edit::ApplyArgs),
     Delete(edit::DeleteArgs),
     Register(register::Args),
+    Status(status::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
     Completions {
@@ -58,6 +60,7 @@ pub fn run() -> ExitCode {
         Verb::Apply(args) => edit::apply(&args),
         Verb::Delete(args) => edit::delete(&args),
         Verb::Register(args) => register::run(&args),
+        Verb::Status(args) => status::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut std::io::stdout());

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
-use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::{Extension, Node};
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -23,6 +23,8 @@ use crate::wire::Wire;
 
 /// INVALID_ARGUMENT, which Envoy refuses with.
 const INVALID: i32 = 3;
+/// What an Envoy 1.40 is built with, about.
+const EXTENSIONS: usize = 400;
 
 pub(crate) struct Envoy {
     pub(crate) number: usize,
@@ -77,7 +79,8 @@ impl Envoy {
     /// The first requests of a stream: all that it is subscribed to. Nonces are those of one stream.
     pub(crate) fn greet(&mut self, wire: &mut Wire) -> Result<(), String> {
         let cluster = GATEWAY.to_owned();
-        let mut node = Some(Node { id: format!("edge-{}", self.number), cluster, ..Default::default() });
+        let id = format!("edge-{}", self.number);
+        let mut node = Some(Node { id, cluster, extensions: extensions(), ..Default::default() });
         for resource_type in ResourceType::ALL {
             self.of(resource_type).nonce.clear();
             if self.of(resource_type).is_subscribed {
@@ -223,4 +226,15 @@ impl Response {
 
 fn known(type_url: &str) -> Result<ResourceType, String> {
     ResourceType::from_type_url(type_url).ok_or_else(|| format!("a response of type {type_url:?}"))
+}
+
+/// An Envoy tells of everything that it was built with, in its first request: some 50 KB.
+fn extensions() -> Vec<Extension> {
+    let extension = |number: usize| Extension {
+        name: format!("envoy.filters.http.some_filter_{number}"),
+        category: "envoy.filters.http".to_owned(),
+        type_urls: vec![format!("envoy.extensions.filters.http.some_filter_{number}.v3.SomeFilter")],
+        ..Default::default()
+    };
+    (0..EXTENSIONS).map(extension).collect()
 }

@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
     Yaml,

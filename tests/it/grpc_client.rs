@@ -108,7 +108,7 @@ impl GrpcClient {
             ResourceType::Endpoint => self.watch_kind::<ClusterLoadAssignment>(name).await,
             ResourceType::Listener => self.watch_kind::<Listener>(name).await,
             ResourceType::Route => self.watch_kind::<RouteConfiguration>(name).await,
-            ResourceType::Secret => panic!("gRPC does not ask for secrets"),
+            other => panic!("gRPC does not ask for a {other}"),
         }
     }
 

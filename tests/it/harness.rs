@@ -24,7 +24,7 @@ use crate::kit::envoy::Envoy;
 use crate::kit::upstream::Upstream;
 
 /// How long anything may take. Only a test that fails waits for it.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks until there is an answer.
 pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

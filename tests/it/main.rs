@@ -10,6 +10,7 @@ mod golden;
 mod grpc_client;
 mod harness;
 
+mod ads;
 mod cli_check;
 mod cli_compile;
 mod cli_edit;
@@ -39,5 +40,6 @@ mod store;
 mod tidy;
 mod xds_other_client;
 mod xds_refused;
+mod xds_rules;
 mod xds_tls;
 mod xds_variants;

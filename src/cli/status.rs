@@ -1,0 +1,267 @@
+//! `tierflow status`
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Failure;
+use super::get::Output;
+use super::output::{self, Format};
+use super::server::{Question, ServerArgs};
+
+/// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if something
+/// is refused, late or stale.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How it is printed.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// A source that was not heard for longer is stale (the threshold of `/readyz`).
+const LAG_SECONDS_MAX: f64 = 3.0;
+
+/// What the server tells, as far as it is shown here.
+#[derive(Deserialize)]
+struct Status {
+    generation: Option<u64>,
+    revision: Option<u64>,
+    documents: u64,
+    source: Source,
+    refused: Vec<Document>,
+    nodes: Nodes,
+    held: Vec<Hold>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    place: Option<String>,
+    lag_seconds: Option<f64>,
+    trouble: Option<String>,
+    serves_last_good_of_earlier_run: bool,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    kind: Option<String>,
+    name: Option<String>,
+    origin: Option<String>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    problems: Vec<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    location: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Nodes {
+    connected: u64,
+    live: u64,
+    refusing: u64,
+    held: u64,
+    pending: u64,
+    late: u64,
+    selected_by_no_gateway: u64,
+    behind: Vec<Behind>,
+}
+
+#[derive(Deserialize)]
+struct Behind {
+    id: String,
+    groups: Vec<String>,
+    standing: String,
+    since: String,
+    late: bool,
+    generation: u64,
+    refused: Vec<Refused>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    r#type: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Hold {
+    gateway: String,
+    documents: Vec<Document>,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    node: String,
+    r#type: String,
+    resources: Vec<String>,
+    message: String,
+    since: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let answer = args.server.ask(Question::get("/v1/status"))?;
+    let status: Status = serde_json::from_value(answer.clone())
+        .map_err(|error| format!("the server answers something else than its status: {error}"))?;
+    print(&status, &answer, args.output)?;
+    // What is wrong was printed.
+    if status.is_well() { Ok(()) } else { Err(String::new()) }
+}
+
+fn print(status: &Status, answer: &Value, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Json => output::print_value(answer, Format::Json),
+        Output::Yaml => output::print_value(answer, Format::Yaml),
+        Output::Table => output::print(&status.table()),
+    }
+}
+
+impl Status {
+    fn is_well(&self) -> bool {
+        let is_fresh = self.source.lag_seconds.is_some_and(|lag| lag <= LAG_SECONDS_MAX);
+        let is_complete = self.generation.is_some() && self.refused.is_empty() && self.held.is_empty();
+        is_complete && is_fresh && self.source.trouble.is_none() && self.nodes.refusing == 0 && self.nodes.late == 0
+    }
+
+    fn table(&self) -> String {
+        let mut text = self.nodes.summary(self.generation, self.revision) + "\n";
+        let _ = writeln!(text, "{}", self.source.summary(self.documents));
+        for document in &self.refused {
+            let _ = writeln!(text, "\nrefused document: {}", document.shown());
+            for Problem { location, message } in &document.problems {
+                let _ = writeln!(text, "  {location}: {message}");
+            }
+        }
+        for Hold { gateway, documents, reasons } in &self.held {
+            let documents: Vec<String> = documents.iter().map(Document::shown).collect();
+            let documents = if documents.is_empty() { "everything".to_owned() } else { documents.join(", ") };
+            let _ = writeln!(text, "\nheld for gateway {gateway}: {documents}");
+            for Reason { node, r#type, resources, message, since } in reasons {
+                let _ = writeln!(text, "  {node} refused {type} {} at {since}: {message}", resources.join(", "));
+            }
+        }
+        if !self.nodes.behind.is_empty() {
+            let _ = write!(text, "\n{}", self.nodes.table());
+        }
+        text
+    }
+}
+
+impl Nodes {
+    /// As in "generation 41 is live on 998 of 1000 Envoys, refused by 1, pending on 1".
+    fn summary(&self, generation: Option<u64>, revision: Option<u64>) -> String {
+        let Some(generation) = generation else { return "no policy set is loaded yet".to_owned() };
+        let revision = revision.map(|revision| format!(" (revision {revision})")).unwrap_or_default();
+        let mut summary =
+            format!("generation {generation}{revision} is live on {} of {} Envoys", self.live, self.connected);
+        let late = format!("pending on {}, of which {} for more than 15 s", self.pending, self.late);
+        let pending = if self.late > 0 { late } else { format!("pending on {}", self.pending) };
+        let others = [
+            (self.refusing, format!("refused by {}", self.refusing)),
+            (self.pending, pending),
+            (self.held, format!("held back on {}", self.held)),
+            (self.selected_by_no_gateway, format!("{} of them selected by no gateway", self.selected_by_no_gateway)),
+        ];
+        for (_, words) in others.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(summary, ", {words}");
+        }
+        summary
+    }
+
+    fn table(&self) -> String {
+        let header = ["NODE", "STANDING", "HAS", "SINCE", "GATEWAYS", "WHY"].map(str::to_owned);
+        let row = |node: &Behind| {
+            let why = node.refused.iter().map(|refused| format!("{}: {}", refused.r#type, refused.message));
+            let late = if node.late { " (late)" } else { "" };
+            [
+                node.id.clone(),
+                format!("{}{late}", node.standing),
+                format!("generation {}", node.generation),
+                node.since.clone(),
+                node.groups.join(","),
+                why.collect::<Vec<_>>().join("; "),
+            ]
+        };
+        let rows: Vec<[String; 6]> = std::iter::once(header).chain(self.behind.iter().map(row)).collect();
+        output::aligned(&rows).join("\n") + "\n"
+    }
+}
+
+impl Source {
+    fn summary(&self, documents: u64) -> String {
+        let place = self.place.as_deref().unwrap_or("the source");
+        let heard = self.lag_seconds.map_or("not heard yet".to_owned(), |lag| format!("heard {lag:.1} s ago"));
+        let mut summary = format!("{documents} documents from {place}, {heard}");
+        if self.serves_last_good_of_earlier_run {
+            summary.push_str("; what is served is the last good set of an earlier run");
+        }
+        if let Some(trouble) = &self.trouble {
+            let _ = write!(summary, "; {trouble}");
+        }
+        summary
+    }
+}
+
+impl Document {
+    fn shown(&self) -> String {
+        let who = [self.kind.as_deref(), self.name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let origin = self.origin.as_deref().map(|origin| format!(" ({origin})")).unwrap_or_default();
+        let deleted = if self.deleted { " (deleted)" } else { "" };
+        format!("{who}{origin}{deleted}").trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(change: impl FnOnce(&mut Value)) -> Status {
+        let mut status = json!({
+            "generation": 41, "revision": 812, "documents": 12, "refused": [], "held": [],
+            "source": { "place": "etcd", "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false },
+            "nodes": {
+                "connected": 1000, "live": 1000, "refusing": 0, "held": 0, "pending": 0, "late": 0,
+                "selected_by_no_gateway": 0, "behind": [],
+            },
+        });
+        change(&mut status);
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn the_first_line_says_who_has_the_generation() {
+        let status = status(|status| {
+            status["nodes"]["live"] = json!(998);
+            status["nodes"]["refusing"] = json!(1);
+            status["nodes"]["pending"] = json!(1);
+        });
+        let table = status.table();
+        let first = table.lines().next().unwrap();
+        assert_eq!(first, "generation 41 (revision 812) is live on 998 of 1000 Envoys, refused by 1, pending on 1");
+    }
+
+    #[test]
+    fn what_is_refused_late_or_stale_is_not_well() {
+        assert!(status(|_| {}).is_well());
+        let unwell: [fn(&mut Value); 6] = [
+            |status| status["generation"] = json!(null),
+            |status| status["refused"] = json!([{ "kind": "Api", "name": "a", "origin": "a.yaml:1" }]),
+            |status| status["held"] = json!([{ "gateway": "a", "documents": [], "reasons": [] }]),
+            |status| status["nodes"]["refusing"] = json!(1),
+            |status| status["nodes"]["late"] = json!(1),
+            |status| status["source"]["lag_seconds"] = json!(3.5),
+        ];
+        for change in unwell {
+            assert!(!status(change).is_well());
+        }
+    }
+}
