@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_policies_give_the_same_bytes_every_time() {
-        for _ in 0..50 {
+    fn xds_rule_30_the_same_policies_give_the_same_bytes_every_time() {
+        for _ in 0..1000 {
             assert_eq!(changed(SHOP, SHOP), [""; 0]);
         }
     }
 
     #[test]
-    fn a_rate_is_in_no_resource() {
+    fn xds_rule_75_a_rate_is_in_no_resource() {
         let other = SHOP.replace("rate: 10/s", "rate: 99/10m, mode: shadow, status: 402, algorithm: fixed_window");
         assert_eq!(changed(SHOP, &other.replace("600/m", "7/s")), [""; 0]);
     }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_that_a_resource_refers_to_is_in_its_group() {
+    fn xds_rule_77_every_name_that_a_resource_refers_to_is_in_its_group() {
         let snapshot = snapshot(SHOP);
         for group in snapshot.groups.values() {
             let names = |resource_type| group.of_type(resource_type).by_name.keys().map(|name| name.to_string());

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_resource_that_the_message_names_is_to_blame() {
+    fn xds_rule_70_the_resource_that_the_message_names_is_to_blame() {
         let message = "Error adding/updating listener(s) edge: cannot bind '192.0.2.1:1'";
         let refusal = |names: &[&str]| Refusal {
             node: "n".to_owned(),

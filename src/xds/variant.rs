@@ -155,3 +155,28 @@ pub(super) fn version(node: &Node) -> String {
         None => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::names::Version;
+
+    #[test]
+    fn xds_rule_96_the_bytes_of_a_resource_are_there_once_for_all_streams() {
+        let resource = Arc::new(Resource::new("a", vec![1, 2, 3]));
+        let response = || Outgoing {
+            resource_type: ResourceType::Cluster,
+            version: Version::of(b""),
+            resources: vec![Arc::clone(&resource)],
+            changed: Vec::new(),
+            removed: Vec::new(),
+            nonce: 1,
+        };
+        let sotw = Sotw::encode(response(), &Bytes::new());
+        let delta = Delta::encode(response(), &Bytes::new());
+        let bodies = [&sotw.resources[0].value, &delta.resources[0].resource.as_ref().unwrap().value];
+        assert!(bodies.into_iter().all(|body| body.as_ptr() == resource.body.as_ptr()));
+    }
+}

@@ -55,6 +55,19 @@ impl Sotw {
         response
     }
 
+    pub(crate) async fn refuse(&self, response: &DiscoveryResponse, message: &str) {
+        let request = DiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: Some(envoy_types::pb::google::rpc::Status {
+                message: message.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.say(request).await;
+    }
+
     /// Acknowledges, and names what it wants.
     async fn ack(&self, response: &DiscoveryResponse, names: &[&str]) {
         let request = DiscoveryRequest {

@@ -53,12 +53,12 @@ async fn a_refusal_is_on_record_until_it_is_mended(xds: &str) {
 }
 
 #[tokio::test]
-async fn a_refusal_is_on_record_until_it_is_mended_with_delta() {
+async fn xds_rule_65_a_refusal_is_on_record_until_it_is_mended_with_delta() {
     a_refusal_is_on_record_until_it_is_mended("delta").await;
 }
 
 #[tokio::test]
-async fn a_refusal_is_on_record_until_it_is_mended_with_state_of_the_world() {
+async fn xds_rule_65_a_refusal_is_on_record_until_it_is_mended_with_state_of_the_world() {
     a_refusal_is_on_record_until_it_is_mended("sotw").await;
 }
 
@@ -130,11 +130,11 @@ async fn a_refusal_goes_no_further(xds: &str) {
 }
 
 #[tokio::test]
-async fn a_refusal_goes_no_further_with_delta() {
+async fn xds_rule_67_a_refusal_goes_no_further_with_delta() {
     a_refusal_goes_no_further("delta").await;
 }
 
 #[tokio::test]
-async fn a_refusal_goes_no_further_with_state_of_the_world() {
+async fn xds_rule_67_a_refusal_goes_no_further_with_state_of_the_world() {
     a_refusal_goes_no_further("sotw").await;
 }

@@ -9,7 +9,7 @@ use tierflow::snapshot::resource::ResourceType;
 use tonic::Code;
 
 use crate::ads::{Delta, Sotw, first, first_delta, node, request, subscribe};
-use crate::harness::{Tierflow, any_addresses, eventually, save};
+use crate::harness::{Tierflow, any_addresses, eventually, save, tierflow};
 use crate::proxy::{Fault, Proxy};
 
 const POLICIES: &str = "
@@ -207,6 +207,65 @@ async fn xds_rule_22_a_source_that_is_empty_empties_nobody() {
     };
     eventually("the empty folder was read", reloads).await;
     assert!(sotw.hears_nothing().await);
+}
+
+/// Clusters of another content each time.
+fn policies(timeout: u32) -> String {
+    POLICIES.replace("9101]", &format!("9101]\nconnect_timeout: {timeout}ms"))
+}
+
+#[tokio::test]
+async fn xds_rule_66_it_is_known_who_has_what_and_xds_rule_68_who_does_not_answer() {
+    let shop = Shop::start(&[]).await;
+    let mut envoys = Vec::new();
+    for id in ["takes", "refuses", "waits"] {
+        let mut envoy = Sotw::open(&shop.tierflow).await;
+        envoy.say(first(id, ResourceType::Cluster, &[])).await;
+        envoy.take(&[]).await;
+        envoys.push(envoy);
+    }
+    shop.save(&policies(7));
+    let [takes, refuses, waits] = envoys.as_mut_slice() else { panic!("three Envoys") };
+    takes.take(&[]).await;
+    let nodes = async || shop.tierflow.status().await["nodes"].clone();
+    eventually("one has it", async || (nodes().await["live"] == 1).then_some(())).await;
+    let refused = refuses.hear().await.unwrap();
+    refuses.refuse(&refused, "no").await;
+    waits.hear().await.unwrap();
+    eventually("another refuses it", async || (nodes().await["refusing"] == 1).then_some(())).await;
+    assert_eq!([&nodes().await["pending"], &nodes().await["held"]], [&json!(1), &json!(0)]);
+    let told = tierflow(&["status", &format!("--server=http://{}", shop.tierflow.admin())]);
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(text.starts_with("generation 2 "), "{text}");
+    assert!(text.contains(" is live on 1 of 3 Envoys, refused by 1, pending on 1"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("refuses ") && line.ends_with("cluster: no")), "{text}");
+    assert_eq!(told.status.code(), Some(1));
+
+    eventually("the third is late", async || (nodes().await["late"] == 1).then_some(())).await;
+    let is_late = async || (shop.node("waits").await[0]["types"]["cluster"]["late"] == true).then_some(());
+    eventually("and so is its answer", is_late).await;
+}
+
+#[tokio::test]
+async fn xds_rule_87_who_does_not_answer_keeps_nobody_waiting_and_gets_the_newest_in_the_end() {
+    let shop = Shop::start(&[]).await;
+    let mut stalled = Sotw::open(&shop.tierflow).await;
+    let mut other = Delta::open(&shop.tierflow).await;
+    stalled.say(first("stalled", ResourceType::Cluster, &[])).await;
+    other.say(first_delta("other", ResourceType::Cluster, &[])).await;
+    stalled.take(&[]).await;
+    other.take().await;
+    let mut newest = String::new();
+    for timeout in 1..30 {
+        shop.save(&policies(timeout));
+        newest = other.take().await.resources[0].version.clone();
+    }
+    let versions = [stalled.take(&[]).await, stalled.take(&[]).await].map(|response| response.version_info);
+    assert_ne!(versions[0], versions[1]);
+    assert!(stalled.hears_nothing().await);
+    let dump = shop.tierflow.json("/v1/config_dump?gateway=edge").await;
+    let served = dump["resources"].as_array().unwrap().iter().find(|resource| resource["name"] == "order").unwrap();
+    assert_eq!(served["version"], newest);
 }
 
 #[tokio::test]
