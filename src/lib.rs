@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  policies/*.yaml -+
-//!                   +-> source --Documents--> live -----------------------> xds --> Envoy (ADS: SotW and delta)
+//!                   +-> source --Documents--> live --> rollout -----------> xds --> Envoy (ADS: SotW and delta)
 //!  etcd prefix -----+                         | Generation (Arc, swapped)
 //!    ^                      pure:             | = PolicySet                 rls <-- Envoy (ShouldRateLimit)
 //!    |        raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory)
