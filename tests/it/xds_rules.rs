@@ -283,6 +283,12 @@ async fn xds_rule_72_responses_are_on_the_wire_in_the_order_of_references() {
         let response = sotw.take(names).await;
         assert_eq!(response.type_url, resource_type.type_url());
     }
+    let converged = async || {
+        let metrics = shop.tierflow.ask("/metrics").await.text();
+        let count = metrics.lines().find_map(|line| line.strip_prefix("tierflow_xds_convergence_seconds_count "));
+        (count == Some("1")).then_some(())
+    };
+    eventually("the change is known to have reached everybody", converged).await;
 }
 
 #[tokio::test]
