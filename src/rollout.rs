@@ -292,3 +292,217 @@ fn selects_same(before: &Served, generation: &Generation) -> bool {
     };
     nodes(before) == nodes(generation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::document::{Documents, split};
+    use crate::live::{Live, Settings, Writer};
+    use crate::names::Revision;
+
+    const SHOP: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}
+---
+{kind: Gateway, name: side, nodes: {clusters: [side]}, listen: '127.0.0.1:2'}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Service, name: pay, endpoints: ['127.0.0.1:9201']}
+---
+{kind: Api, name: create, gateway: shop, match: {path: /create}, service: order}
+---
+{kind: Api, name: read, gateway: shop, match: {path: /read}, service: pay}
+---
+{kind: Api, name: pay, gateway: side, match: {path: /pay}, service: pay}
+";
+
+    /// A rollout of documents, and one Envoy of each gateway that acknowledges what it is asked to.
+    struct World {
+        rollout: Rollout,
+        live: Arc<Live>,
+        writer: Writer,
+    }
+
+    impl World {
+        /// Everybody has the shop.
+        fn new() -> Self {
+            let rate_limit_service = RateLimitService { addresses: Vec::new() };
+            let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false });
+            let mut world = Self { rollout: Rollout::default(), live, writer };
+            world.serve(SHOP);
+            world
+        }
+
+        fn proven() -> Self {
+            let world = Self::new();
+            ["shop", "side"].iter().for_each(|gateway| world.acknowledge_all(gateway));
+            world
+        }
+
+        fn serve(&mut self, text: &str) {
+            let documents = Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()));
+            self.writer.adopt(&documents, Timestamp::default());
+            assert!(self.live.refused().is_empty());
+            self.rollout.advance(self.live.served());
+        }
+
+        fn group(&self, gateway: &str) -> Arc<GroupOffer> {
+            Arc::clone(self.rollout.offer().group(gateway).unwrap())
+        }
+
+        fn acknowledge_all(&self, gateway: &str) {
+            let group = self.group(gateway);
+            ResourceType::ALL.into_iter().for_each(|resource_type| self.rollout.acknowledged(&group, resource_type));
+        }
+
+        fn offered(&self, gateway: &str, resource_type: ResourceType, name: &str) -> (Arc<str>, Version) {
+            let group = self.group(gateway);
+            let resource = &group.resources().of_type(resource_type).by_name[name];
+            (Arc::clone(&resource.name), resource.version)
+        }
+
+        /// What is held after an Envoy refused what is offered under the name.
+        fn refuse(&self, gateway: &str, resource_type: ResourceType, name: &str) -> Vec<String> {
+            let refusal = Refusal {
+                node: "odd".to_owned(),
+                resource_type,
+                resources: vec![self.offered(gateway, resource_type, name)],
+                message: "no".to_owned(),
+                at: Timestamp::default(),
+            };
+            self.rollout.refused(&Name::parse(gateway).unwrap(), &refusal);
+            self.held(gateway)
+        }
+
+        fn held(&self, gateway: &str) -> Vec<String> {
+            let group = self.group(gateway);
+            group.hold.iter().flat_map(|hold| hold.documents.keys().map(ToString::to_string)).collect()
+        }
+
+        /// Whether the group is offered what these documents make.
+        fn is_offered(&self, gateway: &str, text: &str) -> bool {
+            let mut other = Self::new();
+            other.serve(text);
+            self.group(gateway).resources().is_same(other.group(gateway).resources())
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_held_and_the_rest_goes_on() {
+        let mut world = World::proven();
+        world.serve(&SHOP.replace("9101", "9102").replace("listen: '127.0.0.1:1'", "listen: '127.0.0.1:3'"));
+        assert_eq!(world.refuse("shop", ResourceType::Listener, "shop"), ["Gateway shop"]);
+        assert!(world.is_offered("shop", &SHOP.replace("9101", "9102")));
+        assert!(world.is_offered("side", SHOP));
+        // Another change neither ends the hold nor is kept by it.
+        let text = SHOP.replace("9101", "9103");
+        world.serve(&text.replace("listen: '127.0.0.1:1'", "listen: '127.0.0.1:3'"));
+        assert_eq!(world.held("shop"), ["Gateway shop"]);
+        assert!(world.is_offered("shop", &text));
+    }
+
+    #[test]
+    fn a_hold_ends_with_another_version_of_its_documents() {
+        let mut world = World::proven();
+        let bad = SHOP.replace("/create", "/bad");
+        world.serve(&bad);
+        assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create"]);
+        assert!(world.is_offered("shop", SHOP));
+        let good = SHOP.replace("/create", "/good");
+        world.serve(&good);
+        assert_eq!(world.held("shop"), [""; 0]);
+        assert!(world.is_offered("shop", &good));
+        // The same again is given another chance.
+        world.serve(&bad);
+        assert!(world.is_offered("shop", &bad));
+    }
+
+    #[test]
+    fn a_service_that_one_group_refuses_is_not_kept_from_another() {
+        let mut world = World::proven();
+        let text = SHOP.replace("9201']", "9201'], load_balancing: random");
+        world.serve(&text);
+        assert_eq!(world.refuse("shop", ResourceType::Cluster, "pay"), ["Service pay"]);
+        assert!(world.is_offered("shop", SHOP) && world.is_offered("side", &text));
+    }
+
+    #[test]
+    fn what_is_new_is_left_out_and_what_is_deleted_is_kept() {
+        let mut world = World::proven();
+        let api = "---\n{kind: Api, name: new, gateway: shop, match: {path: /new}, service: order}\n";
+        world.serve(&format!("{SHOP}{api}"));
+        assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api new"]);
+        assert!(world.is_offered("shop", SHOP));
+        let mut world = World::proven();
+        let without: Vec<&str> = SHOP.split("---\n").filter(|document| !document.contains("name: read")).collect();
+        world.serve(&without.join("---\n"));
+        assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api read"]);
+        assert!(world.is_offered("shop", SHOP));
+    }
+
+    #[test]
+    fn a_group_stays_as_it_was_where_no_document_is_to_blame() {
+        let mut world = World::proven();
+        let text = SHOP.replace("/create", "/new");
+        world.serve(&text);
+        assert_eq!(world.refuse("shop", ResourceType::Cluster, "tierflow:rls"), [""; 0]);
+        assert!(world.group("shop").hold.is_none(), "an Envoy acknowledged the clusters, which did not change");
+        world.serve(&text.replace("9101']", "9101'], connect_timeout: 3s"));
+        world.refuse("shop", ResourceType::Cluster, "tierflow:rls");
+        assert!(world.group("shop").hold.as_ref().is_some_and(|hold| hold.is_whole));
+        assert!(world.is_offered("shop", SHOP));
+    }
+
+    #[test]
+    fn where_nothing_was_ever_acknowledged_nothing_is_held() {
+        let world = World::new();
+        assert_eq!(world.refuse("shop", ResourceType::Listener, "shop"), [""; 0]);
+        assert!(world.is_offered("shop", SHOP));
+    }
+
+    #[test]
+    fn one_that_refuses_what_another_took_is_odd() {
+        let mut world = World::proven();
+        let text = SHOP.replace("listen: '127.0.0.1:1'", "listen: '127.0.0.1:3'");
+        world.serve(&text);
+        let new = world.group("shop");
+        world.rollout.acknowledged(&new, ResourceType::Listener);
+        assert_eq!(world.refuse("shop", ResourceType::Listener, "shop"), [""; 0]);
+        assert!(world.is_offered("shop", &text));
+    }
+
+    #[test]
+    fn a_hold_ends_when_another_takes_what_was_refused() {
+        let mut world = World::proven();
+        let text = SHOP.replace("listen: '127.0.0.1:1'", "listen: '127.0.0.1:3'");
+        world.serve(&text);
+        let refused = world.offered("shop", ResourceType::Listener, "shop");
+        world.refuse("shop", ResourceType::Listener, "shop");
+        let shop = Name::parse("shop").unwrap();
+        world.rollout.acknowledged_held(
+            &shop,
+            ResourceType::Listener,
+            &[world.offered("shop", ResourceType::Listener, "shop")],
+        );
+        assert_eq!(world.held("shop"), ["Gateway shop"], "that was the old one");
+        world.rollout.acknowledged_held(&shop, ResourceType::Listener, &[refused]);
+        assert!(world.group("shop").hold.is_none() && world.is_offered("shop", &text));
+    }
+
+    #[test]
+    fn what_was_acknowledged_since_is_what_is_gone_back_to() {
+        let mut world = World::proven();
+        let good = SHOP.replace("/create", "/good");
+        world.serve(&good);
+        world.acknowledge_all("shop");
+        world.serve(&good.replace("/good", "/bad"));
+        assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create"]);
+        assert!(world.is_offered("shop", &good));
+        // A hold is itself acknowledged, and the next refusal goes back to that.
+        world.acknowledge_all("shop");
+        world.serve(&good.replace("/good", "/bad").replace("/read", "/worse"));
+        assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create", "Api read"]);
+        assert!(world.is_offered("shop", &good));
+    }
+}
