@@ -53,7 +53,7 @@ pub struct Xds {
     pub clock: Clock,
     /// Tells replicas apart in `control_plane.identifier`.
     pub identifier: Bytes,
-    /// Streams never end by themselves: this ends them.
+    /// Ends the offering. Streams end with their connections.
     pub shutdown: CancellationToken,
 }
 

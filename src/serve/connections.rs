@@ -59,8 +59,8 @@ pub(super) async fn serve(
     while let Some(taken) = shutdown.run_until_cancelled(take(&listener, &places)).await {
         match taken {
             Ok((stream, place)) => {
-                let spread = SPREAD_EACH.saturating_mul(u32::try_from(connections.len()).unwrap_or(u32::MAX));
-                let ending = ending(limits.age_max, spread.min(SPREAD_MAX), shutdown.clone());
+                let all = connections.clone();
+                let ending = ending(limits.age_max, move || spread(all.len()), shutdown.clone());
                 connections.spawn(connection(stream, routes.clone(), limits, ending, place));
             }
             Err(error) => {
@@ -86,7 +86,7 @@ async fn take(
 }
 
 /// Comes when it is time for a connection to go.
-async fn ending(age_max: Option<Duration>, spread: Duration, shutdown: CancellationToken) {
+async fn ending(age_max: Option<Duration>, spread: impl Fn() -> Duration, shutdown: CancellationToken) {
     let aged = async {
         match age_max {
             Some(age) => sleep(age.mul_f64(0.9 + 0.2 * fastrand::f64())).await,
@@ -95,8 +95,12 @@ async fn ending(age_max: Option<Duration>, spread: Duration, shutdown: Cancellat
     };
     tokio::select! {
         () = aged => {}
-        () = shutdown.cancelled() => sleep(spread.mul_f64(fastrand::f64())).await,
+        () = shutdown.cancelled() => sleep(spread().mul_f64(fastrand::f64())).await,
     }
+}
+
+fn spread(connections: usize) -> Duration {
+    SPREAD_EACH.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)).min(SPREAD_MAX)
 }
 
 async fn connection(
@@ -164,5 +168,42 @@ impl Service<http::Request<Incoming>> for Calls {
         self.is_used.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(self.shared.clone());
         self.routes.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn lasts(age_max: Option<Duration>, connections: usize, shutdown: &CancellationToken) -> Duration {
+        let started = Instant::now();
+        ending(age_max, || spread(connections), shutdown.clone()).await;
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn xds_rule_94_ages_differ_within_a_tenth() {
+        let age = Duration::from_secs(100);
+        let mut ages = Vec::new();
+        for _ in 0..100 {
+            ages.push(lasts(Some(age), 1, &CancellationToken::new()).await);
+        }
+        let [shortest, longest] = [ages.iter().min().unwrap(), ages.iter().max().unwrap()];
+        assert!(*shortest >= age.mul_f64(0.9) && *longest <= age.mul_f64(1.1) + Duration::from_millis(1));
+        assert!(*longest - *shortest > Duration::from_secs(10), "{shortest:?} to {longest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn xds_rule_94_not_all_connections_end_at_once() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        let mut ends = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            ends.insert(lasts(None, 10_000, &shutdown).await);
+        }
+        assert!(ends.len() > 50 && ends.last().is_some_and(|last| *last <= SPREAD_MAX + Duration::from_millis(1)));
+        assert!(lasts(None, 1, &shutdown).await <= Duration::from_millis(2), "a few need no spread");
     }
 }

@@ -139,7 +139,6 @@ impl<V: Variant> Stream<V> {
                 false => return Err(Status::deadline_exceeded("no request, so nobody knows who this is")),
             },
             () = self.connection.closing.cancelled() => return Err(Status::unavailable("closing; connect again")),
-            () = self.xds.shutdown.cancelled() => return Err(Status::unavailable("shutting down; connect again")),
         }
         Ok(true)
     }
