@@ -39,6 +39,7 @@ mod serve_lifetime;
 mod store;
 mod tidy;
 mod xds_other_client;
+mod xds_random;
 mod xds_refused;
 mod xds_rules;
 mod xds_tls;
