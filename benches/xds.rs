@@ -2,7 +2,8 @@
 //! badly costs the others. `tierflow serve` is a process of its own, with a real etcd; the Envoys are fake ones, here:
 //! connections with nothing behind them that speak as Envoy does. The floor is a bare server of the same transport.
 //!
-//! `cargo bench --bench xds`, with other numbers of streams in TIERFLOW_BENCH_STREAMS than `100,1000,10000`
+//! `cargo bench --bench xds`, with other numbers of streams in TIERFLOW_BENCH_STREAMS than `100,1000,10000`, and with other
+//! first requests than an Envoy of 400 extensions sends in TIERFLOW_BENCH_EXTENSIONS
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]

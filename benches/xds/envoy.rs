@@ -3,6 +3,7 @@
 //! listeners, then the routes that these name. What it asked for once it asks for again on every later stream.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
@@ -23,7 +24,7 @@ use crate::wire::Wire;
 
 /// INVALID_ARGUMENT, which Envoy refuses with.
 const INVALID: i32 = 3;
-/// What an Envoy 1.40 is built with, about.
+/// What an Envoy 1.40 is built with, about. TIERFLOW_BENCH_EXTENSIONS is for clients that have less to tell.
 const EXTENSIONS: usize = 400;
 
 pub(crate) struct Envoy {
@@ -236,5 +237,9 @@ fn extensions() -> Vec<Extension> {
         type_urls: vec![format!("envoy.extensions.filters.http.some_filter_{number}.v3.SomeFilter")],
         ..Default::default()
     };
-    (0..EXTENSIONS).map(extension).collect()
+    static COUNT: LazyLock<usize> = LazyLock::new(|| {
+        let wanted = std::env::var("TIERFLOW_BENCH_EXTENSIONS");
+        wanted.map_or(EXTENSIONS, |count| count.parse().expect("TIERFLOW_BENCH_EXTENSIONS is a number"))
+    });
+    (0..*COUNT).map(extension).collect()
 }
