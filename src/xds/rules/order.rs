@@ -15,6 +15,14 @@ fn settled() -> [Talk; 2] {
 /// `a` is replaced by `b`.
 const REPLACED: [&str; 4] = ["cluster:b=1", "endpoint:b=1", "listener:l=1", "route:r=b"];
 
+/// The replacement up to the new routes, which are not answered yet.
+fn replace(talk: &mut Talk) {
+    talk.change(&REPLACED);
+    talk.ack("cluster");
+    talk.ask("endpoint", &["a", "b"]);
+    talk.ack("endpoint");
+}
+
 /// Clusters as a response has them: state of the world keeps what is to go.
 fn cluster(talk: &Talk, kept: &str, name: &str) -> String {
     match talk.session.protocol {
@@ -70,10 +78,7 @@ fn xds_rule_73_a_cluster_is_there_before_its_routes_and_goes_after_them() {
 #[test]
 fn xds_rule_73_clusters_stay_while_old_routes_are_kept() {
     for mut talk in settled() {
-        talk.change(&REPLACED);
-        talk.ack("cluster");
-        talk.ask("endpoint", &["a", "b"]);
-        talk.ack("endpoint");
+        replace(&mut talk);
         talk.nack("route");
         assert_eq!(talk.wait(60), SILENCE);
         let mended = ["cluster:b=1", "endpoint:b=1", "listener:l=1", "route:r=good"];
@@ -100,10 +105,7 @@ fn xds_rule_73_no_wait_is_for_ever() {
 #[test]
 fn xds_rule_73_clusters_go_although_something_changes_all_the_time() {
     for mut talk in settled() {
-        talk.change(&REPLACED);
-        talk.ack("cluster");
-        talk.ask("endpoint", &["a", "b"]);
-        talk.ack("endpoint");
+        replace(&mut talk);
         talk.ack("route");
         let mut removed = 0;
         for content in 0..12 {
@@ -120,10 +122,7 @@ fn xds_rule_73_clusters_go_although_something_changes_all_the_time() {
 #[test]
 fn xds_rule_73_a_cluster_that_is_back_in_time_never_goes() {
     for mut talk in settled() {
-        talk.change(&REPLACED);
-        talk.ack("cluster");
-        talk.ask("endpoint", &["a", "b"]);
-        talk.ack("endpoint");
+        replace(&mut talk);
         talk.ack("route");
         talk.wait(3);
         talk.change(&["cluster:a=1", "endpoint:a=1", "listener:l=1", "route:r=a"]);
