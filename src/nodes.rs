@@ -16,7 +16,7 @@ use crate::snapshot::resource::ResourceType;
 use convergence::Convergence;
 
 /// An Envoy that has not answered for longer is slow, stuck, or waits for what never gets ready (xDS rule 68).
-pub const LATE: Duration = Duration::from_secs(15);
+const LATE: Duration = Duration::from_secs(15);
 /// The longest message of an Envoy that is kept, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
@@ -129,6 +129,19 @@ pub struct Refused {
     pub since: Timestamp,
 }
 
+impl Node {
+    /// Whether it takes its time for an answer.
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.types.values().any(|status| status.is_late(now))
+    }
+}
+
+impl TypeStatus {
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.pending_since.is_some_and(|since| now.since(since) >= LATE)
+    }
+}
+
 impl Nodes {
     /// Puts a node on the board for as long as its stream lives.
     pub fn join(self: &Arc<Self>, node: Node) -> Seat {
@@ -142,10 +155,6 @@ impl Nodes {
     pub fn all(&self) -> Vec<Node> {
         let nodes: Vec<_> = self.streams.lock().values().map(Arc::clone).collect();
         nodes.iter().map(|node| node.lock().clone()).collect()
-    }
-
-    pub fn count(&self) -> usize {
-        self.streams.lock().len()
     }
 
     /// From here on it is counted who has a generation.
@@ -181,9 +190,13 @@ impl Seat {
     pub fn acknowledged(&self, resource_type: ResourceType) {
         self.change(resource_type, |status| {
             status.acknowledged = status.sent;
-            status.refused = None;
             status.pending_since = None;
         });
+    }
+
+    /// What it refused was sent to it in another version, and it took that.
+    pub fn no_longer_refuses(&self, resource_type: ResourceType) {
+        self.change(resource_type, |status| status.refused = None);
     }
 
     pub fn refused(&self, resource_type: ResourceType, resources: Vec<Arc<str>>, message: &str, now: Timestamp) {

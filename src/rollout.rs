@@ -29,7 +29,7 @@ use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::Resources;
 use crate::snapshot::resource::ResourceType;
 
-pub use hold::{HeldDocument, Hold, Reason};
+pub use hold::Hold;
 
 /// What every Envoy is to have, at one moment.
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ impl Rollout {
         self.offers.send_replace(Arc::new(Offer { number, served, selectors, groups, unions: Mutex::default() }));
     }
 
-    /// An Envoy has all of the group's resources of the type; `is_whole` if it has all of every type.
+    /// An Envoy has all of the group's resources of the type.
     pub fn acknowledged(&self, group: &Arc<GroupOffer>, resource_type: ResourceType) {
         if let Some(evidence) = group.evidence.by_type.get(resource_type.index()) {
             evidence.store(true, Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl Rollout {
 
     /// An Envoy has what another refused: nobody is kept from it any longer.
     pub fn acknowledged_held(&self, gateway: &Name, resource_type: ResourceType, resources: &[(Arc<str>, Version)]) {
-        let proven = self.proven.lock();
+        let _making = self.proven.lock();
         let offer = self.offer();
         let (Some(group), Some(generation)) = (offer.group(gateway.as_str()), &offer.served.generation) else { return };
         let is_refused = |hold: &Arc<Hold>| hold.has_refused(resource_type, resources);
@@ -211,10 +211,14 @@ impl Rollout {
             return;
         }
         if let Some(group) = generation.group(gateway.as_str()) {
-            let evidence = Arc::default();
+            let evidence = Evidence::default();
+            if let Some(is_acknowledged) = evidence.by_type.get(resource_type.index()) {
+                // Whoever refuses it from now on is alone with that.
+                is_acknowledged.store(true, Ordering::Relaxed);
+            }
+            let evidence = Arc::new(evidence);
             self.replace(&offer, GroupOffer { gateway: gateway.clone(), hold: None, group, evidence });
         }
-        drop(proven);
     }
 
     /// An Envoy has refused something of a group. Holds the documents behind it, unless another Envoy took it, or none of
@@ -224,12 +228,14 @@ impl Rollout {
         let offer = self.offer();
         let generation = offer.served.generation.as_ref()?;
         let group = offer.group(gateway.as_str())?;
-        let is_offered = |(name, version): &(Arc<str>, Version)| group.has(refusal.resource_type, name, *version);
-        if group.is_acknowledged(refusal.resource_type) || !refusal.resources.iter().any(is_offered) {
+        // What was refused may be of another gateway of the node, or offered no longer.
+        let mut blamed = hold::blamed(refusal);
+        blamed.retain(|(name, version)| group.has(refusal.resource_type, name, *version));
+        if group.is_acknowledged(refusal.resource_type) || blamed.is_empty() {
             return None;
         }
         let proven = proven.get(gateway)?;
-        let hold = hold::extended(group, &proven.group, refusal, generation.number);
+        let hold = hold::extended(group, &proven.group, refusal, &blamed, generation.number);
         let held = hold::apply(generation, gateway, &hold, &proven.group);
         let hold = Arc::new(hold);
         self.replace(&offer, with_evidence_of(proven, gateway, Some(Arc::clone(&hold)), held));
@@ -364,13 +370,18 @@ mod tests {
 
         /// What is held after an Envoy refused what is offered under the name.
         fn refuse(&self, gateway: &str, resource_type: ResourceType, name: &str) -> Vec<String> {
-            let refusal = Refusal {
-                node: "odd".to_owned(),
-                resource_type,
-                resources: vec![self.offered(gateway, resource_type, name)],
-                message: "no".to_owned(),
-                at: Timestamp::default(),
-            };
+            self.refuse_all(gateway, resource_type, vec![self.offered(gateway, resource_type, name)], "no")
+        }
+
+        fn refuse_all(
+            &self,
+            gateway: &str,
+            resource_type: ResourceType,
+            resources: Vec<(Arc<str>, Version)>,
+            message: &str,
+        ) -> Vec<String> {
+            let (node, message) = ("odd".to_owned(), message.to_owned());
+            let refusal = Refusal { node, resource_type, resources, message, at: Timestamp::default() };
             self.rollout.refused(&Name::parse(gateway).unwrap(), &refusal);
             self.held(gateway)
         }
@@ -400,6 +411,16 @@ mod tests {
         world.serve(&text.replace("listen: '127.0.0.1:1'", "listen: '127.0.0.1:3'"));
         assert_eq!(world.held("shop"), ["Gateway shop"]);
         assert!(world.is_offered("shop", &text));
+    }
+
+    #[test]
+    fn of_two_gateways_of_a_node_the_one_is_held_that_is_to_blame() {
+        let mut world = World::proven();
+        world.serve(&SHOP.replace("127.0.0.1:1'", "127.0.0.1:3'").replace("127.0.0.1:2'", "127.0.0.1:4'"));
+        let listeners = ["shop", "side"].map(|gateway| world.offered(gateway, ResourceType::Listener, gateway));
+        let message = "listener(s) side: cannot bind";
+        let refuse = |gateway| world.refuse_all(gateway, ResourceType::Listener, listeners.to_vec(), message);
+        assert_eq!((refuse("shop"), refuse("side")), (vec![], vec!["Gateway side".to_owned()]));
     }
 
     #[test]
@@ -490,6 +511,8 @@ mod tests {
         assert_eq!(world.held("shop"), ["Gateway shop"], "that was the old one");
         world.rollout.acknowledged_held(&shop, ResourceType::Listener, &[refused]);
         assert!(world.group("shop").hold.is_none() && world.is_offered("shop", &text));
+        world.refuse("shop", ResourceType::Listener, "shop");
+        assert!(world.group("shop").hold.is_none(), "another has it");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::error::Problem;
 use super::{Admin, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
-use crate::nodes::{LATE, Node, Refused, Sent, TypeStatus};
+use crate::nodes::{Node, Refused, Sent, TypeStatus};
 
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let now = admin.clock.now();
@@ -45,14 +45,13 @@ fn node_json(node: &Node, now: Timestamp) -> Value {
 }
 
 fn type_json(status: &TypeStatus, now: Timestamp) -> Value {
-    let is_late = status.pending_since.is_some_and(|since| now.since(since) >= LATE);
     json!({
         "subscribed": { "all": status.subscribed.all, "names": status.subscribed.names },
         "sent": status.sent.map(sent_json),
         "acknowledged": status.acknowledged.map(sent_json),
         "refused": status.refused.as_ref().map(refused_json),
         "pending_since": status.pending_since.map(rfc3339),
-        "late": is_late,
+        "late": status.is_late(now),
     })
 }
 

@@ -10,7 +10,7 @@ use super::documents::refusal_json;
 use super::{Admin, rfc3339};
 use crate::document::Instance;
 use crate::names::Name;
-use crate::nodes::{LATE, Node, Standing};
+use crate::nodes::{Node, Standing};
 use crate::rollout::Hold;
 
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
@@ -43,10 +43,6 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
 fn nodes_json(admin: &Admin) -> Value {
     let (nodes, offer, now) = (admin.nodes.all(), admin.rollout.offer(), admin.clock.now());
     let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live == offer.number;
-    let is_late = |node: &Node| {
-        let is_pending = node.position.standing == Standing::Pending || node.position.generation < offer.number;
-        is_pending && now.since(node.position.since) >= LATE
-    };
     let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
     let standing = |standing| count(&|node: &Node| node.position.standing == standing);
     let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
@@ -62,7 +58,7 @@ fn nodes_json(admin: &Admin) -> Value {
             "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
             "standing": node.position.standing.as_str(),
             "since": rfc3339(node.position.since),
-            "late": is_late(node),
+            "late": node.is_late(now),
             "generation": node.position.live,
             "refused": refused.collect::<Vec<_>>(),
         })
@@ -74,7 +70,7 @@ fn nodes_json(admin: &Admin) -> Value {
         "refusing": refusing,
         "held": held,
         "pending": nodes.len() - live - refusing - held,
-        "late": count(&is_late),
+        "late": count(&|node: &Node| node.is_late(now)),
         "selected_by_no_gateway": count(&|node: &Node| node.groups.is_empty()),
         "behind": behind,
     })

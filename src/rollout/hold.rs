@@ -17,15 +17,13 @@ const REASONS_MAX: usize = 8;
 pub struct Hold {
     /// The generation that was refused first.
     pub generation: u64,
-    pub documents: BTreeMap<DocumentId, HeldDocument>,
+    /// In the versions that lead to what was refused. `None`: that it is gone.
+    pub documents: BTreeMap<DocumentId, Option<Arc<Parsed>>>,
     pub reasons: Vec<Reason>,
     /// Whether the group stays as it was altogether: no document of its own is behind what was refused.
     pub is_whole: bool,
     refused: BTreeSet<(ResourceType, Arc<str>, [u8; 16])>,
 }
-
-/// A version of a document that leads to something that an Envoy refused. `None`: that it is gone.
-pub type HeldDocument = Option<Arc<Parsed>>;
 
 /// Who refused what, and why.
 #[derive(Clone, Debug)]
@@ -50,14 +48,20 @@ impl Hold {
     pub(super) fn still_held(&self, newest: &Group) -> Option<Self> {
         let mut held = self.clone();
         held.documents.retain(|id, refused| newest.document(id) == refused.as_ref());
-        held.is_whole = self.is_whole && self.refused.iter().any(|refused| has(newest, refused));
+        held.refused.retain(|refused| has(newest, refused));
+        held.is_whole = self.is_whole && !held.refused.is_empty();
         (held.is_whole || !held.documents.is_empty()).then_some(held)
     }
 }
 
 /// The hold of a group, with what follows from one more refusal.
-pub(super) fn extended(group: &GroupOffer, proven: &Group, refusal: &Refusal, generation: u64) -> Hold {
-    let blamed = blamed(refusal);
+pub(super) fn extended(
+    group: &GroupOffer,
+    proven: &Group,
+    refusal: &Refusal,
+    blamed: &[(Arc<str>, Version)],
+    generation: u64,
+) -> Hold {
     let mut hold = match &group.hold {
         Some(hold) => Hold::clone(hold),
         None => Hold {
@@ -98,7 +102,7 @@ pub(super) fn apply(generation: &Generation, gateway: &Name, hold: &Hold, proven
 
 /// A response is refused as a whole, but Envoy names what is wrong in it. Where it does not, all of it is to blame. Names
 /// are all that is read from its message, which is for people and changes with its versions (xDS rule 65).
-fn blamed(refusal: &Refusal) -> Vec<(Arc<str>, Version)> {
+pub(super) fn blamed(refusal: &Refusal) -> Vec<(Arc<str>, Version)> {
     let is_named = |(name, _): &&(Arc<str>, Version)| names(&refusal.message, name);
     let named: Vec<_> = refusal.resources.iter().filter(is_named).cloned().collect();
     if named.is_empty() { refusal.resources.clone() } else { named }

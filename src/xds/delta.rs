@@ -24,16 +24,17 @@ pub(super) struct Request {
 
 pub(super) fn on_request(session: &mut Session, resource_type: ResourceType, mut request: Request) -> Step {
     let mut step = Step::default();
-    let pending = session.get(resource_type).filter(|one| one.is_pending()).map(|one| one.nonce.to_string());
+    let is_first = session.get(resource_type).is_none();
+    let pending = session.get(resource_type).filter(|one| one.is_pending());
+    let is_answer = pending.is_some_and(|one| one.nonce.to_string() == request.nonce);
     // A stale nonce only means that the answer is to an earlier response; what is wanted holds all the same
     // (xDS rule 34).
-    step.is_stale = !request.nonce.is_empty() && session.get(resource_type).is_some() && pending.is_none();
-    if pending.is_some_and(|nonce| nonce == request.nonce) {
+    step.is_stale = !is_first && !is_answer && !request.nonce.is_empty();
+    if is_answer {
         let answer = Answer::of(request.error.take());
         step.answered = session.on_answer(resource_type, &answer);
         step.answer = Some(answer);
     }
-    let is_first = session.get(resource_type).is_none();
     if let Some((one, wanted)) = session.request(resource_type) {
         let set = wanted.of_type(resource_type);
         if is_first {
@@ -55,19 +56,14 @@ fn start(one: &mut OneType, resource_type: ResourceType, request: &mut Request, 
 }
 
 fn subscribe(one: &mut OneType, resource_type: ResourceType, request: &Request, set: &OfType) {
-    let before = one.subscription.clone();
-    one.subscription.subscribe(resource_type, &request.subscribe, set);
-    if one.subscription.wants_all() && !before.wants_all() {
-        one.known.keep_only(&before.names().cloned().collect::<Vec<_>>(), &before);
+    if one.subscription.turns_to_all(resource_type, &request.subscribe) {
+        one.known.keep_named(&one.subscription);
     }
-    for name in request.subscribe.iter().filter(|name| *name != "*") {
-        let name: std::sync::Arc<str> = name.as_str().into();
-        if !before.wants(&name) {
-            one.known.set(&name, None);
-        }
-        // Asked for by name: answered, whatever is thought to be known (xDS rules 36 and 37).
-        one.owed.insert(name);
-    }
+    let added = one.subscription.subscribe(resource_type, &request.subscribe, set);
+    added.iter().for_each(|name| one.known.set(name, None));
+    // Asked for by name: answered, whatever is thought to be known (xDS rules 36 and 37).
+    let asked = request.subscribe.iter().filter(|name| *name != "*");
+    one.owed.extend(asked.map(|name| name.as_str().into()));
 }
 
 fn unsubscribe(one: &mut OneType, names: &[String]) {

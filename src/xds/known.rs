@@ -87,9 +87,10 @@ impl Known {
         self.except.retain(|name, _| subscription.wants(name));
     }
 
-    /// What it had besides these names is not known any more.
-    pub(super) fn keep_only(&mut self, names: &[Arc<str>], subscription: &Subscription) {
-        let kept = names.iter().filter_map(|name| Some((Arc::clone(name), Some(self.get(name, subscription)?))));
+    /// What it has of names that are asked for by themselves is all that is known any more.
+    pub(super) fn keep_named(&mut self, subscription: &Subscription) {
+        let has = |name: &Arc<str>| Some((Arc::clone(name), Some(self.get(name, subscription)?)));
+        let kept = subscription.names().filter_map(has);
         *self = Self { base: Arc::default(), except: kept.collect() };
     }
 }

@@ -63,7 +63,10 @@ async fn open<V: Variant>(xds: Xds, request: http::Request<Body>) -> Result<http
         match stream.next().await {
             Ok(Some(message)) => Some((Ok::<_, Infallible>(Frame::data(message)), Some(stream))),
             Ok(None) => Some((Ok(Frame::trailers(trailers(&Status::ok("")))), None)),
-            Err(status) => Some((Ok(Frame::trailers(trailers(&status))), None)),
+            Err(status) => {
+                tracing::debug!(%status, "ADS stream ended");
+                Some((Ok(Frame::trailers(trailers(&status))), None))
+            }
         }
     });
     let mut response = http::Response::new(Body::new(StreamBody::new(frames)));

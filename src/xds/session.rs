@@ -26,9 +26,9 @@ use crate::snapshot::{OfType, Resources};
 
 /// How long listeners and routes wait for the clusters that they refer to. An Envoy does not wait any longer for its
 /// endpoints either (`initial_fetch_timeout`).
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long clusters stay after the last route to them is gone: enough for requests that were under way.
-pub(super) const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What one request leads to.
 #[derive(Debug, Default)]

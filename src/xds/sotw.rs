@@ -39,13 +39,14 @@ pub(super) fn on_request(session: &mut Session, resource_type: ResourceType, req
 }
 
 fn subscribe(one: &mut OneType, resource_type: ResourceType, names: &[String], set: &OfType) {
-    let before = one.subscription.clone();
+    if one.subscription.turns_to_all(resource_type, names) {
+        one.known.keep_named(&one.subscription);
+    }
+    let wanted_all = one.subscription.wants_all();
     let added = one.subscription.replace(resource_type, names, set);
-    match (before.wants_all(), one.subscription.wants_all()) {
-        (false, true) => one.known.keep_only(&before.names().cloned().collect::<Vec<_>>(), &before),
-        // What is no longer wanted is forgotten by the Envoy. If it is wanted again it is sent again (xDS rule 20).
-        (false, false) => added.iter().for_each(|name| one.known.set(name, None)),
-        _ => {}
+    // What is no longer wanted is forgotten by the Envoy. If it is wanted again it is sent again (xDS rule 20).
+    if !wanted_all && !one.subscription.wants_all() {
+        added.iter().for_each(|name| one.known.set(name, None));
     }
     one.forget_unsubscribed();
 }

@@ -30,7 +30,7 @@ use crate::snapshot::resource::ResourceType;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stream may be open before it says who it is.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// The most names that a request can hold, and how long one can be.
+/// The most names of a type that an Envoy can ask for, at once and in all, and how long one can be.
 const NAMES_MAX: usize = 100_000;
 const NAME_BYTES_MAX: usize = 4096;
 /// The longest `node.id` and `node.cluster`, and the most of its metadata that is looked at: the rest selects nothing.
@@ -70,6 +70,8 @@ struct Envoy {
     /// What [`Offer::selectors`] was when the gateways were looked up.
     selectors: u64,
     selection: Option<Selection>,
+    /// The generation that responses are made from.
+    generation: u64,
     gauge: StreamGauge,
 }
 
@@ -114,8 +116,8 @@ impl<V: Variant> Stream<V> {
         self.xds.metrics.xds_pushes.get_or_create(&label).inc();
         self.xds.metrics.xds_push_bytes.get_or_create(&label).inc_by(bytes as u64);
         if let Some(envoy) = &self.envoy {
-            let generation = self.offers.borrow().number;
-            envoy.seat.sent(resource_type, Sent { generation, version, at: self.xds.clock.now() });
+            let at = self.xds.clock.now();
+            envoy.seat.sent(resource_type, Sent { generation: envoy.generation, version, at });
         }
         Some(frame(&V::encode(response, &self.xds.identifier)))
     }
@@ -160,6 +162,10 @@ impl<V: Variant> Stream<V> {
             self.xds.metrics.xds_stale_nonces.get_or_create(&type_label(resource_type)).inc();
         }
         self.note(resource_type, step);
+        let names = self.session.get(resource_type).map_or(0, |one| one.subscription.names().len());
+        if names > NAMES_MAX {
+            return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names of one type")));
+        }
         self.advance();
         Ok(())
     }
@@ -196,6 +202,7 @@ impl<V: Variant> Stream<V> {
             gateways: Vec::new(),
             selectors: 0,
             selection: None,
+            generation: 0,
             gauge: StreamGauge::new(&self.xds.metrics),
         });
         Ok(())
@@ -227,6 +234,7 @@ impl<V: Variant> Stream<V> {
         for duration in envoy.seat.stands(standing, offer.number, now) {
             self.xds.metrics.xds_convergence_seconds.observe(duration.as_secs_f64());
         }
+        envoy.generation = offer.number;
         envoy.selection = Some(selection);
     }
 
@@ -241,6 +249,9 @@ impl<V: Variant> Stream<V> {
             None => {}
             Some(Answer::Acknowledged) => {
                 envoy.seat.acknowledged(resource_type);
+                if !one.is_refusing() {
+                    envoy.seat.no_longer_refuses(resource_type);
+                }
                 for group in groups.filter(|group| group.is_held(&self.offers)) {
                     self.xds.rollout.acknowledged_held(&group.gateway, resource_type, &answered);
                 }

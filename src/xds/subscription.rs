@@ -26,6 +26,11 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    /// Whether these names make it a wildcard that it was not.
+    pub(super) fn turns_to_all(&self, resource_type: ResourceType, names: &[String]) -> bool {
+        !self.wants_all && resource_type.has_wildcard() && names.iter().any(|name| name == WILDCARD)
+    }
+
     /// State of the world: the list replaces what was wanted. Gives the names that are new in it. Names are shared
     /// with the resources that have them.
     pub(super) fn replace(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) -> Vec<Arc<str>> {
@@ -38,9 +43,12 @@ impl Subscription {
         let named = || names.iter().filter(|name| *name != WILDCARD);
         let added: Vec<_> =
             named().filter(|name| !self.names.contains(name.as_str())).map(|name| shared(name, set)).collect();
-        let named: BTreeSet<&str> = named().map(String::as_str).collect();
-        self.names.retain(|name| named.contains(&**name));
-        self.names.extend(added.iter().cloned());
+        // An acknowledgement repeats what is wanted.
+        if !added.is_empty() || named().count() != self.names.len() {
+            let named: BTreeSet<&str> = named().map(String::as_str).collect();
+            self.names.retain(|name| named.contains(&**name));
+            self.names.extend(added.iter().cloned());
+        }
         added
     }
 
@@ -50,15 +58,17 @@ impl Subscription {
         self.subscribe(resource_type, names, set);
     }
 
-    /// Delta: names to add.
-    pub(super) fn subscribe(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) {
-        for name in names {
-            if name == WILDCARD {
-                self.wants_all = resource_type.has_wildcard();
-            } else {
-                self.names.insert(shared(name, set));
+    /// Delta: names to add. Gives those that were not wanted before.
+    pub(super) fn subscribe(&mut self, resource_type: ResourceType, names: &[String], set: &OfType) -> Vec<Arc<str>> {
+        self.wants_all |= self.turns_to_all(resource_type, names);
+        let mut added = Vec::new();
+        for name in names.iter().filter(|name| *name != WILDCARD) {
+            let name = shared(name, set);
+            if self.names.insert(Arc::clone(&name)) && !self.wants_all {
+                added.push(name);
             }
         }
+        added
     }
 
     /// Delta: names to take away.

@@ -125,7 +125,7 @@ impl Variant for Delta {
         (!names.is_empty()).then(|| DeltaDiscoveryResponse {
             removed_resources: names,
             type_url: request.type_url.into(),
-            nonce: format!("not-served-{nonce}"),
+            nonce: nonce.to_string(),
             control_plane: control_plane(identifier),
             ..Default::default()
         })

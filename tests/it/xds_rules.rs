@@ -246,6 +246,37 @@ async fn xds_rule_66_it_is_known_who_has_what_and_xds_rule_68_who_does_not_answe
     eventually("and so is its answer", is_late).await;
 }
 
+/// A second cluster beside the one that is refused.
+#[tokio::test]
+async fn xds_rule_65_a_refusal_stays_on_record_while_others_are_acknowledged() {
+    let shop = Shop::start(&[]).await;
+    let pay = "---\nkind: Service\nname: pay\nendpoints: [127.0.0.1:9201]\n---\n\
+               kind: Api\nname: pay\ngateway: edge\nmatch: { path: /pay }\nservice: pay\n";
+    let both = |timeout| format!("{}{pay}", policies(timeout));
+    shop.save(&both(1));
+    let mut envoy = Sotw::open(&shop.tierflow).await;
+    envoy.say(first("one", ResourceType::Cluster, &[])).await;
+    while envoy.take(&[]).await.resources.len() < 3 {}
+    shop.save(&both(2));
+    let refused = envoy.hear().await.unwrap();
+    envoy.refuse(&refused, "order: no").await;
+    let is_refused = async || {
+        let node = shop.node("one").await[0].clone();
+        let message = &node["types"]["cluster"]["refused"]["message"];
+        (*message == "order: no" && node["standing"] == "refusing").then_some(())
+    };
+    eventually("the refusal is on record", is_refused).await;
+    shop.save(&both(2).replace("9201]", "9201]\nload_balancing: random"));
+    envoy.take(&[]).await;
+    let acknowledged =
+        async || (shop.node("one").await[0]["types"]["cluster"]["acknowledged"]["generation"] == 4).then_some(());
+    eventually("the other cluster is acknowledged", acknowledged).await;
+    assert!(is_refused().await.is_some());
+    shop.save(&both(3));
+    envoy.take(&[]).await;
+    eventually("it is mended", async || (shop.node("one").await[0]["standing"] == "live").then_some(())).await;
+}
+
 #[tokio::test]
 async fn xds_rule_87_who_does_not_answer_keeps_nobody_waiting_and_gets_the_newest_in_the_end() {
     let shop = Shop::start(&[]).await;
@@ -364,6 +395,20 @@ async fn a_request_that_is_too_much_is_refused_with_the_bound() {
         let status = sotw.hear().await.unwrap_err();
         assert_eq!((status.code(), status.message().contains(bound)), (code, true), "{status}");
     }
+}
+
+#[tokio::test]
+async fn names_are_bounded_over_all_requests_of_a_stream() {
+    let shop = Shop::start(&[]).await;
+    let mut delta = Delta::open(&shop.tierflow).await;
+    for start in [0, 60_000] {
+        let names: Vec<String> = (start..start + 60_000).map(|number| number.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        delta.say(first_delta("one", ResourceType::Route, &names)).await;
+    }
+    assert_eq!(delta.hear().await.unwrap().removed_resources.len(), 60_000);
+    let status = delta.hear().await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "more than 100000 names of one type"));
 }
 
 /// A peer that answers nothing, not even a ping, is no longer there.

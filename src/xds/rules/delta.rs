@@ -39,6 +39,8 @@ fn xds_rule_34_a_stale_nonce_still_changes_what_is_wanted() {
     assert_eq!(talk.say("endpoint", stale), ["endpoint b"]);
     assert_eq!((&talk.answer, talk.is_stale), (&None, true));
     assert!(talk.session.get(ResourceType::Endpoint).unwrap().is_pending(), "it acknowledges nothing");
+    talk.say("endpoint", Request { nonce: "0".to_owned(), ..Default::default() });
+    assert_eq!((&talk.answer, talk.is_stale), (&None, true));
 }
 
 #[test]
