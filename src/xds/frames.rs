@@ -16,6 +16,8 @@ use tonic::body::Body;
 const HEADER_BYTES: usize = 5;
 /// The largest request, in bytes: a reconnecting Envoy names every resource it has.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The most that is set aside for a request before it comes: most of them fit, and who only announces one costs no more.
+const ANNOUNCED_BYTES_MAX: usize = 256 * 1024;
 
 /// The messages of a request.
 pub(super) struct Requests<T> {
@@ -38,7 +40,7 @@ impl<T: Message + Default> Requests<T> {
             match self.body.frame().await {
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data() {
-                        self.received.extend_from_slice(&data);
+                        self.receive(&data);
                     }
                 }
                 None if self.received.is_empty() => return Ok(None),
@@ -47,12 +49,21 @@ impl<T: Message + Default> Requests<T> {
         }
     }
 
+    /// A buffer that doubles until the message fits is as large as the transport's own several times over; what it has
+    /// touched is then theirs, and stays resident (`benches/xds.rs`: 48 KiB a stream instead of 43).
+    fn receive(&mut self, data: &[u8]) {
+        if self.received.is_empty() {
+            let announced = length(data).map_or(0, |length| HEADER_BYTES + length);
+            self.received.reserve(announced.min(ANNOUNCED_BYTES_MAX).max(data.len()));
+        }
+        self.received.extend_from_slice(data);
+    }
+
     fn take(&mut self) -> Result<Option<T>, Status> {
-        let Some(mut header) = self.received.get(..HEADER_BYTES) else { return Ok(None) };
-        if header.get_u8() != 0 {
+        let Some(length) = length(&self.received) else { return Ok(None) };
+        if self.received.first() != Some(&0) {
             return Err(Status::unimplemented("compressed messages are not supported"));
         }
-        let length = header.get_u32() as usize;
         if length > REQUEST_BYTES_MAX {
             let message = format!("a request of {length} bytes; at most {REQUEST_BYTES_MAX} are taken");
             return Err(Status::resource_exhausted(message));
@@ -67,6 +78,11 @@ impl<T: Message + Default> Requests<T> {
         }
         message.map(Some).map_err(|error| Status::invalid_argument(format!("not a discovery request: {error}")))
     }
+}
+
+/// The length of the message that begins here, once its header is here.
+fn length(received: &[u8]) -> Option<usize> {
+    Some(received.get(1..HEADER_BYTES)?.get_u32() as usize)
 }
 
 /// A message of a response, ready to be sent.
@@ -108,6 +124,13 @@ mod tests {
             assert_eq!(requests.next().await.unwrap(), None);
             assert_eq!(requests.received.capacity(), 0, "an idle stream keeps no buffer");
         }
+    }
+
+    #[tokio::test]
+    async fn who_announces_a_large_message_gets_no_large_buffer() {
+        let mut requests = requests(vec![vec![0, 1, 0, 0, 0, 1]]);
+        assert_eq!(requests.next().await.unwrap_err().code(), tonic::Code::Internal, "16 MiB are announced");
+        assert!((16 * 1024..=ANNOUNCED_BYTES_MAX).contains(&requests.received.capacity()));
     }
 
     #[tokio::test]
