@@ -82,8 +82,7 @@ fn main() {
 }
 
 fn tierflow_service() -> RateLimitServiceServer<Rls> {
-    let settings =
-        Settings { rate_limit_service: Addresses { addresses: Vec::new() }, counter_seed: [7; 16], allow_empty: false };
+    let settings = Settings { rate_limit_service: Addresses::default(), counter_seed: [7; 16], allow_empty: false };
     let (live, mut writer) = Live::new(settings);
     let clock = Clock::start();
     let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));

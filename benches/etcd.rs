@@ -112,6 +112,7 @@ impl Store {
             xds_limits: Default::default(),
             rls_listen: any,
             admin_listen: any,
+            tls: None,
             rls_advertise: Vec::new(),
             replica_id: None,
             admin_token_file: None,
@@ -295,6 +296,7 @@ fn start_envoy(folder: &Path, tierflow: &Running) -> kit::envoy::Envoy {
         gateway: generation.policies.gateways.get("shop").unwrap(),
         node_id: None,
         server: &HostPort { host: "127.0.0.1".to_owned(), port: tierflow.listeners.xds.port() },
+        tls: None,
         envoy_admin: None,
         xds: XdsVariant::Delta,
     };

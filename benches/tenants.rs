@@ -38,11 +38,8 @@ fn main() {
 fn measure(tenants: u64) {
     let rss_before = rss();
     let mut set = Set::new(tenants);
-    let settings = Settings {
-        rate_limit_service: RateLimitService { addresses: Vec::new() },
-        counter_seed: [7; 16],
-        allow_empty: false,
-    };
+    let settings =
+        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [7; 16], allow_empty: false };
     let (live, mut writer) = Live::new(settings);
     let start = set.adopt(&mut writer);
     assert!(live.refused().is_empty());

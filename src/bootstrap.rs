@@ -1,10 +1,13 @@
 //! The bootstrap of an Envoy: who it is and where its Tierflow listens. All the rest it gets from there.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::compile::HostPort;
+use crate::compile::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, ServerTls, xds_cluster};
 use crate::policy::gateway::Gateway;
 use crate::snapshot::render;
+use crate::snapshot::resource::ResourceType;
 
 /// What a bootstrap is made from.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +18,20 @@ pub struct Bootstrap<'a> {
     pub node_id: Option<&'a str>,
     /// Where Tierflow's xDS port is.
     pub server: &'a HostPort,
+    /// TLS with Tierflow's ports. `None`: plain text.
+    pub tls: Option<EnvoyTls<'a>>,
     /// Where Envoy's own admin interface listens. `None`: nowhere.
     pub envoy_admin: Option<&'a HostPort>,
     pub xds: XdsVariant,
+}
+
+/// PEM files on the Envoy's host.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvoyTls<'a> {
+    /// The authority that signed the certificate of Tierflow's ports.
+    pub ca: &'a Path,
+    /// The certificate that Envoy shows to them, and its private key.
+    pub identity: Option<(&'a Path, &'a Path)>,
 }
 
 /// The variant of the xDS protocol.
@@ -49,12 +63,23 @@ impl Bootstrap<'_> {
                 "lds_config": from_ads,
             },
             "layered_runtime": render::runtime(),
-            "static_resources": { "clusters": [xds_cluster(self.server)] },
+            "static_resources": self.static_resources(),
         });
         if let (Some(admin), Some(fields)) = (self.envoy_admin, bootstrap.as_object_mut()) {
             fields.insert("admin".to_owned(), json!({ "address": address(admin) }));
         }
         Ok(bootstrap)
+    }
+
+    fn static_resources(&self) -> Value {
+        let cluster = |tls| render::to_json(ResourceType::Cluster, &xds_cluster(self.server, tls));
+        match &self.tls {
+            None => json!({ "clusters": [cluster(ServerTls::None)] }),
+            Some(files) if files.identity.is_none() => {
+                json!({ "clusters": [cluster(ServerTls::Server)], "secrets": files.secrets() })
+            }
+            Some(files) => json!({ "clusters": [cluster(ServerTls::Mutual)], "secrets": files.secrets() }),
+        }
     }
 
     fn node(&self) -> Result<Value, String> {
@@ -69,26 +94,18 @@ impl Bootstrap<'_> {
     }
 }
 
-/// Pings tell a dead control plane from an idle one; without them only TCP would notice, after a quarter of an hour.
-fn xds_cluster(server: &HostPort) -> Value {
-    let is_address = server.host.parse::<std::net::IpAddr>().is_ok();
-    json!({
-        "name": "tierflow:xds",
-        "type": if is_address { "STATIC" } else { "STRICT_DNS" },
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "tierflow:xds",
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(server) } }] }],
-        },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {
-                    "http2_protocol_options": { "connection_keepalive": { "interval": "30s", "timeout": "5s" } },
-                },
-            },
-        },
-    })
+impl EnvoyTls<'_> {
+    /// What this cluster and that of the rate limit service, which comes over it, refer to.
+    fn secrets(&self) -> Value {
+        let ca = json!({ "trusted_ca": { "filename": self.ca } });
+        let mut secrets = vec![json!({ "name": AUTHORITY_SECRET, "validation_context": ca })];
+        if let Some((certificate, key)) = self.identity {
+            let identity =
+                json!({ "certificate_chain": { "filename": certificate }, "private_key": { "filename": key } });
+            secrets.push(json!({ "name": IDENTITY_SECRET, "tls_certificate": identity }));
+        }
+        secrets.into()
+    }
 }
 
 fn address(address: &HostPort) -> Value {

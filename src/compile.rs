@@ -17,6 +17,7 @@ mod listener;
 mod pb;
 mod rate_limit;
 mod route;
+mod server;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,10 +34,25 @@ use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{Resources, Snapshot};
 
 /// How Envoys reach the rate limit service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitService {
     pub addresses: Vec<HostPort>,
+    pub tls: ServerTls,
 }
+
+/// What the ports of Tierflow ask of an Envoy. Where its files are only its bootstrap knows, which has them as secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTls {
+    #[default]
+    None,
+    /// That it trusts the authority in [`AUTHORITY_SECRET`].
+    Server,
+    /// That it shows the certificate in [`IDENTITY_SECRET`] as well.
+    Mutual,
+}
+
+pub const AUTHORITY_SECRET: &str = "tierflow:ca";
+pub const IDENTITY_SECRET: &str = "tierflow:identity";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
@@ -68,7 +84,7 @@ pub fn compile_gateway(
     rate_limit_service: &RateLimitService,
 ) -> Resources {
     let mut resources = vec![
-        encode(ResourceType::Cluster, cluster::RATE_LIMIT_CLUSTER, &cluster::rate_limit_service(rate_limit_service)),
+        encode(ResourceType::Cluster, server::RATE_LIMIT_CLUSTER, &server::rate_limit_service(rate_limit_service)),
         encode(ResourceType::Listener, gateway.name.as_str(), &listener::listener(gateway)),
         encode(ResourceType::Route, gateway.name.as_str(), &route::route_configuration(policies, gateway)),
     ];
@@ -91,6 +107,11 @@ pub fn compile_gateway(
         resources.push(encode(ResourceType::Endpoint, name, &assignment));
     }
     Resources::new(resources)
+}
+
+/// The cluster that an Envoy gets all the others from.
+pub fn xds_cluster(server: &HostPort, tls: ServerTls) -> Arc<Resource> {
+    encode(ResourceType::Cluster, server::XDS_CLUSTER, &server::xds(server, tls)).1
 }
 
 fn encode(resource_type: ResourceType, name: &str, message: &impl Message) -> (ResourceType, Arc<Resource>) {
@@ -134,7 +155,7 @@ mod tests {
         compile(
             &PolicySet::of_all(parsed).unwrap().0,
             &Registered::new(),
-            &RateLimitService { addresses: vec![address] },
+            &RateLimitService { addresses: vec![address], ..Default::default() },
         )
     }
 

@@ -17,6 +17,8 @@ pub struct Config {
     pub xds_limits: XdsLimits,
     pub rls_listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// TLS of all three ports. `None`: they speak plain text.
+    pub tls: Option<TlsFiles>,
     /// How Envoys reach the rate limit service. Empty: loopback and the bound port.
     pub rls_advertise: Vec<HostPort>,
     /// What this replica is called among others that share etcd. `None`: a name of its own for each run.
@@ -46,6 +48,16 @@ impl Default for XdsLimits {
             connection_age: Some(Duration::from_secs(10 * 3600)),
         }
     }
+}
+
+/// PEM files, which are read again when they change.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate that the ports show, with those between it and its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Authorities of the certificates that clients must show. `None`: they show none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Where policies come from.

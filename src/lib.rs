@@ -49,6 +49,7 @@ pub mod clock;
 pub mod document;
 pub mod metrics;
 pub mod names;
+pub mod pem;
 pub mod shared_map;
 // policy: what the operator means (pure)
 pub mod policy;

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub counter_keys: Gauge,
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
+    pub tls_reloads: Family<ReloadLabels, Counter>,
+    pub tls_handshake_failures: Counter,
     pub refused_documents: Gauge,
     /// In seconds.
     pub source_lag: Gauge<f64, AtomicU64>,
@@ -75,6 +77,18 @@ impl Default for Metrics {
                 "reload",
                 "Sets of documents that were read, by what became of them",
                 Family::default(),
+            ),
+            tls_reloads: register(
+                r,
+                "tls_reload",
+                "Changed files of the ports' TLS certificate, by what became of them",
+                Family::default(),
+            ),
+            tls_handshake_failures: register(
+                r,
+                "tls_handshake_failures",
+                "Connections to the ports that came to no TLS",
+                Counter::default(),
             ),
             refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
             source_lag: Gauge::default(),

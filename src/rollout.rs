@@ -333,7 +333,7 @@ mod tests {
     impl World {
         /// Everybody has the shop.
         fn new() -> Self {
-            let rate_limit_service = RateLimitService { addresses: Vec::new() };
+            let rate_limit_service = RateLimitService::default();
             let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false });
             let mut world = Self { rollout: Rollout::default(), live, writer };
             world.serve(SHOP);

@@ -13,8 +13,10 @@ mod connections;
 mod keep;
 mod listen;
 mod load;
+mod protocol;
 mod replica;
 mod servers;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,14 +32,15 @@ use crate::admin::access::Access;
 use crate::admin::{Admin, Listeners};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::compile::{HostPort, RateLimitService};
-use crate::config::{Config, SourceConfig};
+use crate::compile::{HostPort, RateLimitService, ServerTls};
+use crate::config::{Config, SourceConfig, TlsFiles};
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::editor::Editor;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::{Metrics, TypeLabels};
 use crate::nodes::Nodes;
+use crate::pem;
 use crate::rls::Rls;
 use crate::rollout::Rollout;
 use crate::snapshot::resource::ResourceType;
@@ -47,6 +50,7 @@ use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
 use crate::xds::{Admission, Xds};
 use load::Loader;
+use tls::{Tls, Within};
 
 /// How long calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
@@ -77,6 +81,8 @@ pub enum StartError {
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
     #[error("runtime: {0}")]
     Runtime(std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] pem::Unusable),
     #[error("reflection: {0}")]
     Reflection(String),
 }
@@ -94,6 +100,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));
     let state = state.transpose()?;
     let (shared, writer) = Shared::new(config, listeners);
+    let tls = config.tls.as_ref().map(|files| Tls::load(files, Arc::clone(&shared.metrics))).transpose()?;
     let (keep, to_keep) = watch::channel(None);
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
@@ -102,8 +109,11 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let [xds_runtime, rls_runtime, admin_runtime] = &runtimes;
     let mut tasks = JoinSet::new();
     let shutdown = || shared.shutdown.clone();
-    tasks.spawn_on(servers::xds(shared.xds(), config.xds_limits, xds_listener, shutdown())?, xds_runtime.handle());
-    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, shutdown())?, rls_runtime.handle());
+    let acceptor = |within| tls.as_ref().map(|tls| tls.acceptor(within));
+    let [grpc, http] = [Within::Grpc, Within::Http].map(acceptor);
+    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), shutdown())?;
+    tasks.spawn_on(xds, xds_runtime.handle());
+    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, grpc, shutdown())?, rls_runtime.handle());
     let on_admin = admin_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -116,7 +126,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         SourceConfig::Dir(_) => None,
     };
     let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
-    tasks.spawn_on(servers::admin(admin, admin_listener, shutdown()), on_admin);
+    tasks.spawn_on(servers::admin(admin, admin_listener, http, shutdown()), on_admin);
+    if let Some(tls) = tls {
+        tasks.spawn_on(tls.follow(shutdown()), on_admin);
+    }
     tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_admin);
     let source = {
         // Timers belong to a runtime.
@@ -156,7 +169,7 @@ impl Shared {
             let _ = metrics.xds_stale_nonces.get_or_create(&label);
         }
         let (live, writer) = Live::new(Settings {
-            rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls) },
+            rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls), tls: asked(config) },
             counter_seed: random_seed(),
             allow_empty: config.allow_empty,
         });
@@ -267,6 +280,14 @@ fn advertised(config: &Config, bound: SocketAddr) -> Vec<HostPort> {
         return vec![HostPort { host: loopback.to_owned(), port: bound.port() }];
     }
     config.rls_advertise.clone()
+}
+
+fn asked(config: &Config) -> ServerTls {
+    match &config.tls {
+        None => ServerTls::None,
+        Some(TlsFiles { client_ca: None, .. }) => ServerTls::Server,
+        Some(TlsFiles { client_ca: Some(_), .. }) => ServerTls::Mutual,
+    }
 }
 
 /// From the randomness that the standard library seeds its hash maps with.

@@ -152,6 +152,7 @@ fn config(policies: &Policies, ports: &Ports) -> Config {
         xds_limits: Default::default(),
         rls_listen: ports.rls,
         admin_listen: ports.admin,
+        tls: None,
         rls_advertise: Vec::new(),
         replica_id: None,
         admin_token_file: None,
@@ -167,7 +168,8 @@ fn bootstrap(tierflow: &Running, gateway: &str, envoy_admin: Option<&HostPort>) 
     let Generation { policies, .. } = &*generation;
     let gateway = policies.gateways.get(gateway).ok_or_else(|| format!("policies/ has no Gateway {gateway}"))?;
     let server = host_port(tierflow.listeners.xds);
-    let bootstrap = Bootstrap { gateway, node_id: None, server: &server, envoy_admin, xds: XdsVariant::Delta };
+    let bootstrap =
+        Bootstrap { gateway, node_id: None, server: &server, tls: None, envoy_admin, xds: XdsVariant::Delta };
     Ok(bootstrap.to_json()?.to_string())
 }
 

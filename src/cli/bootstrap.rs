@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use super::etcd::EtcdArgs;
 use super::output::{self, Format};
-use crate::bootstrap::{Bootstrap, XdsVariant};
+use crate::bootstrap::{Bootstrap, EnvoyTls, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
 use crate::document::Documents;
@@ -21,6 +21,17 @@ pub(super) struct Args {
     /// Where Tierflow's xDS port is.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000", value_parser = parse_host_port, env = "TIERFLOW_SERVER")]
     server: HostPort,
+    /// PEM file, on the Envoy's host, of the authority that signed the certificate of Tierflow's ports. Needed where they
+    /// have one (`serve --tls-cert`).
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_SERVER_CA")]
+    server_ca: Option<PathBuf>,
+    /// PEM file, on the Envoy's host, of the certificate to show there. Needed where they ask for one
+    /// (`serve --tls-client-ca`).
+    #[arg(long, value_name = "FILE", requires_all = ["server_ca", "server_key"], env = "TIERFLOW_SERVER_CERT")]
+    server_cert: Option<PathBuf>,
+    /// PEM file, on the Envoy's host, of that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "server_cert", env = "TIERFLOW_SERVER_KEY")]
+    server_key: Option<PathBuf>,
     /// The Envoy's node id. Default: one that the gateway's `nodes.ids` selects, else the gateway's name and `-1`.
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
@@ -49,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(settings) => read_etcd(&settings)?,
         None => output::read_documents(std::slice::from_ref(&args.policies))?,
     };
-    let generation = output::build(&documents, RateLimitService { addresses: Vec::new() })?;
+    let generation = output::build(&documents, RateLimitService::default())?;
     let gateways = &generation.policies.gateways;
     let gateway = gateways.get(args.gateway.as_str()).ok_or_else(|| {
         let names = gateways.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -59,6 +70,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         gateway,
         node_id: args.node_id.as_deref(),
         server: &args.server,
+        tls: args
+            .server_ca
+            .as_deref()
+            .map(|ca| EnvoyTls { ca, identity: args.server_cert.as_deref().zip(args.server_key.as_deref()) }),
         envoy_admin: args.envoy_admin.as_ref(),
         xds: args.xds,
     };

@@ -18,7 +18,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if documents.documents.is_empty() {
         return Err("there is no document in the .yaml, .yml and .json files of these paths".to_owned());
     }
-    let policies = output::build(&documents, RateLimitService { addresses: Vec::new() })?.policies;
+    let policies = output::build(&documents, RateLimitService::default())?.policies;
     let count = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let counts = [
         count(policies.gateways.len(), "gateway", "gateways"),

@@ -28,7 +28,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let generation = output::load(&args.path, RateLimitService { addresses: args.rls_advertise.clone() })?;
+    let generation =
+        output::load(&args.path, RateLimitService { addresses: args.rls_advertise.clone(), ..Default::default() })?;
     let resources = choose(&generation, args.gateway.as_deref())?;
     output::print_value(&render::to_static_bootstrap(&resources), args.output)
 }

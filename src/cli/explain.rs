@@ -49,7 +49,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let generation = output::load(&args.path, RateLimitService { addresses: Vec::new() })?;
+    let generation = output::load(&args.path, RateLimitService::default())?;
     let request = Request {
         method: args.method.clone(),
         path: args.request_path.clone(),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::etcd::EtcdArgs;
 use crate::compile::HostPort;
-use crate::config::{Config, SourceConfig, XdsLimits, parse_host_port};
+use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::serve;
 use crate::telemetry::{self, LogFormat};
 use crate::xds::AdmissionLimits;
@@ -46,6 +46,16 @@ pub(super) struct Args {
     /// Where the admin API is served (HTTP).
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIERFLOW_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
+    /// PEM file of the certificate that all three ports show, with those between it and its authority. With it they speak
+    /// TLS only. Its files are read again when they change.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "TIERFLOW_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "TIERFLOW_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// PEM file of the authorities whose certificates clients must show, at all three ports. Default: they show none.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "TIERFLOW_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
     /// How Envoys reach the rate limit service, comma-separated. Default: loopback and the bound port.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
     rls_advertise: Vec<HostPort>,
@@ -84,6 +94,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Some(settings) => SourceConfig::Etcd(settings),
         None => SourceConfig::Dir(args.policies),
     };
+    let tls = args.tls_cert.zip(args.tls_key);
     let config = Config {
         source,
         state_dir: args.state_dir,
@@ -97,6 +108,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         },
         rls_listen: args.rls_listen,
         admin_listen: args.admin_listen,
+        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: args.tls_client_ca }),
         rls_advertise: args.rls_advertise,
         replica_id: args.replica_id,
         admin_token_file: args.admin_token_file,

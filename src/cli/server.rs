@@ -1,18 +1,24 @@
 //! How verbs talk to a running server's admin API.
 
+use std::error::Error as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Uri};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
 use crate::names::Kind;
+use crate::pem::PemFile;
 
 /// How long a server may take for an answer. It waits for etcd itself, and knows better what went wrong.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -22,6 +28,15 @@ pub(super) struct ServerArgs {
     /// The admin address of the server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TIERFLOW_SERVER_URL")]
     server: String,
+    /// PEM file of the authority that signed the server's certificate; needed for https.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_SERVER_CA")]
+    server_ca: Option<PathBuf>,
+    /// PEM file of the certificate to show to the server.
+    #[arg(long, value_name = "FILE", requires = "server_key", env = "TIERFLOW_SERVER_CERT")]
+    server_cert: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "server_cert", env = "TIERFLOW_SERVER_KEY")]
+    server_key: Option<PathBuf>,
     /// File that holds the token to show to the server, alone or as NAME:TOKEN.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -62,11 +77,39 @@ impl ServerArgs {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::<Bytes>::from(question.body)).map_err(|error| error.to_string())?;
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(self.tls()?).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         let answer = client.request(request).await.map_err(|error| unreachable(&self.server, &error))?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.map_err(|error| format!("{}: {error}", self.server))?;
         Ok((status, body.to_bytes()))
+    }
+
+    /// For plain http nothing of it is needed.
+    fn tls(&self) -> Result<ClientConfig, Failure> {
+        let ca = self.server_ca.as_deref().map(|path| PemFile::read("--server-ca", path)).transpose()?;
+        let authorities = match ca {
+            Some(ca) => ca.authorities()?,
+            None if self.server.starts_with("https:") => {
+                return Err(
+                    "--server with https needs --server-ca, the authority that signed the server's certificate"
+                        .to_owned(),
+                );
+            }
+            None => RootCertStore::empty(),
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(authorities);
+        let Some((certificate, key)) = self.server_cert.as_ref().zip(self.server_key.as_ref()) else {
+            return Ok(config.with_no_client_auth());
+        };
+        let certificate = PemFile::read("--server-cert", certificate)?;
+        let key = PemFile::read("--server-key", key)?.private_key()?;
+        let config = config.with_client_auth_cert(certificate.certificates()?, key);
+        Ok(config.map_err(|error| certificate.unusable(error))?)
     }
 
     fn token(&self) -> Result<Option<String>, Failure> {
@@ -79,9 +122,9 @@ impl ServerArgs {
 }
 
 fn unreachable(server: &str, error: &hyper_util::client::legacy::Error) -> Failure {
-    use std::error::Error as _;
-    let source = error.source().and_then(|source| source.source().map(ToString::to_string));
-    format!("{server}: cannot be reached{}", source.map(|source| format!(": {source}")).unwrap_or_default())
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let cause = causes.last().map(|cause| format!(": {cause}"));
+    format!("{server}: cannot be reached{}", cause.unwrap_or_default())
 }
 
 /// Problem details (RFC 9457), as far as a person is told of them.

@@ -1,12 +1,11 @@
-//! Services as clusters, and the cluster of the rate limit service itself.
+//! Services as clusters.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection as OutlierDetectionPb};
 use envoy_types::pb::envoy::config::core::v3::health_check::{
@@ -23,16 +22,10 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::{RateLimitService, any, endpoint, pb};
+use super::{any, endpoint, pb};
 use crate::policy::service::{
     CircuitBreaker, Discovery, HealthCheck, LoadBalancing, OutlierDetection, Probe, Protocol, RetryBound, Service,
 };
-
-/// The name has a colon, which no service's name can have.
-pub(super) const RATE_LIMIT_CLUSTER: &str = "tierflow:rls";
-
-/// The service's name in `grpc.health.v1`.
-const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
 /// Envoy's edge guide: small buffers, so that many slow peers cost little memory.
 pub(super) const CONNECTION_BUFFER_BYTES: u32 = 32 * 1024;
@@ -51,7 +44,10 @@ pub(super) fn service(service: &Service) -> Cluster {
         health_checks: service.health_check.as_ref().map(health_check).into_iter().collect(),
         circuit_breakers: Some(circuit_breakers(&service.circuit_breaker)),
         outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
-        typed_extension_protocol_options: protocol_options(service.protocol),
+        typed_extension_protocol_options: protocol_options(match service.protocol {
+            Protocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
+            Protocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
+        }),
         // An endpoint that was taken out of the policy is gone, however well it feels.
         ignore_health_on_host_removal: true,
         ..Default::default()
@@ -70,52 +66,11 @@ pub(super) fn service(service: &Service) -> Cluster {
     }
 }
 
-/// How Envoy reaches the rate limit service. A limiter that hangs must cost requests next to nothing: its health
-/// is asked for twice a second even without traffic, and once it is unwell no request waits for it.
-pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
-    let half_a_second = pb::duration(Duration::from_millis(500));
-    let is_static = service.addresses.iter().all(|address| address.host.parse::<std::net::IpAddr>().is_ok());
-    let addresses = service.addresses.iter().map(|address| pb::host_port(&address.host, address.port));
-    let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
-    Cluster {
-        name: RATE_LIMIT_CLUSTER.to_owned(),
-        cluster_discovery_type: discovery(if is_static { DiscoveryType::Static } else { DiscoveryType::StrictDns }),
-        load_assignment: Some(endpoint::assignment_of(RATE_LIMIT_CLUSTER, addresses)),
-        connect_timeout: pb::duration(Duration::from_millis(250)),
-        lb_policy: LbPolicy::LeastRequest as i32,
-        typed_extension_protocol_options: protocol_options(Protocol::Http2),
-        health_checks: vec![HealthCheckPb {
-            timeout: half_a_second,
-            interval: half_a_second,
-            no_traffic_interval: half_a_second,
-            unhealthy_threshold: pb::uint32(2),
-            healthy_threshold: pb::uint32(1),
-            health_checker: Some(HealthChecker::GrpcHealthCheck(grpc)),
-            ..Default::default()
-        }],
-        common_lb_config: Some(CommonLbConfig {
-            healthy_panic_threshold: Some(Percent { value: 0.0 }),
-            ..Default::default()
-        }),
-        circuit_breakers: Some(circuit_breakers(&CircuitBreaker {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            retries: RetryBound::Max(0),
-        })),
-        ..Default::default()
-    }
-}
-
-fn discovery(discovery: DiscoveryType) -> Option<ClusterDiscoveryType> {
+pub(super) fn discovery(discovery: DiscoveryType) -> Option<ClusterDiscoveryType> {
     Some(ClusterDiscoveryType::Type(discovery as i32))
 }
 
-fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
-    let protocol_config = match protocol {
-        Protocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
-        Protocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
-    };
+pub(super) fn protocol_options(protocol_config: ProtocolConfig) -> HashMap<String, Any> {
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
     let options = HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
@@ -146,7 +101,7 @@ fn health_check(health_check: &HealthCheck) -> HealthCheckPb {
     }
 }
 
-fn circuit_breakers(breaker: &CircuitBreaker) -> CircuitBreakers {
+pub(super) fn circuit_breakers(breaker: &CircuitBreaker) -> CircuitBreakers {
     let (max_retries, retry_budget) = match breaker.retries {
         RetryBound::Max(max) => (pb::uint32(max), None),
         RetryBound::Budget { percent, min_concurrency } => {

@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{MetadataMatcher, ValueMatcher}
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use prost::{Message, Name};
 
-use super::{any, cluster::RATE_LIMIT_CLUSTER, pb};
+use super::{any, pb, server::RATE_LIMIT_CLUSTER};
 use crate::names::{denial, domain_of_gateway};
 use crate::policy::gateway::{Gateway, OnError};
 use crate::policy::limit::DENIAL_STATUSES;

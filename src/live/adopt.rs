@@ -265,7 +265,7 @@ limits: [{rate: 10/minute}]
 
     impl World {
         fn new() -> Self {
-            let rate_limit_service = RateLimitService { addresses: Vec::new() };
+            let rate_limit_service = RateLimitService::default();
             let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
             Self { live, writer }
         }

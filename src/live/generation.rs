@@ -210,7 +210,7 @@ mod tests {
     use crate::limiter::matcher::Asked;
 
     fn settings() -> Settings {
-        let rate_limit_service = RateLimitService { addresses: Vec::new() };
+        let rate_limit_service = RateLimitService::default();
         Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false }
     }
 

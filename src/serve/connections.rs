@@ -1,28 +1,26 @@
-//! HTTP/2 connections of the gRPC ports: taken in, limited, renewed, and closed so that nobody is cut off in mid-sentence.
+//! Connections of the ports: taken in, limited, renewed, and closed so that nobody is cut off in mid-sentence.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use tower_service::Service;
 
 use super::listen::Listener;
+use super::protocol::Protocol;
+use super::tls::Acceptor;
 use crate::xds::Connection;
 
-/// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may be open before it is used.
 const UNUSED_MAX: Duration = Duration::from_secs(20);
 /// How long the calls of a connection may go on once it is time to go.
@@ -30,27 +28,35 @@ const CLOSING_MAX: Duration = Duration::from_secs(3);
 /// At the end each connection waits up to this long for every other one, so that not all come back at once.
 const SPREAD_EACH: Duration = Duration::from_millis(1);
 const SPREAD_MAX: Duration = Duration::from_secs(1);
-/// RFC 9113, section 10.5.1: what all headers of a request may take.
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// After a connection could not be taken in, most often because there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// More wait until one of these closes.
     pub(super) connections_max: usize,
-    /// Calls under way on one connection.
-    pub(super) streams_max: u32,
     /// When a connection is renewed, so that Envoys spread over replicas again. It happens within a tenth of it before or
     /// after, or Envoys that came together would go together for ever (xDS rule 94).
     pub(super) age_max: Option<Duration>,
 }
 
+/// What is read and written.
+pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Who is at the other end.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) connection: Connection,
+    /// Whether it has asked for something.
+    pub(super) is_heard: Arc<AtomicBool>,
+}
+
 /// Serves until shutdown, and then until the last connection is closed.
 pub(super) async fn serve(
     listener: Listener,
-    routes: Routes,
+    protocol: impl Protocol,
     limits: Limits,
+    tls: Option<Acceptor>,
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let listener = listener.into_tokio()?;
@@ -58,10 +64,16 @@ pub(super) async fn serve(
     let connections = TaskTracker::new();
     while let Some(taken) = shutdown.run_until_cancelled(take(&listener, &places)).await {
         match taken {
-            Ok((stream, place)) => {
+            Ok((stream, address, place)) => {
                 let all = connections.clone();
                 let ending = ending(limits.age_max, move || spread(all.len()), shutdown.clone());
-                connections.spawn(connection(stream, routes.clone(), limits, ending, place));
+                let (protocol, tls) = (protocol.clone(), tls.clone());
+                connections.spawn(async move {
+                    let _place = place;
+                    if let Some(io) = secure(stream, address, tls).await {
+                        talk(io, address, protocol, ending).await;
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken in");
@@ -77,12 +89,19 @@ pub(super) async fn serve(
 async fn take(
     listener: &tokio::net::TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     // Otherwise an answer waits for the acknowledgement of the one before, up to 40 ms: longer than Envoy does.
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, address, place))
+}
+
+async fn secure(stream: TcpStream, address: SocketAddr, tls: Option<Acceptor>) -> Option<Io> {
+    match tls {
+        None => Some(Either::Left(stream)),
+        Some(tls) => tls.accept(stream, address).await.map(|stream| Either::Right(Box::new(stream))),
+    }
 }
 
 /// Comes when it is time for a connection to go.
@@ -103,71 +122,32 @@ fn spread(connections: usize) -> Duration {
     SPREAD_EACH.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)).min(SPREAD_MAX)
 }
 
-async fn connection(
-    stream: TcpStream,
-    routes: Routes,
-    limits: Limits,
-    ending: impl Future<Output = ()>,
-    _place: OwnedSemaphorePermit,
-) {
-    let shared = Connection::default();
-    let is_used = Arc::new(AtomicBool::new(false));
-    let service = TowerToHyperService::new(Calls { routes, shared: shared.clone(), is_used: Arc::clone(&is_used) });
-    let serving = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(limits.streams_max)
-        .serve_connection(TokioIo::new(stream), service);
+async fn talk(io: Io, address: SocketAddr, protocol: impl Protocol, ending: impl Future<Output = ()>) {
+    let peer = Peer { address, connection: Connection::default(), is_heard: Arc::default() };
+    // On the heap: a future that holds this one would set aside room for it twice.
+    let mut speaking = Box::pin(protocol.speak(TokioIo::new(io), peer.clone()));
     let unused = async {
         sleep(UNUSED_MAX).await;
-        if is_used.load(Ordering::Relaxed) {
+        if peer.is_heard.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     };
-    let (mut serving, mut ending, mut unused) =
-        (std::pin::pin!(serving), std::pin::pin!(ending), std::pin::pin!(unused));
     tokio::select! {
-        ended = &mut serving => return note(ended),
-        () = shared.stuck.cancelled() => return tracing::warn!("an Envoy did not read what it was sent; its connection is closed"),
-        () = &mut unused => return,
-        () = &mut ending => {}
+        ended = &mut speaking => return note(ended),
+        () = peer.connection.stuck.cancelled() => return tracing::warn!("an Envoy did not read what it was sent; its connection is closed"),
+        () = unused => return,
+        () = ending => {}
     }
-    shared.closing.cancel();
-    serving.as_mut().graceful_shutdown();
-    if let Ok(ended) = tokio::time::timeout(CLOSING_MAX, serving).await {
+    peer.connection.closing.cancel();
+    speaking.as_mut().graceful_shutdown();
+    if let Ok(ended) = tokio::time::timeout(CLOSING_MAX, speaking).await {
         note(ended);
     }
 }
 
-fn note(ended: Result<(), hyper::Error>) {
+fn note(ended: Result<(), impl std::fmt::Display>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
-    }
-}
-
-/// Calls of one connection, each of which knows what connection it is on.
-#[derive(Clone)]
-struct Calls {
-    routes: Routes,
-    shared: Connection,
-    is_used: Arc<AtomicBool>,
-}
-
-impl Service<http::Request<Incoming>> for Calls {
-    type Response = <Routes as Service<http::Request<Incoming>>>::Response;
-    type Error = <Routes as Service<http::Request<Incoming>>>::Error;
-    type Future = <Routes as Service<http::Request<Incoming>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        <Routes as Service<http::Request<Incoming>>>::poll_ready(&mut self.routes, context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
-        self.is_used.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(self.shared.clone());
-        self.routes.call(request)
     }
 }
 

@@ -1,15 +1,17 @@
 //! The three servers, each a future that ends on shutdown, or with the reason why it could not go on.
 
 use std::future::Future;
-use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use super::StartError;
+use super::connections::{self, Limits};
 use super::listen::Listener;
-use super::{StartError, connections};
+use super::protocol::{Grpc, Http};
+use super::tls::Acceptor;
 use crate::admin::Admin;
 use crate::config::XdsLimits;
 use crate::rls::{self, Rls};
@@ -25,6 +27,7 @@ const XDS_CONNECTIONS_SPARE: usize = 1024;
 /// Calls under way on one connection. Envoy opens one connection a worker.
 const RLS_STREAMS_MAX: u32 = 4096;
 const RLS_CONNECTIONS_MAX: usize = 16 * 1024;
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 type Ended = Result<(), String>;
 
@@ -32,6 +35,7 @@ pub(super) fn xds(
     xds: Xds,
     limits: XdsLimits,
     listener: Listener,
+    tls: Option<Acceptor>,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(AdsServer::NAME)?;
@@ -40,12 +44,12 @@ pub(super) fn xds(
         serving(&health, AdsServer::NAME).await;
         let follow = xds.clone().follow();
         let routes = Routes::new(xds.into_service()).add_service(health_service).add_service(reflection);
-        let limits = connections::Limits {
+        let limits = Limits {
             connections_max: limits.admission.streams_max + XDS_CONNECTIONS_SPARE,
-            streams_max: XDS_STREAMS_MAX,
             age_max: limits.connection_age,
         };
-        let (ended, ()) = tokio::join!(connections::serve(listener, routes, limits, shutdown), follow);
+        let protocol = Grpc { routes, streams_max: XDS_STREAMS_MAX };
+        let (ended, ()) = tokio::join!(connections::serve(listener, protocol, limits, tls, shutdown), follow);
         ended.map_err(|error| format!("xDS server: {error}"))
     })
 }
@@ -53,6 +57,7 @@ pub(super) fn xds(
 pub(super) fn rls(
     rls: Rls,
     listener: Listener,
+    tls: Option<Acceptor>,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(rls::SERVICE_NAME)?;
@@ -68,10 +73,10 @@ pub(super) fn rls(
             std::future::pending::<()>().await;
         };
         let routes = Routes::new(rls.into_service()).add_service(health_service).add_service(reflection);
-        let limits =
-            connections::Limits { connections_max: RLS_CONNECTIONS_MAX, streams_max: RLS_STREAMS_MAX, age_max: None };
+        let protocol = Grpc { routes, streams_max: RLS_STREAMS_MAX };
+        let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, age_max: None };
         tokio::select! {
-            ended = connections::serve(listener, routes, limits, shutdown) => {
+            ended = connections::serve(listener, protocol, limits, tls, shutdown) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
             }
             () = follow => Ok(()),
@@ -79,11 +84,16 @@ pub(super) fn rls(
     })
 }
 
-pub(super) async fn admin(admin: Admin, listener: Listener, shutdown: CancellationToken) -> Ended {
-    let listener = listener.into_tokio()?;
-    let service = admin.into_router().into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
-    served.await.map_err(|error| format!("admin server: {error}"))
+pub(super) async fn admin(
+    admin: Admin,
+    listener: Listener,
+    tls: Option<Acceptor>,
+    shutdown: CancellationToken,
+) -> Ended {
+    let protocol = Http { router: admin.into_router() };
+    let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, age_max: None };
+    let ended = connections::serve(listener, protocol, limits, tls, shutdown).await;
+    ended.map_err(|error| format!("admin server: {error}"))
 }
 
 async fn serving(health: &HealthReporter, service: &str) {

@@ -5,11 +5,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, Tls
 use crate::harness::{eventually, tierflow as run};
 use crate::kit::etcd::Etcd;
 use crate::store::{SHOP, Store, document, key, serves_rate};
-
-/// Certificates that nobody else would trust, for 127.0.0.1, and good for a hundred years.
-fn certificate(name: &str) -> String {
-    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
-}
+use crate::tls::certificate;
 
 #[tokio::test]
 async fn certificates_are_asked_for_on_both_sides() {

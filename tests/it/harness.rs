@@ -72,8 +72,8 @@ pub(crate) fn printed(args: &[&str]) -> String {
 pub(crate) struct Tierflow {
     child: Child,
     client: Client,
-    /// How verbs are told where the policies are.
-    source: Vec<String>,
+    /// How verbs are told where the policies are, and what else they have to know.
+    verb_flags: Vec<String>,
     pub(crate) xds: SocketAddr,
     pub(crate) rls: SocketAddr,
     admin: SocketAddr,
@@ -113,7 +113,14 @@ impl Tierflow {
             bound_addresses(log)
         });
         let [xds, rls, admin] = bound.await;
-        Self { child, client: Client::default(), source, xds, rls, admin }
+        Self { child, client: Client::default(), verb_flags: source, xds, rls, admin }
+    }
+
+    /// Flags for the verbs that tests use with it.
+    #[must_use]
+    pub(crate) fn with_verb_flags(mut self, flags: &[String]) -> Self {
+        self.verb_flags.extend_from_slice(flags);
+        self
     }
 
     pub(crate) fn addresses(&self) -> [SocketAddr; 3] {
@@ -224,7 +231,7 @@ impl Edge {
                 &format!("--xds={xds}"),
             ]
             .into_iter()
-            .chain(tierflow.source.iter().map(String::as_str))
+            .chain(tierflow.verb_flags.iter().map(String::as_str))
             .collect::<Vec<_>>(),
         );
         let envoy = Envoy::start(folder, id, &bootstrap).unwrap();
@@ -240,6 +247,12 @@ impl Edge {
             (is_live && listeners > 0 && limiters > 0).then_some(())
         })
         .await;
+    }
+
+    /// Until it can be asked how it is.
+    pub(crate) async fn starts(&self) {
+        let ready = format!("http://{}/ready", self.admin);
+        eventually("Envoy starts", async || self.client.get(&ready).await.ok()).await;
     }
 
     pub(crate) async fn admin(&self, path: &str) -> String {
@@ -335,7 +348,7 @@ pub(crate) fn save(folder: &Path, file: &str, text: &str) {
     std::fs::rename(beside, folder.join(file)).unwrap();
 }
 
-fn gateway(setup: &Setup<'_>, listen: SocketAddr, upstream: SocketAddr) -> String {
+pub(crate) fn gateway(setup: &Setup<'_>, listen: SocketAddr, upstream: SocketAddr) -> String {
     let Setup { gateway, on_error, .. } = setup;
     format!(
         "kind: Gateway

@@ -14,7 +14,7 @@ use crate::golden::assert_golden;
 
 fn problems_of(name: &str, bytes: &[u8]) -> Vec<Problem> {
     let documents = Documents::new(Revision::default(), document::split(&name.into(), bytes));
-    let rate_limit_service = RateLimitService { addresses: Vec::new() };
+    let rate_limit_service = RateLimitService::default();
     let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false };
     Generation::build(&documents, &settings).err().unwrap_or_default()
 }

@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 26] = [
+const LAYERS: [(&str, &[&str]); 27] = [
     ("shared_map", &[]),
     ("names", &[]),
     ("bulk", &["names"]),
     ("document", &["names", "shared_map"]),
     ("clock", &[]),
+    ("pem", &[]),
     ("metrics", &[]),
     ("policy", &["names", "document", "shared_map"]),
     ("snapshot", &["names"]),

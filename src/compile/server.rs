@@ -1,0 +1,140 @@
+//! How Envoys reach Tierflow itself: for xDS, by their bootstrap, and for decisions; both with TLS where its ports have it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
+use envoy_types::pb::envoy::config::core::v3::health_check::{GrpcHealthCheck, HealthChecker};
+use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
+use envoy_types::pb::envoy::config::core::v3::{HealthCheck, Http2ProtocolOptions, KeepaliveSettings, TransportSocket};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, UpstreamTlsContext,
+};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+
+use super::cluster::{circuit_breakers, discovery, protocol_options};
+use super::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, ServerTls, any, endpoint, pb};
+use crate::policy::service::{CircuitBreaker, RetryBound};
+
+/// Names with a colon, which no service's name can have.
+pub(super) const XDS_CLUSTER: &str = "tierflow:xds";
+pub(super) const RATE_LIMIT_CLUSTER: &str = "tierflow:rls";
+
+/// The service's name in `grpc.health.v1`.
+const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
+
+/// Pings tell a dead control plane from an idle one; without them only TCP would notice, after a quarter of an hour.
+pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
+    let keepalive = KeepaliveSettings {
+        interval: pb::duration(Duration::from_secs(30)),
+        timeout: pb::duration(Duration::from_secs(5)),
+        ..Default::default()
+    };
+    Cluster {
+        connect_timeout: pb::duration(Duration::from_secs(1)),
+        ..cluster(
+            XDS_CLUSTER,
+            std::slice::from_ref(server),
+            tls,
+            Http2ProtocolOptions { connection_keepalive: Some(keepalive), ..Default::default() },
+        )
+    }
+}
+
+/// A limiter that hangs must cost requests next to nothing: its health is asked for twice a second even without traffic,
+/// and once it is unwell no request waits for it.
+pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
+    let half_a_second = pb::duration(Duration::from_millis(500));
+    let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
+    Cluster {
+        connect_timeout: pb::duration(Duration::from_millis(250)),
+        lb_policy: LbPolicy::LeastRequest as i32,
+        health_checks: vec![HealthCheck {
+            timeout: half_a_second,
+            interval: half_a_second,
+            no_traffic_interval: half_a_second,
+            unhealthy_threshold: pb::uint32(2),
+            healthy_threshold: pb::uint32(1),
+            health_checker: Some(HealthChecker::GrpcHealthCheck(grpc)),
+            ..Default::default()
+        }],
+        common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..Default::default()
+        }),
+        circuit_breakers: Some(circuit_breakers(&CircuitBreaker {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            retries: RetryBound::Max(0),
+        })),
+        ..cluster(RATE_LIMIT_CLUSTER, &service.addresses, service.tls, Http2ProtocolOptions::default())
+    }
+}
+
+fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolOptions) -> Cluster {
+    let is_static = hosts.iter().all(is_address);
+    let addresses = hosts.iter().map(|host| pb::host_port(&host.host, host.port));
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: discovery(if is_static { DiscoveryType::Static } else { DiscoveryType::StrictDns }),
+        load_assignment: Some(endpoint::assignment_of(name, addresses)),
+        transport_socket: transport_socket(tls, hosts),
+        typed_extension_protocol_options: protocol_options(ProtocolConfig::Http2ProtocolOptions(http2)),
+        ..Default::default()
+    }
+}
+
+/// Envoy checks who signed a certificate, and nothing else unless it is told the names that it may be for.
+fn transport_socket(tls: ServerTls, hosts: &[HostPort]) -> Option<TransportSocket> {
+    let identity = match tls {
+        ServerTls::None => return None,
+        ServerTls::Server => None,
+        ServerTls::Mutual => Some(of_bootstrap(IDENTITY_SECRET)),
+    };
+    let names = CertificateValidationContext {
+        match_typed_subject_alt_names: hosts.iter().map(subject).collect(),
+        ..Default::default()
+    };
+    let validation = CombinedCertificateValidationContext {
+        default_validation_context: Some(names),
+        validation_context_sds_secret_config: Some(of_bootstrap(AUTHORITY_SECRET)),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: vec!["h2".to_owned()],
+            tls_certificate_sds_secret_configs: identity.into_iter().collect(),
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
+            ..Default::default()
+        }),
+        sni: hosts.iter().find(|host| !is_address(host)).map(|host| host.host.clone()).unwrap_or_default(),
+        ..Default::default()
+    };
+    Some(TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&context))),
+    })
+}
+
+/// A secret without a source of configuration is one of the bootstrap.
+fn of_bootstrap(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: None }
+}
+
+fn subject(host: &HostPort) -> SubjectAltNameMatcher {
+    let san_type = if is_address(host) { SanType::IpAddress } else { SanType::Dns };
+    let matcher = Some(pb::string_match(MatchPattern::Exact(host.host.clone())));
+    SubjectAltNameMatcher { san_type: san_type as i32, matcher, ..Default::default() }
+}
+
+fn is_address(host: &HostPort) -> bool {
+    host.host.parse::<IpAddr>().is_ok()
+}

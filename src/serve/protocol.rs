@@ -1,0 +1,107 @@
+//! What is spoken on a connection once it stands: gRPC, or HTTP of either version.
+
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
+use hyper_util::service::TowerToHyperService;
+use tonic::service::Routes;
+use tower_service::Service;
+
+use super::connections::{Io, Peer};
+
+/// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// RFC 9113, section 10.5.1: what all headers of a request may take.
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// The same of HTTP/1.1, with the first line.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// How long the headers of a request of HTTP/1.1 may take to come, from the end of the one before.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls under way on an HTTP/2 connection of a browser or a script.
+const HTTP_STREAMS_MAX: u32 = 64;
+
+pub(super) trait Protocol: Clone + Send + 'static {
+    type Connection: GracefulConnection<Error: std::fmt::Display> + Send;
+
+    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection;
+}
+
+#[derive(Clone)]
+pub(super) struct Grpc {
+    pub(super) routes: Routes,
+    /// Calls under way on one connection.
+    pub(super) streams_max: u32,
+}
+
+impl Protocol for Grpc {
+    type Connection = http2::Connection<TokioIo<Io>, TowerToHyperService<Calls<Routes>>, TokioExecutor>;
+
+    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_concurrent_streams(self.streams_max)
+            .serve_connection(io, TowerToHyperService::new(Calls { service: self.routes.clone(), peer }))
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Http {
+    pub(super) router: Router,
+}
+
+impl Protocol for Http {
+    type Connection = auto::Connection<'static, TokioIo<Io>, TowerToHyperService<Calls<Router>>, TokioExecutor>;
+
+    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_TIMEOUT)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_concurrent_streams(HTTP_STREAMS_MAX);
+        let service = TowerToHyperService::new(Calls { service: self.router.clone(), peer });
+        builder.serve_connection(io, service).into_owned()
+    }
+}
+
+/// The calls of one connection, each of which knows what connection it is on and whose that is.
+#[derive(Clone)]
+pub(super) struct Calls<S> {
+    service: S,
+    peer: Peer,
+}
+
+impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for Calls<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
+        self.peer.is_heard.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(self.peer.connection.clone());
+        request.extensions_mut().insert(ConnectInfo(self.peer.address));
+        self.service.call(request)
+    }
+}
