@@ -2,8 +2,8 @@
 //! badly costs the others. `tierflow serve` is a process of its own, with a real etcd; the Envoys are fake ones, here:
 //! connections with nothing behind them that speak as Envoy does. The floor is a bare server of the same transport.
 //!
-//! `cargo bench --bench xds`, with other numbers of streams in TIERFLOW_BENCH_STREAMS than `100,1000,10000`, and with other
-//! first requests than an Envoy of 400 extensions sends in TIERFLOW_BENCH_EXTENSIONS
+//! `cargo bench --bench xds`; with other numbers of streams than `100,1000,10000` in TIERFLOW_BENCH_STREAMS, with other first
+//! requests than those of an Envoy with 400 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
@@ -22,6 +22,8 @@ mod kit;
 mod programs;
 #[path = "xds/store.rs"]
 mod store;
+#[path = "xds/tls.rs"]
+mod tls;
 #[path = "xds/unwell.rs"]
 mod unwell;
 #[path = "xds/well.rs"]

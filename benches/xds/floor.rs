@@ -22,6 +22,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::store::GATEWAY;
+use crate::tls;
 
 /// With an address and a size in it, the benchmark's program is this server.
 pub(crate) const VARIABLE: &str = "TIERFLOW_BENCH_FLOOR";
@@ -48,7 +49,11 @@ pub(crate) fn serve(address: SocketAddr, bytes: usize) {
         listener.set_nonblocking(true).unwrap();
         let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap()).with_nodelay(Some(true));
         let service = AggregatedDiscoveryServiceServer::new(floor);
-        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        let mut server = Server::builder();
+        if let Some(tls) = tls::of_floor() {
+            server = server.tls_config(tls).unwrap();
+        }
+        server.add_service(service).serve_with_incoming(incoming).await.unwrap();
     });
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use crate::floor;
+use crate::{floor, tls};
 
 /// USER_HZ, which is the same on all of Linux.
 const TICKS_PER_SECOND: u64 = 100;
@@ -28,6 +28,7 @@ impl Program {
             .arg(format!("--xds-listen={address}"))
             .arg(format!("--rls-listen={}", free_address()))
             .arg(format!("--admin-listen={}", free_address()))
+            .args(tls::flags())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(folder.join("tierflow.log")).unwrap())

@@ -12,6 +12,10 @@ use hyper::Request;
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use crate::tls;
 
 /// Envoy's defaults for the upstreams that it talks gRPC to.
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -21,8 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of gRPC: a byte that says whether the message is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
+type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 pub(crate) struct Wire {
-    connection: Connection<TcpStream, Bytes>,
+    connection: Connection<Io, Bytes>,
     requests: SendStream<Bytes>,
     response: ResponseFuture,
     body: Option<RecvStream>,
@@ -32,11 +38,11 @@ pub(crate) struct Wire {
 impl Wire {
     /// From an address of its own choice: one address has too few ports for all.
     pub(crate) async fn connect(server: SocketAddr, from: Ipv4Addr, path: &str) -> Result<Self, String> {
-        let tcp = tokio::time::timeout(CONNECT_TIMEOUT, dial(server, from)).await;
-        let tcp = tcp.map_err(|_| "cannot connect in time")?.map_err(|error| format!("cannot connect: {error}"))?;
+        let io = tokio::time::timeout(CONNECT_TIMEOUT, dial(server, from)).await;
+        let io = io.map_err(|_| "cannot connect in time")?.map_err(|error| format!("cannot connect: {error}"))?;
         let mut builder = Builder::new();
         builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let (mut client, connection) = builder.handshake(tcp).await.map_err(|error| error.to_string())?;
+        let (mut client, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
         let request = Request::post(format!("http://{server}{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -108,10 +114,13 @@ impl Wire {
     }
 }
 
-async fn dial(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+async fn dial(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<Io> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     let tcp = socket.connect(server).await?;
     tcp.set_nodelay(true)?;
-    Ok(tcp)
+    match tls::connector() {
+        None => Ok(Either::Left(tcp)),
+        Some(tls) => Ok(Either::Right(Box::new(tls.connect(server.ip().into(), tcp).await?))),
+    }
 }
