@@ -39,7 +39,8 @@ pub struct Node {
     /// The gateways that select the node.
     pub groups: Vec<Name>,
     pub position: Position,
-    pub types: BTreeMap<ResourceType, TypeStatus>,
+    /// Boxed: a node of the map has room for eleven, of which an Envoy asks for five.
+    pub types: BTreeMap<ResourceType, Box<TypeStatus>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

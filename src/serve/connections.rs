@@ -100,7 +100,8 @@ async fn take(
 async fn secure(stream: TcpStream, address: SocketAddr, tls: Option<Acceptor>) -> Option<Io> {
     match tls {
         None => Some(Either::Left(stream)),
-        Some(tls) => tls.accept(stream, address).await.map(|stream| Either::Right(Box::new(stream))),
+        // On the heap, or each connection keeps room for a handshake as long as it lives.
+        Some(tls) => Box::pin(tls.accept(stream, address)).await.map(|stream| Either::Right(Box::new(stream))),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn acknowledged(node: &Node, resource_type: ResourceType) -> Option<u
 
 fn is_settled(node: &Node) -> bool {
     let is_taken = |status: &TypeStatus| status.acknowledged.is_some() && status.acknowledged == status.sent;
-    TYPES.iter().all(|ty| node.types.get(ty).is_some_and(is_taken))
+    TYPES.iter().all(|ty| node.types.get(ty).is_some_and(|status| is_taken(status)))
 }
 
 fn row(node: &Node) -> [String; 4] {
