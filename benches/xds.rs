@@ -3,7 +3,7 @@
 //! connections with nothing behind them that speak as Envoy does. The floor is a bare server of the same transport.
 //!
 //! `cargo bench --bench xds`; with other numbers of streams than `100,1000,10000` in TIERFLOW_BENCH_STREAMS, with other first
-//! requests than those of an Envoy with 400 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1
+//! requests than those of an Envoy with 510 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]

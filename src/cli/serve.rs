@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
-    /// The most ADS streams at the same time. Each takes some 50 KiB.
+    /// The most ADS streams at the same time. Each takes some 40 KiB, with TLS 60.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_MAX")]
     xds_streams_max: u32,
     /// How many new ADS streams are let in per second. Half a second's worth may come at once; who would wait for more
