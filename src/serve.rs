@@ -140,7 +140,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     if let Some(state) = state {
         tasks.spawn_on(keep::keep(state, to_keep, shutdown()), on_admin);
     }
-    tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, "serving");
+    let is_secured = config.tls.is_some();
+    tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
     let Shared { live, nodes, shutdown, .. } = shared;
     Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes })
 }

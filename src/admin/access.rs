@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
 use super::Admin;
@@ -27,7 +28,7 @@ impl FromRequestParts<Admin> for Who {
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.ok_or_else(|| Problem::unavailable("the peer's address is not known"))?.0;
-        admin.access.who(&parts.headers, peer).map(Self)
+        admin.access.who(parts, peer).map(Self)
     }
 }
 
@@ -36,21 +37,21 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 impl Access {
     /// The name of whoever asks, for the audit log.
-    fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
+    fn who(&self, parts: &Parts, peer: SocketAddr) -> Result<String, Problem> {
         match &self.token_file {
             Some(file) => {
                 let tokens = read_tokens(file).map_err(|error| {
                     tracing::error!("--admin-token-file {}: {error}", file.display());
                     Problem::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
                 })?;
-                let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
                 let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
                 name_of(&tokens, shown).ok_or_else(|| {
                     Problem::of(StatusCode::UNAUTHORIZED, "changes need a token that is known here, as a bearer")
                 })
             }
             // A page in somebody's browser reaches this address too, under a name of its own choice.
-            None if peer.ip().to_canonical().is_loopback() && is_loopback_host(headers) => Ok("loopback".to_owned()),
+            None if peer.ip().to_canonical().is_loopback() && is_for_loopback(parts) => Ok("loopback".to_owned()),
             None => Err(Problem::of(
                 StatusCode::FORBIDDEN,
                 "without --admin-token-file changes are taken from this machine only, at its loopback address",
@@ -59,8 +60,14 @@ impl Access {
     }
 }
 
-fn is_loopback_host(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+/// By the name that the client has for this server: HTTP/1.1 says it in a header, HTTP/2 in the URI.
+fn is_for_loopback(parts: &Parts) -> bool {
+    let header = parts.headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let mut names = header.into_iter().chain(parts.uri.authority().map(Authority::as_str)).peekable();
+    names.peek().is_some() && names.all(is_loopback)
+}
+
+fn is_loopback(host: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -93,9 +100,19 @@ fn name_of(tokens: &[(String, String)], shown: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn who_asks_for(
+        access: &Access,
+        uri: &str,
+        peer: &str,
+        headers: &[(header::HeaderName, &str)],
+    ) -> Result<String, u16> {
+        let (mut parts, ()) = axum::http::Request::builder().uri(uri).body(()).unwrap().into_parts();
+        parts.headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        access.who(&parts, peer.parse().unwrap()).map_err(|problem| problem.status.as_u16())
+    }
+
     fn who(access: &Access, peer: &str, headers: &[(header::HeaderName, &str)]) -> Result<String, u16> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        access.who(&headers, peer.parse().unwrap()).map_err(|problem| problem.status.as_u16())
+        who_asks_for(access, "/v1/policies", peer, headers)
     }
 
     #[test]
@@ -109,6 +126,11 @@ mod tests {
             assert_eq!(who(&access, "127.0.0.1:5", &host(bad)), Err(403), "{bad}");
         }
         assert_eq!(who(&access, "10.0.0.7:5", &host("127.0.0.1")), Err(403));
+        let of_http2 = |uri, headers: &[_]| who_asks_for(&access, uri, "127.0.0.1:5", headers);
+        assert_eq!(of_http2("https://localhost:8080/v1", &[]).as_deref(), Ok("loopback"));
+        assert_eq!(of_http2("https://shop.example/v1", &[]), Err(403));
+        assert_eq!(of_http2("https://shop.example/v1", &host("localhost")), Err(403));
+        assert_eq!(who(&access, "127.0.0.1:5", &[]), Err(403));
         assert_eq!(who(&access, "[::ffff:127.0.0.1]:5", &host("localhost")).as_deref(), Ok("loopback"));
     }
 
