@@ -10,6 +10,7 @@
 //! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions.
 
 mod connections;
+mod files;
 mod keep;
 mod listen;
 mod load;
@@ -89,6 +90,7 @@ pub enum StartError {
 
 /// Loads the policies, binds the ports and serves. Must not be called from within a runtime.
 pub fn start(config: &Config) -> Result<Running, StartError> {
+    files::allow_all();
     let xds_listener = listen::bind("--xds-listen", config.xds_listen)?;
     let rls_listener = listen::bind("--rls-listen", config.rls_listen)?;
     let admin_listener = listen::bind("--admin-listen", config.admin_listen)?;

@@ -68,9 +68,31 @@ pub(crate) fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A program that ends with its handle.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Program {
+    pub(crate) fn signal(&self, signal: &str) {
+        send_signal(self.0.id(), signal);
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running `tierflow serve`.
 pub(crate) struct Tierflow {
-    child: Child,
+    program: Program,
     client: Client,
     /// How verbs are told where the policies are, and what else they have to know.
     verb_flags: Vec<String>,
@@ -98,7 +120,7 @@ impl Tierflow {
         flags: &[String],
         [xds, rls, admin]: [SocketAddr; 3],
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+        let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
             .args(["serve", "--log-format", "json"])
             .args(&source)
             .args(flags)
@@ -106,14 +128,14 @@ impl Tierflow {
             .args(["--admin-listen", &admin.to_string()])
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(log).unwrap())
-            .spawn()
-            .unwrap();
+            .spawn();
+        let mut program = Program(child.unwrap());
         let bound = eventually("Tierflow serves", async || {
-            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(log).unwrap());
+            assert!(program.0.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(log).unwrap());
             bound_addresses(log)
         });
         let [xds, rls, admin] = bound.await;
-        Self { child, client: Client::default(), verb_flags: source, xds, rls, admin }
+        Self { program, client: Client::default(), verb_flags: source, xds, rls, admin }
     }
 
     /// Flags for the verbs that tests use with it.
@@ -162,18 +184,17 @@ impl Tierflow {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        send_signal(self.child.id(), signal);
+        self.program.signal(signal);
     }
 
-    /// As `kill -9` does. The handle is left for another.
+    /// The handle is left for another.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.program.kill();
     }
 
     /// Waits for it to end by itself.
     pub(crate) async fn ended(mut self) -> ExitStatus {
-        eventually("Tierflow ends", async || self.child.try_wait().unwrap()).await
+        eventually("Tierflow ends", async || self.program.0.try_wait().unwrap()).await
     }
 }
 
@@ -184,13 +205,6 @@ pub(crate) fn any_addresses() -> [SocketAddr; 3] {
 
 /// Responses sent: clusters, endpoints, secrets, listeners, routes.
 pub(crate) type Pushes = [u64; 5];
-
-impl Drop for Tierflow {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn bound_addresses(log: &Path) -> Option<[SocketAddr; 3]> {
     let log = std::fs::read_to_string(log).unwrap();

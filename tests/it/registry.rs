@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::harness::{Edge, Tierflow, eventually, free_address, send_signal};
+use crate::harness::{Edge, Program, Tierflow, eventually, free_address};
 use crate::kit::upstream::Upstream;
 use crate::proxy::{Fault, Proxy};
 use crate::store::{Store, document, key, source};
@@ -17,31 +17,15 @@ use crate::store::{Store, document, key, source};
 const TTL: u64 = 2;
 
 /// A running `tierflow register`.
-struct Instance(Child);
-
-impl Instance {
-    fn register(etcd: SocketAddr, address: SocketAddr, flags: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
-            .args(["register", "--service=order", &format!("--address={address}"), &format!("--etcd=http://{etcd}")])
-            .arg(format!("--ttl={TTL}"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn register(etcd: SocketAddr, address: SocketAddr, flags: &[&str]) -> Program {
+    let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+        .args(["register", "--service=order", &format!("--address={address}"), &format!("--etcd=http://{etcd}")])
+        .arg(format!("--ttl={TTL}"))
+        .args(flags)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Program(child.unwrap())
 }
 
 struct World {
@@ -112,9 +96,9 @@ async fn instances_take_requests_from_when_they_come_until_they_go() {
     let (world, _proxy) = World::start("empty").await;
     let (a, b) = (upstream("a").await, upstream("b").await);
     world.answered_by(&[]).await;
-    let mut first = Instance::register(world.store.etcd.address, a.address, &[]);
+    let mut first = register(world.store.etcd.address, a.address, &[]);
     world.answered_by(&["a"]).await;
-    let second = Instance::register(world.store.etcd.address, b.address, &["--weight=2"]);
+    let second = register(world.store.etcd.address, b.address, &["--weight=2"]);
     world.answered_by(&["a", "b"]).await;
     let weights: BTreeSet<u64> =
         world.registered().await.as_array().unwrap().iter().map(|i| i["weight"].as_u64().unwrap()).collect();
@@ -122,7 +106,7 @@ async fn instances_take_requests_from_when_they_come_until_they_go() {
     // One is killed, and gone when its lease is; the other gives its key back.
     first.kill();
     world.answered_by(&["b"]).await;
-    send_signal(second.0.id(), "TERM");
+    second.signal("TERM");
     world.answered_by(&[]).await;
     assert_eq!(world.registered().await, json!([]));
 }
@@ -131,7 +115,7 @@ async fn instances_take_requests_from_when_they_come_until_they_go() {
 async fn the_last_instances_stay_where_they_are_to_be_kept() {
     let (world, _proxy) = World::start("keep").await;
     let a = upstream("a").await;
-    let instance = Instance::register(world.store.etcd.address, a.address, &[]);
+    let instance = register(world.store.etcd.address, a.address, &[]);
     world.answered_by(&["a"]).await;
     let its_key = format!("/tierflow/services/order/{}", a.address);
     drop(instance);
@@ -148,8 +132,8 @@ async fn an_etcd_that_is_cut_off_loses_no_instance() {
     let (world, proxy) = World::start("empty").await;
     let (a, b) = (upstream("a").await, upstream("b").await);
     // Instances reach etcd by the same way.
-    let _first = Instance::register(proxy.address, a.address, &[]);
-    let _second = Instance::register(proxy.address, b.address, &[]);
+    let _first = register(proxy.address, a.address, &[]);
+    let _second = register(proxy.address, b.address, &[]);
     world.answered_by(&["a", "b"]).await;
     proxy.set(Fault::Blackhole);
     for _ in 0..3 * TTL * 2 {
@@ -181,18 +165,18 @@ async fn one_that_was_taken_for_dead_takes_nothing_back() {
         let mark = format!("\"weight\":{weight}");
         eventually("the key is held", async || holder().await.filter(|(value, _)| value.contains(&mark))).await
     };
-    let first = Instance::register(store.etcd.address, address, &["--weight=1"]);
+    let first = register(store.etcd.address, address, &["--weight=1"]);
     held_with_weight(1).await;
-    send_signal(first.0.id(), "STOP");
-    let second = Instance::register(store.etcd.address, address, &["--weight=2"]);
+    first.signal("STOP");
+    let second = register(store.etcd.address, address, &["--weight=2"]);
     let held = held_with_weight(2).await;
-    send_signal(first.0.id(), "CONT");
+    first.signal("CONT");
     for _ in 0..TTL * 2 {
         sleep(Duration::from_millis(500)).await;
         assert_eq!(holder().await.as_ref(), Some(&held));
     }
     // When the other one goes, the key is free.
-    send_signal(second.0.id(), "TERM");
+    second.signal("TERM");
     held_with_weight(1).await;
 }
 
@@ -201,7 +185,7 @@ async fn a_slow_way_to_etcd_and_a_short_outage_lose_no_instance() {
     let store = Store::start().await;
     let proxy = Proxy::start(store.etcd.address).await;
     let address = free_address();
-    let _instance = Instance::register(proxy.address, address, &[]);
+    let _instance = register(proxy.address, address, &[]);
     let key = format!("/tierflow/services/order/{address}");
     let life = async || {
         let response = store.client.clone().get(&*key, None).await.unwrap();
@@ -223,7 +207,7 @@ async fn a_slow_way_to_etcd_and_a_short_outage_lose_no_instance() {
 async fn a_lease_that_is_revoked_is_replaced() {
     let store = Store::start().await;
     let address = free_address();
-    let _instance = Instance::register(store.etcd.address, address, &[]);
+    let _instance = register(store.etcd.address, address, &[]);
     let key = format!("/tierflow/services/order/{address}");
     let lease = async || store.client.clone().get(&*key, None).await.unwrap().kvs().first().map(|kv| kv.lease());
     let first = eventually("it is registered", lease).await;

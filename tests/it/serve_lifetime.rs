@@ -1,6 +1,7 @@
 //! `tierflow serve` from its start to its end, be it violent.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Edge, Load, Setup, Tierflow, World, eventually};
+use crate::harness::{Edge, Load, Program, Setup, Tierflow, World, eventually};
 
 const API: &str = "
 kind: Api
@@ -152,4 +153,24 @@ async fn a_port_that_is_taken_is_an_error_at_the_start() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--xds-listen") && said.contains("in use"), "{said}");
+}
+
+#[tokio::test]
+async fn it_takes_as_many_files_as_the_system_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let ports = ["xds", "rls", "admin"].map(|port| format!("--{port}-listen=127.0.0.1:0"));
+    let tierflow = Command::new("sh")
+        .args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tierflow"), "serve", "--log=error"])
+        .arg(format!("--policies={}", folder.path().display()))
+        .args(ports)
+        .spawn();
+    let tierflow = Program(tierflow.unwrap());
+    let limits = format!("/proc/{}/limits", tierflow.0.id());
+    eventually("it asks for more", async || {
+        let limits = fs::read_to_string(&limits).unwrap();
+        let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        let [soft, hard, ..] = files.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        (soft == hard).then_some(())
+    })
+    .await;
 }
