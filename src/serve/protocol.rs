@@ -24,8 +24,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The same of HTTP/1.1, with the first line.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// How long the headers of a request of HTTP/1.1 may take to come, from the end of the one before.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the headers of a request of HTTP/1.1 may take to come, from the end of the one before. Longer than the
+/// minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Calls under way on an HTTP/2 connection of a browser or a script.
 const HTTP_STREAMS_MAX: u32 = 64;
 
