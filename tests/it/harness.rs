@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -56,9 +57,21 @@ pub(crate) fn free_address() -> SocketAddr {
     }
 }
 
-/// What a verb of the command prints and how it ends.
+/// What a verb of the command prints and how it ends. One that does not end is killed, or a test of how it ends would
+/// wait for ever instead of failing.
 pub(crate) fn tierflow(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tierflow")).args(args).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tierflow"));
+    let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let process = child.id();
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    ended
+        .recv_timeout(DEADLINE)
+        .unwrap_or_else(|_| {
+            send_signal(process, "KILL");
+            panic!("tierflow {args:?} does not end")
+        })
+        .unwrap()
 }
 
 /// What a verb prints that succeeds.
