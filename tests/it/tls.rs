@@ -23,6 +23,7 @@ const CLIENT: &str = "
 import socket, ssl, sys
 host, port, certificate, path = sys.argv[1:]
 context = ssl.create_default_context(cafile=certificate)
+context.set_alpn_protocols(['http/1.1'])
 with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname='edge.test') as connection:
     connection.sendall(f'GET {path} HTTP/1.1\\r\\nhost: edge.test\\r\\nconnection: close\\r\\n\\r\\n'.encode())
     while data := connection.recv(65536):
