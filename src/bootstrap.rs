@@ -75,10 +75,7 @@ impl Bootstrap<'_> {
         let cluster = |tls| render::to_json(ResourceType::Cluster, &xds_cluster(self.server, tls));
         match &self.tls {
             None => json!({ "clusters": [cluster(ServerTls::None)] }),
-            Some(files) if files.identity.is_none() => {
-                json!({ "clusters": [cluster(ServerTls::Server)], "secrets": files.secrets() })
-            }
-            Some(files) => json!({ "clusters": [cluster(ServerTls::Mutual)], "secrets": files.secrets() }),
+            Some(files) => json!({ "clusters": [cluster(files.satisfies())], "secrets": files.secrets() }),
         }
     }
 
@@ -95,6 +92,10 @@ impl Bootstrap<'_> {
 }
 
 impl EnvoyTls<'_> {
+    fn satisfies(&self) -> ServerTls {
+        self.identity.map_or(ServerTls::Server, |_| ServerTls::Mutual)
+    }
+
     /// What this cluster and that of the rate limit service, which comes over it, refer to.
     fn secrets(&self) -> Value {
         let ca = json!({ "trusted_ca": { "filename": self.ca } });

@@ -49,7 +49,6 @@ pub mod clock;
 pub mod document;
 pub mod metrics;
 pub mod names;
-pub mod pem;
 pub mod shared_map;
 // policy: what the operator means (pure)
 pub mod policy;
@@ -63,6 +62,7 @@ pub mod limiter;
 pub mod counters;
 pub mod etcd;
 pub mod last_good;
+pub mod pem;
 pub mod source;
 // the served state
 pub mod audit;

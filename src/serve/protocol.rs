@@ -53,7 +53,10 @@ impl Protocol for Grpc {
             .keep_alive_timeout(PING_TIMEOUT)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_concurrent_streams(self.streams_max)
-            .serve_connection(io, TowerToHyperService::new(Calls { service: self.routes.clone(), peer }))
+            .serve_connection(
+                io,
+                TowerToHyperService::new(Calls { service: self.routes.clone(), peer, tell: connection }),
+            )
     }
 }
 
@@ -78,16 +81,25 @@ impl Protocol for Http {
             .keep_alive_timeout(PING_TIMEOUT)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_concurrent_streams(HTTP_STREAMS_MAX);
-        let service = TowerToHyperService::new(Calls { service: self.router.clone(), peer });
+        let service = TowerToHyperService::new(Calls { service: self.router.clone(), peer, tell: address });
         builder.serve_connection(io, service).into_owned()
     }
 }
 
-/// The calls of one connection, each of which knows what connection it is on and whose that is.
+/// The calls of one connection, each of which is told of it what its service asks for.
 #[derive(Clone)]
 pub(super) struct Calls<S> {
     service: S,
     peer: Peer,
+    tell: fn(&Peer, &mut http::Extensions),
+}
+
+fn connection(peer: &Peer, call: &mut http::Extensions) {
+    call.insert(peer.connection.clone());
+}
+
+fn address(peer: &Peer, call: &mut http::Extensions) {
+    call.insert(ConnectInfo(peer.address));
 }
 
 impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for Calls<S> {
@@ -101,8 +113,7 @@ impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for C
 
     fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         self.peer.is_heard.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(self.peer.connection.clone());
-        request.extensions_mut().insert(ConnectInfo(self.peer.address));
+        (self.tell)(&self.peer, request.extensions_mut());
         self.service.call(request)
     }
 }
