@@ -1,5 +1,7 @@
 //! An etcd that does not let everybody in: TLS with certificates on both sides, and users.
 
+use std::path::Path;
+
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
 
 use crate::harness::{eventually, tierflow as run};
@@ -47,24 +49,71 @@ async fn certificates_are_asked_for_on_both_sides() {
     assert!(trouble.contains(&endpoint), "{trouble}");
 }
 
-#[tokio::test]
-async fn a_user_may_only_read_what_it_was_given_and_its_password_stays_a_secret() {
-    const PASSWORD: &str = "correct horse";
-    let store = Store::start_shop().await;
+const PASSWORD: &str = "correct horse";
+
+/// From here on etcd asks everybody who they are. The client is root's, and authenticates again where that is needed.
+async fn let_in_with_passwords(store: &Store, permission: Permission) -> Client {
     let mut client = store.client.clone();
     client.user_add("root", "root", None).await.unwrap();
     client.user_grant_role("root", "root").await.unwrap();
     client.role_add("policies").await.unwrap();
-    let permission = Permission::read("/tierflow/").with_prefix();
     client.role_grant_permission("policies", permission).await.unwrap();
     client.user_add("tierflow", PASSWORD, None).await.unwrap();
     client.user_grant_role("tierflow", "policies").await.unwrap();
     client.auth_enable().await.unwrap();
+    let root = ConnectOptions::new().with_user("root", "root").with_auto_token_refresh(true);
+    Client::connect([format!("http://{}", store.etcd.address)], Some(root)).await.unwrap()
+}
+
+/// How Tierflow is told of etcd, its user there, and the file with the password.
+fn as_user(store: &Store, password_file: &Path) -> Vec<String> {
+    let user = ["--etcd-user=tierflow".to_owned(), format!("--etcd-password-file={}", password_file.display())];
+    [store.endpoint(), user.to_vec()].concat()
+}
+
+#[tokio::test]
+async fn a_changed_password_is_taken_without_a_restart() {
+    const NEXT: &str = "battery staple";
+    let store = Store::start_shop().await;
+    let root = let_in_with_passwords(&store, Permission::read_write("/tierflow/").with_prefix()).await;
+    let mut store = Store { client: root, ..store };
+    let file = store.path("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    let tierflow = store.tierflow_at(as_user(&store, &file), &[]).await;
+    serves_rate(&tierflow, 1).await;
+    let plan = |rate: u32| document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"));
+    // Both ways are changed: what the policies come in by, and what changes and the lease go out by.
+    let edits = async |rate: u32| {
+        let put = async || {
+            let base = tierflow.status().await["revision"].to_string();
+            let headers = [("x-config-base-version", base.as_str())];
+            let answer = tierflow.send("PUT", "/v1/policies/Plan/standard", &headers, &plan(rate)).await;
+            (answer.status == 200).then_some(())
+        };
+        eventually("the change is made", put).await;
+        serves_rate(&tierflow, rate).await;
+    };
+    edits(2).await;
+
+    store.client.clone().user_change_password("tierflow", NEXT).await.unwrap();
+    std::fs::write(&file, NEXT).unwrap();
+    store.etcd.end();
+    store.etcd.restart().unwrap();
+    store.answers().await;
+    store.put_rate(3).await;
+    serves_rate(&tierflow, 3).await;
+    edits(4).await;
+    assert!(![PASSWORD, NEXT].iter().any(|password| store.log().contains(password)));
+}
+
+#[tokio::test]
+async fn a_user_may_only_read_what_it_was_given_and_its_password_stays_a_secret() {
+    let store = Store::start_shop().await;
+    let permission = Permission::read("/tierflow/").with_prefix();
+    let root = let_in_with_passwords(&store, permission).await;
 
     let file = store.path("password");
-    let source =
-        [store.endpoint(), vec!["--etcd-user=tierflow".to_owned(), format!("--etcd-password-file={}", file.display())]]
-            .concat();
+    let source = as_user(&store, &file);
     std::fs::write(&file, "wrong\n").unwrap();
     let tierflow = store.tierflow_at(source.clone(), &[]).await;
     let trouble = async || tierflow.status().await["source"]["trouble"].as_str().map(str::to_owned);
@@ -75,14 +124,18 @@ async fn a_user_may_only_read_what_it_was_given_and_its_password_stays_a_secret(
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     let tierflow = store.tierflow_at(source, &["--log=trace".to_owned()]).await;
     serves_rate(&tierflow, 1).await;
-    let root = ConnectOptions::new().with_user("root", "root");
-    let root = Client::connect([format!("http://{}", store.etcd.address)], Some(root)).await.unwrap();
+    let options = ConnectOptions::new().with_user("root", "root");
+    let forgotten = Client::connect([format!("http://{}", store.etcd.address)], Some(options)).await.unwrap();
     let mut store = Store { client: root, ..store };
     store.put_rate(2).await;
     serves_rate(&tierflow, 2).await;
-    // An etcd that was started anew knows no token of before.
+    // An etcd that ended in order knows no token of before. One that was killed may: it replays the log entries that its
+    // database had not taken over yet, and with them the latest authentications.
+    store.etcd.end();
     store.etcd.restart().unwrap();
     store.answers().await;
+    let refused = forgotten.clone().get("x", None).await.unwrap_err();
+    assert!(refused.to_string().contains("invalid auth token"), "{refused}");
     store.put_rate(3).await;
     serves_rate(&tierflow, 3).await;
     assert!(!store.log().contains(PASSWORD));
