@@ -184,7 +184,7 @@ impl Editor {
                 }
                 Ok(None) => self.after_lost_race(held, attempt).await?,
                 Err(Failure::Refused(why)) if why.contains("lease not found") => *self.records.lock().await = None,
-                Err(Failure::Refused(why)) => return Err(EditError::Unavailable(why)),
+                Err(Failure::Refused(why) | Failure::NotLetIn(why)) => return Err(EditError::Unavailable(why)),
                 Err(Failure::Unanswered(why)) => return self.resolve(&record_key, &body, why).await,
             }
         }

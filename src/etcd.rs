@@ -8,18 +8,36 @@ pub mod lease;
 pub mod link;
 pub mod listing;
 
-use std::fmt;
 use std::path::PathBuf;
 
-#[derive(Clone)]
+use failure::Failure;
+
+#[derive(Clone, Debug)]
 pub struct EtcdSettings {
     /// At least one, as in `http://10.0.0.5:2379`.
     pub endpoints: Vec<String>,
     /// As in `/tierflow`.
     pub prefix: String,
-    /// Name and password.
-    pub user: Option<(String, String)>,
+    pub user: Option<User>,
     pub tls: Option<Tls>,
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: String,
+    /// Read anew for each connection, so that a password that was changed is taken.
+    pub password_file: PathBuf,
+}
+
+impl User {
+    /// What the file holds, without the end of its line.
+    pub fn password(&self) -> Result<String, Failure> {
+        let file = &self.password_file;
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| Failure::NotLetIn(format!("{}: {error}", file.display())))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
 }
 
 /// PEM files.
@@ -29,20 +47,6 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// A certificate and its key, where etcd asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// Without the password.
-impl fmt::Debug for EtcdSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = self.user.as_ref().map(|(name, _)| name);
-        let Self { endpoints, prefix, tls, .. } = self;
-        f.debug_struct("EtcdSettings")
-            .field("endpoints", endpoints)
-            .field("prefix", prefix)
-            .field("user", &user)
-            .field("tls", tls)
-            .finish()
-    }
 }
 
 /// The kinds of keys below the prefix. Other keys there are nobody's business.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::etcd::{EtcdSettings, Tls};
+use crate::etcd::{EtcdSettings, Tls, User};
 
 #[derive(Clone, clap::Args)]
 pub(super) struct EtcdArgs {
@@ -16,7 +16,7 @@ pub(super) struct EtcdArgs {
     /// The user to be in etcd.
     #[arg(long, value_name = "NAME", requires = "etcd_password_file", env = "TIERFLOW_ETCD_USER")]
     etcd_user: Option<String>,
-    /// File that holds the user's password.
+    /// File that holds the user's password; read again for each connection.
     #[arg(long, value_name = "FILE", requires = "etcd_user", env = "TIERFLOW_ETCD_PASSWORD_FILE")]
     etcd_password_file: Option<PathBuf>,
     /// PEM file of the authority that signed etcd's certificate; needed for https.
@@ -52,10 +52,12 @@ impl EtcdArgs {
         }))
     }
 
-    fn user(&self) -> Result<Option<(String, String)>, Failure> {
-        let Some((user, file)) = self.etcd_user.as_ref().zip(self.etcd_password_file.as_ref()) else { return Ok(None) };
-        let password = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+    fn user(&self) -> Result<Option<User>, Failure> {
+        let Some((name, file)) = self.etcd_user.as_ref().zip(self.etcd_password_file.as_ref()) else { return Ok(None) };
+        let user = User { name: name.clone(), password_file: file.clone() };
+        // What is wrong with the file from the start is an error of the command.
+        user.password().map_err(|failure| failure.to_string())?;
+        Ok(Some(user))
     }
 }
 

@@ -38,8 +38,8 @@ impl Connection {
             .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some((user, password)) = &settings.user {
-            options = options.with_user(user, password);
+        if let Some(user) = &settings.user {
+            options = options.with_user(&user.name, user.password()?);
         }
         if let Some(tls) = &settings.tls {
             options = options.with_tls(tls_options(tls)?);

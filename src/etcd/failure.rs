@@ -11,6 +11,8 @@ pub enum Failure {
     Unanswered(String),
     /// etcd said no, or what it said means no.
     Refused(String),
+    /// etcd does not know who asks: nothing was done. Another connection may be let in, once the password is another one.
+    NotLetIn(String),
 }
 
 impl Failure {
@@ -27,7 +29,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unanswered(why) | Self::Refused(why) => f.write_str(why),
+            Self::Unanswered(why) | Self::Refused(why) | Self::NotLetIn(why) => f.write_str(why),
         }
     }
 }
@@ -43,6 +45,8 @@ impl From<etcd_client::Error> for Failure {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => {
                 Self::Unanswered(why)
             }
+            Code::Unauthenticated => Self::NotLetIn(why),
+            Code::InvalidArgument if why.contains("authentication failed") => Self::NotLetIn(why),
             _ => Self::Refused(why),
         }
     }

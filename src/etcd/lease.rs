@@ -179,7 +179,7 @@ async fn keep(
                 pause = third;
             }
             // Several attempts fit into what is left, each at another time than everybody else's.
-            Err(Failure::Unanswered(_)) if Instant::now() < life.until => {
+            Err(Failure::Unanswered(_) | Failure::NotLetIn(_)) if Instant::now() < life.until => {
                 pause = (wanted.ttl / 20).mul_f64(0.5 + fastrand::f64());
             }
             Err(failure) => return failure,

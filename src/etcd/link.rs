@@ -32,11 +32,12 @@ impl Link {
         &self.0.settings
     }
 
-    /// Asks once. A question without an answer costs the connection; whoever asks again gets another one.
+    /// Asks once. A question that is not answered, or not let in, costs the connection; whoever asks again gets another
+    /// one, with the password as it is then.
     pub async fn ask<T>(&self, question: impl AsyncFnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
         let connection = self.connection().await?;
         let answer = question(&connection).await;
-        if matches!(answer, Err(Failure::Unanswered(_))) {
+        if matches!(answer, Err(Failure::Unanswered(_) | Failure::NotLetIn(_))) {
             let mut state = self.0.state.lock().await;
             if state.connection.as_ref().is_some_and(|current| current.endpoint == connection.endpoint) {
                 state.connection = None;
