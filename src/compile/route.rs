@@ -73,7 +73,9 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
         r#match: Some(route_match(api, methods)),
         action: Some(Action::Route(RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(api.service.as_str().to_owned())),
+            // Zero stands for no limit. Without a value of its own, a route has the idle timeout of the listener.
             timeout: pb::duration(api.timeout.unwrap_or_default()),
+            idle_timeout: pb::duration(api.idle_timeout.unwrap_or_default()),
             retry_policy: retry.map(retry_policy),
             rate_limits: rate_limits.clone(),
             ..Default::default()

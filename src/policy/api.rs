@@ -10,7 +10,9 @@ use super::raw::{NumberOr, RawApi, RawRetry};
 use super::text;
 use crate::names::Name;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
@@ -20,6 +22,8 @@ pub struct Api {
     pub service: Name,
     /// `None`: an answer may take as long as it likes.
     pub timeout: Option<Duration>,
+    /// `None`: a request may stand still for as long as it likes.
+    pub idle_timeout: Option<Duration>,
     pub retry: Option<Retry>,
     pub limits: Vec<Arc<Limit>>,
 }
@@ -73,18 +77,51 @@ impl Api {
             Duration::from_secs(15),
             Duration::ZERO..=HOUR,
         );
+        let idle_timeout = raw
+            .idle_timeout
+            .as_deref()
+            .map(|text| findings.within("idle_timeout", |f| f.check(text, text::duration(text, Duration::ZERO..=DAY))));
         let retry = raw.retry.as_ref();
         let retry = retry.map(|raw| findings.within("retry", |f| Retry::read(raw, matches.as_ref(), f)));
         let limits = Limit::read_list("limits", "api", raw.limits.as_deref(), findings);
+        let (timeout, retry) = (not_zero(timeout?), text::optional(retry)?);
+        let idle_timeout = match text::optional(idle_timeout)? {
+            None => idle_timeout_beside(timeout),
+            Some(idle_timeout) => {
+                refuse_tries_that_outlast(idle_timeout, retry.as_ref(), findings);
+                not_zero(idle_timeout)
+            }
+        };
         Some(Self {
             name: name?,
             gateway: gateway?,
             matches: matches?,
             service: service?,
-            timeout: timeout.map(|timeout| Some(timeout).filter(|timeout| !timeout.is_zero()))?,
-            retry: text::optional(retry)?,
+            timeout,
+            idle_timeout,
+            retry,
             limits: limits?,
         })
+    }
+}
+
+/// `0s` says that there is no limit.
+fn not_zero(duration: Duration) -> Option<Duration> {
+    Some(duration).filter(|duration| !duration.is_zero())
+}
+
+/// What is left to the idle timeout is a client that stops sending or reading. It begins before `timeout` does (the
+/// request is still to come, and to be decided about), and must not end first.
+fn idle_timeout_beside(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.map(|timeout| (timeout + MINUTE).max(5 * MINUTE))
+}
+
+/// A try that waits for its answer stands still, so the request would end before the next one could begin.
+fn refuse_tries_that_outlast(idle_timeout: Duration, retry: Option<&Retry>, findings: &mut Findings) {
+    let per_try_timeout = retry.and_then(|retry| retry.per_try_timeout);
+    if per_try_timeout.is_some_and(|per_try| !idle_timeout.is_zero() && idle_timeout <= per_try) {
+        let message = "ends a request before `retry.per_try_timeout` ends a try: expected more than that, or 0s";
+        findings.within("idle_timeout", |findings| findings.say(message.to_owned()));
     }
 }
 
@@ -142,5 +179,33 @@ impl Retry {
         let mut conditions = self.conditions.clone();
         conditions.retain(|condition| UNSEEN_CONDITIONS.contains(condition));
         (!conditions.is_empty()).then(|| Self { conditions, statuses: Vec::new(), ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::{Policy, parse};
+
+    fn api(fields: &str) -> Arc<Api> {
+        let text = format!("{{kind: Api, name: a, gateway: g, service: s, match: {{path: /}}, {fields}}}");
+        let document = split(&"p.yaml".into(), text.as_bytes()).remove(0);
+        match parse(&Arc::new(document)).unwrap().policy {
+            Policy::Api(api) => api,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_idle_timeout_follows_the_timeout_unless_it_is_given() {
+        let idle_timeout = |fields: &str| api(fields).idle_timeout.map(|timeout| timeout.as_secs());
+        assert_eq!(idle_timeout(""), Some(300));
+        assert_eq!(idle_timeout("timeout: 4m"), Some(300));
+        assert_eq!(idle_timeout("timeout: 10m"), Some(660));
+        assert_eq!(idle_timeout("timeout: 0s"), None);
+        assert_eq!(idle_timeout("timeout: 0s, idle_timeout: 1m"), Some(60));
+        assert_eq!(idle_timeout("timeout: 10m, idle_timeout: 1s"), Some(1));
+        assert_eq!(idle_timeout("idle_timeout: 0s"), None);
     }
 }

@@ -255,6 +255,9 @@ pub struct RawApi {
     pub service: String,
     /// How long an answer may take, retries included; 0s for no limit, at most 1h. Default: 15s.
     pub timeout: Option<String>,
+    /// How long a request may stand still: nothing of it or of its answer comes or goes. 0s for no limit, at most 24h.
+    /// Default: 5m, and a minute more than `timeout` where that is longer; no limit where `timeout` is 0s.
+    pub idle_timeout: Option<String>,
     /// When a request is tried again.
     pub retry: Option<RawRetry>,
     /// Limits of this API, all tenants together.

@@ -247,6 +247,17 @@ impl Edge {
         xds: &str,
         listen: SocketAddr,
     ) -> Self {
+        Self::start_with(gateway, folder, tierflow, (id, xds, ""), listen)
+    }
+
+    /// As a node of some id, with a variant of the protocol and further fields of its bootstrap.
+    fn start_with(
+        gateway: &str,
+        folder: &Path,
+        tierflow: &Tierflow,
+        (id, xds, fields): (&str, &str, &str),
+        listen: SocketAddr,
+    ) -> Self {
         let admin = free_address();
         let bootstrap = printed(
             &[
@@ -261,7 +272,7 @@ impl Edge {
             .chain(tierflow.verb_flags.iter().map(String::as_str))
             .collect::<Vec<_>>(),
         );
-        let envoy = Envoy::start(folder, id, &bootstrap).unwrap();
+        let envoy = Envoy::start(folder, id, &(bootstrap + fields)).unwrap();
         Self { envoy, client: Client::default(), admin, listen }
     }
 
@@ -326,11 +337,13 @@ pub(crate) struct Setup<'a> {
     pub(crate) on_error: &'a str,
     /// The variant of the protocol.
     pub(crate) xds: &'a str,
+    /// Further fields of Envoy's bootstrap.
+    pub(crate) bootstrap: &'a str,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { policies: "", gateway: "", on_error: "deny", xds: "delta" }
+        Self { policies: "", gateway: "", on_error: "deny", xds: "delta", bootstrap: "" }
     }
 }
 
@@ -353,7 +366,8 @@ impl World {
         std::fs::write(policies.join("policies.yaml"), setup.policies).unwrap();
         let tierflow = Tierflow::start(&policies).await;
         assert_eq!(tierflow.status().await["refused"], Value::Array(Vec::new()));
-        let edge = Edge::start(folder.path(), &tierflow, "edge-1", setup.xds, listen);
+        let node = ("edge-1", setup.xds, setup.bootstrap);
+        let edge = Edge::start_with("edge", folder.path(), &tierflow, node, listen);
         edge.ready().await;
         Self { edge, tierflow, upstream, folder }
     }

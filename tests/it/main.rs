@@ -39,6 +39,7 @@ mod replicas;
 mod serve_lifetime;
 mod store;
 mod tidy;
+mod timeouts;
 mod tls;
 mod xds_other_client;
 mod xds_random;
