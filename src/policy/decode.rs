@@ -64,8 +64,8 @@ impl Cutter {
         }
         let mut cut = here;
         // Without its only entry a mapping that chooses a variant chooses none, so the choice as a whole goes.
-        if error.path().iter().any(|segment| matches!(segment, serde_path_to_error::Segment::Enum { .. })) {
-            cut = before_enum(error.path());
+        if matches!(error.path().iter().next_back(), Some(serde_path_to_error::Segment::Enum { .. })) {
+            cut = before_last_enums(error.path());
         }
         self.cut(&cut)
     }
@@ -122,10 +122,11 @@ fn element_of(path: &Path, parent: &Path) -> Option<usize> {
     }
 }
 
-fn before_enum(path: &serde_path_to_error::Path) -> Path {
+fn before_last_enums(path: &serde_path_to_error::Path) -> Path {
     let is_enum =
         |segment: &&serde_path_to_error::Segment| matches!(segment, serde_path_to_error::Segment::Enum { .. });
-    Path(path.iter().take_while(|segment| !is_enum(segment)).filter_map(segment).collect())
+    let enums = path.iter().rev().take_while(is_enum).count();
+    Path(path.iter().rev().skip(enums).collect::<Vec<_>>().into_iter().rev().filter_map(segment).collect())
 }
 
 fn segment(segment: &serde_path_to_error::Segment) -> Option<Segment> {
