@@ -206,7 +206,7 @@ impl Document {
             let value = value.split(" #").next().unwrap_or_default().trim();
             Some(value.trim_matches(['"', '\'']).to_owned())
         };
-        let is_rate_limits = || text.lines().any(|line| line.starts_with("rate_limits:"));
+        let is_rate_limits = || text.lines().any(|l| l.starts_with("rate_limits:") || l.starts_with("rateLimits:"));
         let kind = match field("kind") {
             Some(kind) => Kind::parse(&kind)?,
             None => is_rate_limits().then_some(Kind::RateLimits)?,

@@ -1,6 +1,8 @@
 //! Why a request is treated as it is: which API takes it, and which limits it meets. The same matcher answers
 //! that the rate limit service asks; only what Envoy would do with the request is done here instead.
 
+mod list;
+
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -11,8 +13,6 @@ use crate::policy::api::Api;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Algorithm, Dimension, Mode};
 use crate::policy::matches::{HostMatch, Match};
-use crate::policy::rate_limits::RateLimits;
-use crate::policy::raw::{RawAction, RawHeaderMatcher, RawStringMatch};
 use crate::policy::set::PolicySet;
 
 /// A request as a client would send it.
@@ -70,7 +70,7 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
     let Some(api) = api else { return explanation };
     let own = own_entries(api, tenant, request);
     let descriptors: Vec<Vec<(String, String)>> =
-        std::iter::once(own).chain(list_descriptors(policies, gateway, api, request)).collect();
+        std::iter::once(own).chain(list::descriptors(policies, gateway, api, request)).collect();
     let borrowed: Vec<Vec<(&str, &str)>> =
         descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()).collect();
     let borrowed: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
@@ -146,75 +146,6 @@ fn own_entries(api: &Api, tenant: Option<String>, request: &Request) -> Vec<(Str
     entries.extend(query_pairs(request).map(|pair| keyed(Dimension::Query, pair)));
     entries.extend(cookie_pairs(request).map(|pair| keyed(Dimension::Cookie, pair)));
     entries
-}
-
-/// One descriptor for each entry of a list of actions; none where an action finds no value.
-fn list_descriptors(
-    policies: &PolicySet,
-    gateway: &Gateway,
-    api: &Api,
-    request: &Request,
-) -> Vec<Vec<(String, String)>> {
-    let of_gateway =
-        |list: &&std::sync::Arc<RateLimits>| list.gateway.as_ref().is_none_or(|name| *name == gateway.name);
-    let lists = policies.rate_limits.values().filter(of_gateway);
-    let descriptors = lists.flat_map(|list| {
-        list.entries.iter().enumerate().filter_map(|(index, entry)| {
-            let id = (descriptor::RATE_LIMITS.to_owned(), descriptor::rate_limits_id(&list.name, index));
-            let values = entry.actions.iter().filter_map(|action| action_entry(action, api, request));
-            std::iter::once(Some(id)).chain(values).collect::<Option<Vec<_>>>()
-        })
-    });
-    descriptors.collect()
-}
-
-/// `None`: the action adds no entry. `Some(None)`: it finds no value, and so the descriptor is not sent at all.
-#[expect(clippy::option_option, reason = "Envoy knows both cases")]
-fn action_entry(action: &RawAction, api: &Api, request: &Request) -> Option<Option<(String, String)>> {
-    let entry = |key: &str, value: Option<&str>| Some(value.map(|value| (key.to_owned(), value.to_owned())));
-    let unless_skipped = |skip: Option<bool>, entry: Option<Option<(String, String)>>| {
-        entry.filter(|entry| entry.is_some() || !skip.unwrap_or(false))
-    };
-    let address = request.client_ip.to_string();
-    match action {
-        RawAction::RequestHeaders(raw) => {
-            let value = match raw.header_name.as_str() {
-                ":path" => Some(request.path.as_str()),
-                ":method" => Some(request.method.as_str()),
-                ":authority" => Some(request.host.as_str()),
-                name => header(request, &name.to_ascii_lowercase()),
-            };
-            unless_skipped(raw.skip_if_absent, entry(&raw.descriptor_key, value))
-        }
-        RawAction::QueryParameters(raw) => {
-            unless_skipped(raw.skip_if_absent, entry(&raw.descriptor_key, query(request, &raw.query_parameter_name)))
-        }
-        RawAction::RemoteAddress(_) => entry("remote_address", Some(&address)),
-        RawAction::MaskedRemoteAddress(_) => entry("masked_remote_address", Some(&address)),
-        RawAction::GenericKey(raw) => {
-            entry(raw.descriptor_key.as_deref().unwrap_or("generic_key"), Some(&raw.descriptor_value))
-        }
-        RawAction::HeaderValueMatch(raw) => {
-            let all = raw.headers.iter().all(|matcher| header_matches(matcher, request));
-            let is_match = all == raw.expect_match.unwrap_or(true);
-            entry(raw.descriptor_key.as_deref().unwrap_or("header_match"), is_match.then_some(&raw.descriptor_value))
-        }
-        RawAction::SourceCluster(_) => entry("source_cluster", Some("")),
-        RawAction::DestinationCluster(_) => entry("destination_cluster", Some(api.service.as_str())),
-    }
-}
-
-fn header_matches(matcher: &RawHeaderMatcher, request: &Request) -> bool {
-    let value = header(request, &matcher.name);
-    let is_match = match (&matcher.string_match, value) {
-        (None, value) => value.is_some() == matcher.present_match.unwrap_or(true),
-        (Some(_), None) => false,
-        (Some(RawStringMatch::Exact(text)), Some(value)) => value == text,
-        (Some(RawStringMatch::Prefix(text)), Some(value)) => value.starts_with(text.as_str()),
-        (Some(RawStringMatch::Suffix(text)), Some(value)) => value.ends_with(text.as_str()),
-        (Some(RawStringMatch::Contains(text)), Some(value)) => value.contains(text.as_str()),
-    };
-    is_match != matcher.invert_match.unwrap_or(false)
 }
 
 fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> ExplainedLimit {

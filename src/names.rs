@@ -202,6 +202,14 @@ pub mod descriptor {
     pub const METHOD: &str = "method";
     pub const HOST: &str = "host";
 
+    /// Keys that lists of Envoy actions may not give to entries: those by which the matcher tells what a descriptor
+    /// stands for, and those of dimensions that have a name (`header:x`). What else limits count by says nothing about
+    /// who a request is, and `path` or `host` are what people call such entries.
+    pub fn is_reserved(key: &str) -> bool {
+        const PREFIXES: [&str; 4] = ["header:", "query:", "cookie:", "jwt_claim:"];
+        [API, TENANT, RATE_LIMITS].contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    }
+
     /// The value of a [`RATE_LIMITS`] entry.
     pub fn rate_limits_id(list: &str, index: usize) -> String {
         format!("{list}/{index}")

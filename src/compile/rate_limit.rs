@@ -3,31 +3,29 @@
 //! All of it is one descriptor. Where a request lacks a value Envoy leaves the entry out and not the descriptor,
 //! so a request without a tenant is still counted: the rate limit service knows what a missing entry means.
 
+mod list;
+
 use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::route::v3::RateLimit;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::Action;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::action::meta_data::Source;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
-    ActionSpecifier, DestinationCluster, GenericKey, HeaderValueMatch, MaskedRemoteAddress, MetaData, QueryParameters,
-    RemoteAddress, RequestHeaders, SourceCluster,
+    ActionSpecifier, GenericKey, MetaData, QueryParameters, RemoteAddress, RequestHeaders,
 };
-use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, RateLimit, header_matcher::HeaderMatchSpecifier};
 use envoy_types::pb::envoy::extensions::filters::http::header_to_metadata::v3::Config as HeaderToMetadata;
 use envoy_types::pb::envoy::extensions::filters::http::header_to_metadata::v3::config::{KeyValuePair, Rule};
 use envoy_types::pb::envoy::extensions::rate_limit_descriptors::jwt_claim::v3::Descriptor as JwtClaim;
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::metadata::v3::MetadataKey;
 use envoy_types::pb::envoy::r#type::metadata::v3::metadata_key::PathSegment;
 use envoy_types::pb::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
 
-use super::{any, pb};
+use super::any;
 use crate::names::descriptor;
 use crate::policy::api::Api;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Dimension, Limit};
-use crate::policy::rate_limits::RateLimits;
-use crate::policy::raw::{RawAction, RawHeaderMatcher, RawStringMatch};
 use crate::policy::set::PolicySet;
 
 /// Where cookies are put for the actions to find them.
@@ -41,8 +39,8 @@ pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) ->
         // Entries by key: `client_ip` and `client_ip/24` are one, and a cost in a header is a header.
         dimensions.iter().map(dimension_action),
     );
-    let lists = policies.rate_limits.values().filter(|list| list.gateway.as_ref().is_none_or(|g| *g == gateway.name));
-    std::iter::once(own.collect()).chain(lists.flat_map(|list| entries(list))).map(rate_limit).collect()
+    let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
+    std::iter::once(rate_limit(own.collect())).chain(lists.flat_map(|list| list::rate_limits(list))).collect()
 }
 
 /// Makes the cookies that the route reports readable to its actions, where it reports any.
@@ -131,14 +129,16 @@ fn query(key: &str, name: &str) -> ActionSpecifier {
 fn cookie(key: &str, name: &str) -> ActionSpecifier {
     ActionSpecifier::Metadata(MetaData {
         descriptor_key: key.to_owned(),
-        metadata_key: Some(MetadataKey {
-            key: COOKIE_NAMESPACE.to_owned(),
-            path: vec![PathSegment { segment: Some(Segment::Key(name.to_owned())) }],
-        }),
+        metadata_key: Some(metadata_key(COOKIE_NAMESPACE, &[name.to_owned()])),
         source: Source::Dynamic as i32,
         skip_if_absent: true,
         ..Default::default()
     })
+}
+
+fn metadata_key(namespace: &str, path: &[String]) -> MetadataKey {
+    let segment = |key: &String| PathSegment { segment: Some(Segment::Key(key.clone())) };
+    MetadataKey { key: namespace.to_owned(), path: path.iter().map(segment).collect() }
 }
 
 /// The claim is read, not verified: whoever needs it to be true puts a filter in front that verifies tokens.
@@ -155,62 +155,6 @@ fn jwt_claim(key: &str, claim: &str) -> ActionSpecifier {
         name: "envoy.rate_limit_descriptors.jwt_claim".to_owned(),
         typed_config: Some(any(&descriptor)),
     })
-}
-
-/// The lists of actions that are taken as they are, each with a first entry that says which one it is.
-fn entries(list: &RateLimits) -> impl Iterator<Item = Vec<ActionSpecifier>> {
-    list.entries.iter().enumerate().map(|(index, entry)| {
-        let id = generic_key(descriptor::RATE_LIMITS, &descriptor::rate_limits_id(&list.name, index));
-        std::iter::once(id).chain(entry.actions.iter().map(raw_action)).collect()
-    })
-}
-
-fn raw_action(action: &RawAction) -> ActionSpecifier {
-    match action {
-        RawAction::RequestHeaders(raw) => ActionSpecifier::RequestHeaders(RequestHeaders {
-            header_name: raw.header_name.clone(),
-            descriptor_key: raw.descriptor_key.clone(),
-            skip_if_absent: raw.skip_if_absent.unwrap_or(false),
-        }),
-        RawAction::QueryParameters(raw) => ActionSpecifier::QueryParameters(QueryParameters {
-            query_parameter_name: raw.query_parameter_name.clone(),
-            descriptor_key: raw.descriptor_key.clone(),
-            skip_if_absent: raw.skip_if_absent.unwrap_or(false),
-        }),
-        RawAction::RemoteAddress(_) => ActionSpecifier::RemoteAddress(RemoteAddress {}),
-        RawAction::MaskedRemoteAddress(raw) => ActionSpecifier::MaskedRemoteAddress(MaskedRemoteAddress {
-            v4_prefix_mask_len: raw.v4_prefix_mask_len.and_then(pb::uint32),
-            v6_prefix_mask_len: raw.v6_prefix_mask_len.and_then(pb::uint32),
-        }),
-        RawAction::GenericKey(raw) => {
-            generic_key(raw.descriptor_key.as_deref().unwrap_or_default(), &raw.descriptor_value)
-        }
-        RawAction::HeaderValueMatch(raw) => ActionSpecifier::HeaderValueMatch(HeaderValueMatch {
-            descriptor_value: raw.descriptor_value.clone(),
-            descriptor_key: raw.descriptor_key.clone().unwrap_or_default(),
-            expect_match: raw.expect_match.and_then(pb::boolean),
-            headers: raw.headers.iter().map(raw_header_matcher).collect(),
-            ..Default::default()
-        }),
-        RawAction::SourceCluster(_) => ActionSpecifier::SourceCluster(SourceCluster {}),
-        RawAction::DestinationCluster(_) => ActionSpecifier::DestinationCluster(DestinationCluster {}),
-    }
-}
-
-fn raw_header_matcher(raw: &RawHeaderMatcher) -> HeaderMatcher {
-    let pattern = raw.string_match.as_ref().map(|string| match string {
-        RawStringMatch::Exact(text) => MatchPattern::Exact(text.clone()),
-        RawStringMatch::Prefix(text) => MatchPattern::Prefix(text.clone()),
-        RawStringMatch::Suffix(text) => MatchPattern::Suffix(text.clone()),
-        RawStringMatch::Contains(text) => MatchPattern::Contains(text.clone()),
-    });
-    let by_string = pattern.map(|pattern| HeaderMatchSpecifier::StringMatch(pb::string_match(pattern)));
-    HeaderMatcher {
-        name: raw.name.clone(),
-        invert_match: raw.invert_match.unwrap_or(false),
-        header_match_specifier: by_string.or(raw.present_match.map(HeaderMatchSpecifier::PresentMatch)),
-        ..Default::default()
-    }
 }
 
 fn rate_limit(actions: Vec<ActionSpecifier>) -> RateLimit {

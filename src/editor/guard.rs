@@ -63,8 +63,7 @@ fn limits(policies: &PolicySet, id: &DocumentId) -> BTreeMap<String, Rate> {
             [by_name("limits", tenant.limits.as_deref().unwrap_or_default()), of_apis(&tenant.apis)].concat()
         }),
         Kind::RateLimits => policies.rate_limits.get(name).map(|list| {
-            let entries = list.entries.iter().enumerate();
-            entries.map(|(index, entry)| (format!("rate_limits[{index}]"), entry.limit.rate)).collect()
+            list.limited().map(|(index, _, limit)| (format!("rate_limits[{index}]"), limit.rate)).collect()
         }),
         Kind::Gateway | Kind::Service => None,
     };

@@ -214,9 +214,12 @@ impl Matcher {
         Ok(())
     }
 
-    /// Everything that Envoy reported for the entry splits its counter, as in Envoy's own meaning of actions.
+    /// Everything that Envoy reported for the entry splits its counter, as in Envoy's own meaning of actions; but not
+    /// what the request costs.
     fn apply_list_entry<'a>(&self, prepared: &'a Prepared, request: &Request<'a>) -> Applied<'a> {
-        let key = request.entries.iter().fold(self.key("rate_limits", request), |hasher, (key, value)| {
+        let is_cost = |key: &str| prepared.cost_key.as_deref() == Some(key);
+        let split_by = request.entries.iter().filter(|(key, _)| !is_cost(key));
+        let key = split_by.fold(self.key("rate_limits", request), |hasher, (key, value)| {
             let value = if value.starts_with('/') { without_query(value) } else { value };
             hasher.part(key.as_bytes()).part(value.as_bytes())
         });
@@ -324,10 +327,9 @@ fn prepare_by_api(apis: &LimitsByApi) -> HashMap<Name, Vec<Prepared>> {
 
 fn rate_limits_of(policies: &PolicySet, gateway: &Name) -> HashMap<String, Prepared> {
     let lists = policies.rate_limits.values();
-    let of_gateway = lists.filter(|list| list.gateway.as_ref().is_none_or(|name| name == gateway));
-    let entries = of_gateway.flat_map(|list| {
-        let prepared = |(index, limit)| (descriptor::rate_limits_id(&list.name, index), Prepared::new(limit));
-        list.entries.iter().map(|entry| &entry.limit).enumerate().map(prepared)
+    let entries = lists.filter(|list| list.is_for(gateway)).flat_map(|list| {
+        let id = |index| descriptor::rate_limits_id(&list.name, index);
+        list.limited().map(move |(index, _, limit)| (id(index), Prepared::new(limit)))
     });
     entries.collect()
 }

@@ -68,7 +68,7 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
             return Err(refused);
         }
     };
-    let tree = match Tree::parse(text) {
+    let mut tree = match Tree::parse(text) {
         Ok(tree) => tree,
         Err(error) => {
             let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
@@ -77,6 +77,10 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
             return Err(refused);
         }
     };
+    // Of all documents only lists of Envoy actions have no kind.
+    if !tree.has_field("kind") {
+        tree.take_keys_as_protobuf_fields();
+    }
     let mut findings = Findings::default();
     tree.findings().into_iter().for_each(|finding| findings.add(finding));
     let mut json = tree.to_json();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The highest N of a rate.
+/// The highest N of a rate as documents write it. Lists of Envoy actions have the range of their field, `u32`.
 pub const LIMIT_MAX: u32 = 1_000_000_000;
 /// The longest window, in seconds: 366 days.
 pub const WINDOW_SECS_MAX: u32 = 366 * DAY;
@@ -36,7 +36,7 @@ impl Window {
     }
 
     /// `minute`, `10m`, `s`, `2 weeks`: a unit, or a number of them.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);

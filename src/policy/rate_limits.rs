@@ -1,17 +1,25 @@
-//! A list of Envoy rate limit actions with a limit each, taken as it is.
+//! A list of Envoy rate limits, each with how much passes, taken as it is.
+
+mod action;
+mod matcher;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::limit::{Algorithm, Cost, Limit, Mode, made_name};
 use super::problem::Findings;
-use super::rate::{LIMIT_MAX, Rate};
-use super::raw::{RawAction, RawActionLimit, RawHeaderMatcher, RawRateLimit, RawRateLimits};
+use super::rate::{Rate, Window};
+use super::raw::{RawActionLimit, RawHitsAddend, RawRateLimit, RawRateLimits};
 use super::text;
 use crate::names::Name;
 
+pub use action::{Action, AddressRange, Entry, Metadata, MetadataSource};
+pub use matcher::{HeaderMatcher, HeaderTest, QueryMatcher, TextMatcher, TextPattern};
+
 /// The most entries of a list: each is a descriptor of every request.
 const ENTRIES_MAX: usize = 16;
+/// Envoy's bound on `HitsAddend.number` (route_components.proto).
+const HITS_MAX: i64 = 1_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimits {
@@ -24,9 +32,11 @@ pub struct RateLimits {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimitEntry {
-    /// Already in the words of Envoy's RateLimit.Action, and kept in them.
-    pub actions: Vec<RawAction>,
-    pub limit: Arc<Limit>,
+    pub actions: Vec<Action>,
+    /// Read by Envoy's runtime, not by Tierflow.
+    pub disable_key: Option<String>,
+    /// `None`: unlimited.
+    pub limit: Option<Arc<Limit>>,
 }
 
 impl RateLimits {
@@ -37,107 +47,141 @@ impl RateLimits {
             None => Some(name_of_place.into()),
         };
         let gateway = raw.gateway.as_deref().map(|gateway| text::name(findings, "gateway", gateway));
-        text::not_empty(findings, "rate_limits", Some(&raw.rate_limits));
-        let entries = findings.within("rate_limits", |findings| {
-            if raw.rate_limits.len() > ENTRIES_MAX {
-                findings.say(format!("has {} entries, expected at most {ENTRIES_MAX}", raw.rate_limits.len()));
-            }
-            let read = |(index, raw)| findings.within(index, |findings| RateLimitEntry::read(raw, findings));
-            let entries: Vec<_> = raw.rate_limits.iter().enumerate().map(read).collect();
-            entries.into_iter().collect::<Option<Vec<_>>>()
-        });
+        if raw.rate_limits.len() > ENTRIES_MAX {
+            let message = format!("has {} entries, expected at most {ENTRIES_MAX}", raw.rate_limits.len());
+            findings.within("rate_limits", |findings| findings.say(message));
+        }
+        let entries = text::list(findings, "rate_limits", &raw.rate_limits, RateLimitEntry::read);
         Some(Self { name: name?, gateway: text::optional(gateway)?, entries: entries? })
+    }
+
+    pub fn is_for(&self, gateway: &Name) -> bool {
+        self.gateway.as_ref().is_none_or(|own| own == gateway)
+    }
+
+    /// The entries that count, each with its place in the list.
+    pub fn limited(&self) -> impl Iterator<Item = (usize, &RateLimitEntry, &Arc<Limit>)> {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry, entry.limit.as_ref()?)))
     }
 }
 
 impl RateLimitEntry {
     fn read(raw: &RawRateLimit, findings: &mut Findings) -> Option<Self> {
-        text::not_empty(findings, "actions", Some(&raw.actions));
-        findings.within("actions", |findings| {
-            for (index, action) in raw.actions.iter().enumerate() {
-                findings.within(index, |findings| check_action(action, findings));
-            }
-        });
-        let rate = findings.within("limit", |findings| read_rate(&raw.limit, findings))?;
-        let keys = raw.actions.iter().map(descriptor_key);
-        let limit = Limit {
-            name: made_name("rate_limits", rate, keys, Mode::Enforce),
-            rate,
-            by: Vec::new(),
-            algorithm: Algorithm::SlidingWindow,
-            mode: Mode::Enforce,
-            status: 429,
-            cost: Cost::Hits(NonZeroU32::MIN),
+        refuse_what_cannot_be_meant(raw, findings);
+        let actions = text::list(findings, "actions", &raw.actions, Action::read);
+        let disable_key = raw
+            .disable_key
+            .as_deref()
+            .map(|key| findings.within("disable_key", |findings| findings.check(key, text::plain(key))));
+        let cost = match &raw.hits_addend {
+            None => Some(Cost::Hits(NonZeroU32::MIN)),
+            Some(raw) => findings.within("hits_addend", |findings| read_cost(raw, findings)),
         };
-        Some(Self { actions: raw.actions.clone(), limit: Arc::new(limit) })
+        let rate = findings.within("limit", |findings| read_rate(&raw.limit, findings));
+        let (actions, cost) = (actions?, cost?);
+        let limit = rate?.map(|rate| {
+            let keys = actions.iter().map(|action| action.descriptor_key().to_owned());
+            Arc::new(Limit {
+                name: made_name("rate_limits", rate, keys, Mode::Enforce),
+                rate,
+                by: Vec::new(),
+                algorithm: Algorithm::SlidingWindow,
+                mode: Mode::Enforce,
+                status: 429,
+                cost,
+            })
+        });
+        Some(Self { actions, disable_key: text::optional(disable_key)?, limit })
     }
 }
 
-fn read_rate(raw: &RawActionLimit, findings: &mut Findings) -> Option<Rate> {
-    let unit = raw.unit.to_ascii_lowercase();
-    let known = ["second", "minute", "hour", "day", "week", "month", "year"].contains(&unit.as_str());
-    let unit = known.then_some(unit).ok_or("SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR");
-    let unit = findings.within("unit", |findings| findings.check(&raw.unit, unit));
-    let requests = text::number_within(findings, "requests_per_unit", Some(raw.requests_per_unit), 0, 0..=LIMIT_MAX);
-    Rate::parse(&format!("{}/{}", requests?, unit?)).ok()
-}
-
-/// Envoy's bounds (route_components.proto), so that it does not have to refuse what passes here.
-fn check_action(action: &RawAction, findings: &mut Findings) {
-    let mut at_least_one = |field: &str, text: &str| {
-        findings.within(field, |findings| findings.check(text, text::plain(text)));
+fn refuse_what_cannot_be_meant(raw: &RawRateLimit, findings: &mut Findings) {
+    let mut refuse = |field: &str, message: &str| {
+        findings.within(field, |findings| findings.say(message.to_owned()));
     };
-    match action {
-        RawAction::RequestHeaders(action) => {
-            at_least_one("descriptor_key", &action.descriptor_key);
-            check_header_name(&action.header_name, "header_name", findings);
-        }
-        RawAction::QueryParameters(action) => {
-            at_least_one("descriptor_key", &action.descriptor_key);
-            at_least_one("query_parameter_name", &action.query_parameter_name);
-        }
-        RawAction::GenericKey(action) => at_least_one("descriptor_value", &action.descriptor_value),
-        RawAction::HeaderValueMatch(action) => {
-            at_least_one("descriptor_value", &action.descriptor_value);
-            text::not_empty(findings, "headers", Some(&action.headers));
-            findings.within("headers", |findings| {
-                for (index, matcher) in action.headers.iter().enumerate() {
-                    findings.within(index, |findings| check_matcher(matcher, findings));
-                }
-            });
-        }
-        RawAction::MaskedRemoteAddress(action) => {
-            text::number_within(findings, "v4_prefix_mask_len", action.v4_prefix_mask_len, 32, 0..=32);
-            text::number_within(findings, "v6_prefix_mask_len", action.v6_prefix_mask_len, 128, 0..=128);
-        }
-        RawAction::RemoteAddress(_) | RawAction::SourceCluster(_) | RawAction::DestinationCluster(_) => {}
+    if raw.stage.is_some_and(|stage| stage != 0) {
+        refuse(
+            "stage",
+            "a gateway has one rate limit filter, of stage 0; what has another stage would never be counted",
+        );
+    }
+    if raw.apply_on_stream_done == Some(true) {
+        refuse("apply_on_stream_done", "requests are counted before they are let through, not when they are done");
+    }
+    if raw.x_ratelimit_option.as_deref().is_some_and(|option| !["UNSPECIFIED", "DRAFT_VERSION_03"].contains(&option)) {
+        refuse("x_ratelimit_option", "every answer has the x-ratelimit headers of DRAFT_VERSION_03");
     }
 }
 
-fn check_matcher(matcher: &RawHeaderMatcher, findings: &mut Findings) {
-    check_header_name(&matcher.name, "name", findings);
-    if matcher.present_match.is_some() == matcher.string_match.is_some() {
-        findings.say("expected exactly one of present_match and string_match".to_owned());
+/// `Some(None)`: unlimited.
+#[expect(clippy::option_option, reason = "unlimited and refused are two cases")]
+fn read_rate(raw: &RawActionLimit, findings: &mut Findings) -> Option<Option<Rate>> {
+    if raw.dynamic_metadata.is_some() {
+        let message = "limits are those of the policies; none is read from the metadata of a request";
+        findings.within("dynamic_metadata", |findings| findings.say(message.to_owned()));
+        return None;
+    }
+    if raw.rate_limit.is_some() {
+        let help = "write them here, as in { unit: MINUTE, requests_per_unit: 10 }".to_owned();
+        let message = "an override overrides nothing: the limit itself is `unit` and `requests_per_unit`".to_owned();
+        findings.within("rate_limit", |findings| findings.say_with_help(message, help));
+        return None;
+    }
+    match (raw.unlimited.unwrap_or(false), &raw.unit, raw.requests_per_unit) {
+        (true, None, None) => Some(None),
+        (true, _, _) => {
+            findings.say("is unlimited, and so can have no unit and no requests_per_unit".to_owned());
+            None
+        }
+        (false, Some(unit), Some(requests)) => {
+            let window = findings.within("unit", |findings| findings.check(unit, read_unit(unit)));
+            let limit = u32::try_from(requests.0).map_err(|_| format!("a number of 0 to {}", u32::MAX));
+            let limit = findings.within("requests_per_unit", |findings| findings.check(requests.0, limit));
+            Some(Some(Rate { limit: limit?, window: window? }))
+        }
+        (false, unit, requests) => {
+            let missing = [("unit", unit.is_none()), ("requests_per_unit", requests.is_none())];
+            for (field, _) in missing.into_iter().filter(|(_, is_missing)| *is_missing) {
+                findings.say(format!("missing field `{field}`"));
+            }
+            None
+        }
     }
 }
 
-/// Other than in Tierflow's own documents, HTTP/2's pseudo headers are headers here, as in Envoy.
-fn check_header_name(name: &str, field: &str, findings: &mut Findings) {
-    let plain_name = name.strip_prefix(':').unwrap_or(name);
-    findings.within(field, |findings| findings.check(name, text::header_name(plain_name)));
+fn read_unit(unit: &str) -> Result<Window, &'static str> {
+    let expected = "SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR";
+    let word = unit.to_ascii_lowercase();
+    let is_unit = ["second", "minute", "hour", "day", "week", "month", "year"].contains(&word.as_str());
+    if is_unit { Window::parse(&word).map_err(|_| expected) } else { Err(expected) }
 }
 
-/// The key of the descriptor entry that Envoy makes of an action.
-fn descriptor_key(action: &RawAction) -> String {
-    let or = |key: &Option<String>, default: &str| key.clone().unwrap_or_else(|| default.to_owned());
-    match action {
-        RawAction::RequestHeaders(action) => action.descriptor_key.clone(),
-        RawAction::QueryParameters(action) => action.descriptor_key.clone(),
-        RawAction::RemoteAddress(_) => "remote_address".to_owned(),
-        RawAction::MaskedRemoteAddress(_) => "masked_remote_address".to_owned(),
-        RawAction::GenericKey(action) => or(&action.descriptor_key, "generic_key"),
-        RawAction::HeaderValueMatch(action) => or(&action.descriptor_key, "header_match"),
-        RawAction::SourceCluster(_) => "source_cluster".to_owned(),
-        RawAction::DestinationCluster(_) => "destination_cluster".to_owned(),
+fn read_cost(raw: &RawHitsAddend, findings: &mut Findings) -> Option<Cost> {
+    if raw.is_negative_hits == Some(true) {
+        let message = "what was counted is not given back; it stops counting when its window has passed";
+        findings.within("is_negative_hits", |findings| findings.say(message.to_owned()));
     }
+    match (raw.number, raw.format.as_deref()) {
+        (Some(number), None) => {
+            let hits = u32::try_from(number.0).ok().filter(|_| number.0 <= HITS_MAX).and_then(NonZeroU32::new);
+            let hits = hits.ok_or_else(|| format!("1 to {HITS_MAX} hits"));
+            findings.within("number", |findings| findings.check(number.0, hits)).map(Cost::Hits)
+        }
+        (None, Some(format)) => {
+            let expected =
+                "the value of a request header, as in %REQ(x-items)%: nothing else is known before the answer";
+            let header = header_of_format(format).and_then(|name| text::header_name(name).ok()).ok_or(expected);
+            findings.within("format", |findings| findings.check(format, header)).map(Cost::Header)
+        }
+        _ => {
+            findings.say("expected exactly one of number and format".to_owned());
+            None
+        }
+    }
+}
+
+/// The header in Envoy's `%REQ(x)%`, or `%REQUEST_HEADER(x)%` as it is called since Envoy 1.37.
+fn header_of_format(format: &str) -> Option<&str> {
+    let command = format.strip_prefix('%')?.strip_suffix(")%")?;
+    command.strip_prefix("REQ(").or_else(|| command.strip_prefix("REQUEST_HEADER("))
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::document::Requirement;
 
-pub use either::{NumberOr, WordOr};
+pub use either::{Integer, NumberOr, WordOr};
 
 pub use rate_limits::*;
 

@@ -127,6 +127,21 @@ pub(super) fn not_empty<'a, T>(findings: &mut Findings, field: &str, list: Optio
     list.unwrap_or_default()
 }
 
+/// Every element of a list that must not be empty.
+pub(super) fn list<R, T>(
+    findings: &mut Findings,
+    field: &str,
+    raws: &[R],
+    read: impl Fn(&R, &mut Findings) -> Option<T>,
+) -> Option<Vec<T>> {
+    not_empty(findings, field, Some(raws));
+    findings.within(field, |findings| {
+        let read = |(index, raw)| findings.within(index, |findings| read(raw, findings));
+        let elements: Vec<_> = raws.iter().enumerate().map(read).collect();
+        elements.into_iter().collect()
+    })
+}
+
 /// A part that may be left out, but not be wrong.
 pub(super) fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     match part {

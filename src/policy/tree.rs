@@ -64,6 +64,16 @@ impl Tree {
         self.0.value.to_json()
     }
 
+    /// Reads every key as the name of a protobuf field: `headerName` is `header_name`, as in the JSON form of protobuf,
+    /// whose parsers take both.
+    pub fn take_keys_as_protobuf_fields(&mut self) {
+        self.0.value.rename_keys(&snake_case);
+    }
+
+    pub fn has_field(&self, name: &str) -> bool {
+        matches!(&self.0.value, Node::Mapping(entries) if entries.iter().any(|(key, _)| key.value == name))
+    }
+
     /// What is wrong whatever the document means: keys that stand twice, and values that are left empty.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -113,6 +123,19 @@ impl Node {
         }
     }
 
+    fn rename_keys(&mut self, rename: &impl Fn(&str) -> String) {
+        match self {
+            Self::Scalar(_) => {}
+            Self::Sequence(items) => items.iter_mut().for_each(|item| item.value.rename_keys(rename)),
+            Self::Mapping(entries) => {
+                for (key, value) in entries {
+                    key.value = rename(&key.value);
+                    value.value.rename_keys(rename);
+                }
+            }
+        }
+    }
+
     fn collect_findings(&self, path: &mut Path, findings: &mut Vec<Finding>) {
         let mut visit = |segment: Segment, node: &Self, is_repeated: bool| {
             path.0.push(segment);
@@ -141,6 +164,17 @@ impl Node {
             }
         }
     }
+}
+
+fn snake_case(key: &str) -> String {
+    let mut snake = String::with_capacity(key.len() + 4);
+    for c in key.chars() {
+        if c.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
 }
 
 impl From<Location> for Span {

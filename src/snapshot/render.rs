@@ -53,8 +53,12 @@ pub fn to_static_bootstrap(resources: &Resources) -> Value {
 
 /// What Envoys have to be told besides resources. They refuse regular expressions that compile to more than 100
 /// steps unless they are told otherwise; `/[a-z]{1,64}` has more. How large one may be is decided when it is read.
+/// The admin layer is for the `disable_key` of rate limits, which an operator sets with `/runtime_modify`.
 pub fn runtime() -> Value {
-    json!({ "layers": [{ "name": "tierflow", "static_layer": { "re2.max_program_size.error_level": 1_000_000 } }] })
+    json!({ "layers": [
+        { "name": "tierflow", "static_layer": { "re2.max_program_size.error_level": 1_000_000 } },
+        { "name": "admin", "admin_layer": {} },
+    ] })
 }
 
 /// Puts route configurations where a listener refers to them. Secrets of a bootstrap are found by their name alone.

@@ -297,6 +297,12 @@ impl Edge {
         self.client.get(&format!("http://{}{path}", self.admin)).await.unwrap().text()
     }
 
+    /// Sets a key of Envoy's runtime.
+    pub(crate) async fn set_runtime(&self, key: &str, value: &str) {
+        let url = format!("http://{}/runtime_modify?{key}={value}", self.admin);
+        assert_eq!(self.client.send("POST", &url, &[]).await.unwrap().status, 200);
+    }
+
     /// Counters and gauges of Envoy's; 0 where there is none of the name.
     pub(crate) async fn stats<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
         let stats = self.admin("/stats").await;

@@ -16,6 +16,7 @@ mod cli_compile;
 mod cli_edit;
 mod decide_answers;
 mod decide_limits;
+mod decide_lists;
 mod decide_promises;
 mod decide_tenants;
 mod descriptors;

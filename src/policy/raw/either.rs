@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 /// A word, or something longer.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ pub enum NumberOr<T> {
     Number(u64),
     Other(T),
 }
+
+/// A whole number of 64 bits, which the JSON form of protobuf writes as a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Integer(pub i64);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -75,6 +79,34 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for NumberOr<T> {
     }
 }
 
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IntegerVisitor;
+
+        impl Visitor<'_> for IntegerVisitor {
+            type Value = Integer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Integer, E> {
+                Ok(Integer(number))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Integer, E> {
+                i64::try_from(number).map(Integer).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Integer, E> {
+                text.parse().map(Integer).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(IntegerVisitor)
+    }
+}
+
 impl<T: JsonSchema> JsonSchema for WordOr<T> {
     fn schema_name() -> Cow<'static, str> {
         format!("{}OrWord", T::schema_name()).into()
@@ -94,5 +126,15 @@ impl<T: JsonSchema> JsonSchema for NumberOr<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let other = generator.subschema_for::<T>();
         schemars::json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0 }, other] })
+    }
+}
+
+impl JsonSchema for Integer {
+    fn schema_name() -> Cow<'static, str> {
+        "Integer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "anyOf": [{ "type": "integer" }, { "type": "string", "pattern": "^-?[0-9]+$" }] })
     }
 }

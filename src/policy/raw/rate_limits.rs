@@ -1,10 +1,21 @@
-//! A list of Envoy rate limit actions with a limit each, taken as it is.
-//! Names and meanings are those of Envoy's `config.route.v3.RateLimit.Action`.
+//! A list of Envoy rate limits, each with how much passes. Names and meanings are those of Envoy's
+//! `config.route.v3.RateLimit` (route_components.proto), and of envoyproxy/ratelimit's `rate_limit`.
+//!
+//! What Envoy has and cannot be meant here is a field too, so that it is refused for what it is and not as a typo; it
+//! is not in the schema.
+
+mod action;
+mod matcher;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::either::Integer;
 use crate::document::Requirement;
+
+pub use action::*;
+pub use matcher::*;
 
 /// Envoy rate limit actions, each list with a limit, for all routes of the gateways.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -26,98 +37,44 @@ pub struct RawRateLimit {
     /// What the counter is split by. Where an action finds no value, the limit does not apply to the request.
     pub actions: Vec<RawAction>,
     pub limit: RawActionLimit,
+    /// What a request costs. Default: 1.
+    pub hits_addend: Option<RawHitsAddend>,
+    /// Switches the limit off in an Envoy whose runtime has `ratelimit.<disable_key>.http_filter_enabled: 0`.
+    pub disable_key: Option<String>,
+    /// 0, which is the stage of the gateways' only rate limit filter.
+    #[schemars(range(max = 0))]
+    pub stage: Option<u32>,
+    #[schemars(skip)]
+    pub apply_on_stream_done: Option<bool>,
+    #[schemars(skip)]
+    pub x_ratelimit_option: Option<String>,
 }
 
+/// A unit and a number, or `unlimited`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawActionLimit {
     /// SECOND, MINUTE, HOUR, DAY, WEEK, MONTH (30 days) or YEAR (365 days).
-    pub unit: String,
-    /// 0 to 1000000000; 0 denies everything.
-    #[schemars(range(max = 1_000_000_000))]
-    pub requests_per_unit: u32,
+    pub unit: Option<String>,
+    /// 0 to 4294967295; 0 denies everything.
+    #[schemars(range(max = 4_294_967_295_u32))]
+    pub requests_per_unit: Option<Integer>,
+    /// `true`: counted by nothing, and so never denied by this limit; the others still apply.
+    pub unlimited: Option<bool>,
+    #[schemars(skip)]
+    pub dynamic_metadata: Option<IgnoredAny>,
+    #[schemars(skip)]
+    pub rate_limit: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawAction {
-    RequestHeaders(RawRequestHeaders),
-    QueryParameters(RawQueryParameters),
-    RemoteAddress(RawEmpty),
-    MaskedRemoteAddress(RawMaskedRemoteAddress),
-    GenericKey(RawGenericKey),
-    HeaderValueMatch(RawHeaderValueMatch),
-    SourceCluster(RawEmpty),
-    DestinationCluster(RawEmpty),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// One of `number` and `format`.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RawEmpty {}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawRequestHeaders {
-    /// For `:path` the query is left out of the value.
-    pub header_name: String,
-    pub descriptor_key: String,
-    /// Leave out this entry, not the whole limit, where the header is missing.
-    pub skip_if_absent: Option<bool>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawQueryParameters {
-    pub query_parameter_name: String,
-    pub descriptor_key: String,
-    /// Leave out this entry, not the whole limit, where the parameter is missing.
-    pub skip_if_absent: Option<bool>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawMaskedRemoteAddress {
-    /// Default: 32.
-    #[schemars(range(max = 32))]
-    pub v4_prefix_mask_len: Option<u32>,
-    /// Default: 128.
-    #[schemars(range(max = 128))]
-    pub v6_prefix_mask_len: Option<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawGenericKey {
-    pub descriptor_value: String,
-    /// Default: generic_key.
-    pub descriptor_key: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawHeaderValueMatch {
-    pub descriptor_value: String,
-    /// Default: header_match.
-    pub descriptor_key: Option<String>,
-    /// Whether the headers must match, or must not. Default: true.
-    pub expect_match: Option<bool>,
-    pub headers: Vec<RawHeaderMatcher>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawHeaderMatcher {
-    pub name: String,
-    pub present_match: Option<bool>,
-    pub string_match: Option<RawStringMatch>,
-    pub invert_match: Option<bool>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawStringMatch {
-    Exact(String),
-    Prefix(String),
-    Suffix(String),
-    Contains(String),
+pub struct RawHitsAddend {
+    /// 1 to 1000000000 hits.
+    pub number: Option<Integer>,
+    /// The request header that holds the number, as in `%REQ(x-items)%`; 1 where it holds none above 0.
+    pub format: Option<String>,
+    #[schemars(skip)]
+    pub is_negative_hits: Option<bool>,
 }

@@ -1,0 +1,134 @@
+//! What Envoy would make of lists of its actions.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use percent_encoding::percent_decode_str;
+
+use super::Request;
+use crate::names::descriptor;
+use crate::policy::api::Api;
+use crate::policy::gateway::Gateway;
+use crate::policy::limit::Cost;
+use crate::policy::rate_limits::{Action, Entry, Metadata};
+use crate::policy::set::PolicySet;
+
+type Descriptor = Vec<(String, String)>;
+
+/// What an action adds to a descriptor.
+enum Added {
+    Entry(String, String),
+    Nothing,
+    /// It finds no value, and so the descriptor is not sent at all.
+    NoDescriptor,
+}
+
+/// One descriptor for each entry of a list, where it applies to the request.
+pub(super) fn descriptors(policies: &PolicySet, gateway: &Gateway, api: &Api, request: &Request) -> Vec<Descriptor> {
+    let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
+    let descriptors = lists.flat_map(|list| {
+        list.limited().filter_map(|(index, entry, limit)| {
+            let id = descriptor::rate_limits_id(&list.name, index);
+            let mut entries = vec![(descriptor::RATE_LIMITS.to_owned(), id)];
+            for action in &entry.actions {
+                match added(action, api, request) {
+                    Added::Entry(key, value) => entries.push((key, value)),
+                    Added::Nothing => {}
+                    Added::NoDescriptor => return None,
+                }
+            }
+            if let Cost::Header(name) = &limit.cost {
+                let cost = header(request, name).map(Cow::into_owned);
+                entries.extend(limit.cost.descriptor_key().zip(cost));
+            }
+            Some(entries)
+        })
+    });
+    descriptors.collect()
+}
+
+fn added(action: &Action, api: &Api, request: &Request) -> Added {
+    let found = |key: &str, value: Option<Cow<'_, str>>, skip_if_absent: bool| match value {
+        Some(value) => Added::Entry(key.to_owned(), value.into_owned()),
+        None if skip_if_absent => Added::Nothing,
+        None => Added::NoDescriptor,
+    };
+    let fixed = |entry: &Entry, applies: bool| found(&entry.key, applies.then_some((&*entry.value).into()), false);
+    match action {
+        Action::RequestHeader { key, name, skip_if_absent } => {
+            found(key, first_header(request, name).map(Cow::Borrowed), *skip_if_absent)
+        }
+        Action::QueryParameter { key, name, skip_if_absent } => found(key, query(request, name), *skip_if_absent),
+        Action::RemoteAddress => Added::Entry(action.descriptor_key().to_owned(), request.client_ip.to_string()),
+        Action::MaskedRemoteAddress { v4_bits, v6_bits } => {
+            let bits = if request.client_ip.is_ipv4() { v4_bits } else { v6_bits };
+            Added::Entry(action.descriptor_key().to_owned(), format!("{}/{bits}", masked(request.client_ip, *bits)))
+        }
+        Action::RemoteAddressMatch { entry, ranges, is_inverted } => {
+            let is_within = ranges.iter().any(|range| range.contains(request.client_ip));
+            fixed(entry, is_within != *is_inverted)
+        }
+        Action::GenericKey(entry) => fixed(entry, true),
+        Action::HeaderMatch { entry, expect_match, headers } => {
+            let matches = headers.iter().all(|matcher| matcher.matches(header(request, &matcher.name).as_deref()));
+            fixed(entry, matches == *expect_match)
+        }
+        Action::QueryMatch { entry, expect_match, parameters } => {
+            let matches = parameters.iter().all(|matcher| matcher.matches(query(request, &matcher.name).as_deref()));
+            fixed(entry, matches == *expect_match)
+        }
+        // Nothing on a gateway's Envoys writes metadata that actions could find.
+        Action::Metadata(Metadata { key, default, skip_if_absent, .. }) => {
+            found(key, default.as_deref().map(Cow::Borrowed), *skip_if_absent)
+        }
+        // Envoy's own cluster, which is for its bootstrap to say.
+        Action::SourceCluster => Added::Entry(action.descriptor_key().to_owned(), String::new()),
+        Action::DestinationCluster => Added::Entry(action.descriptor_key().to_owned(), api.service.as_str().to_owned()),
+    }
+}
+
+/// All values of a header as one, which is what Envoy's matchers look at. HTTP/2's pseudo headers are headers too.
+fn header<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
+    let mut values = headers(request, name);
+    let first = values.next()?;
+    let joined = values.fold(Cow::Borrowed(first), |joined, value| Cow::Owned(format!("{joined},{value}")));
+    Some(joined)
+}
+
+/// What Envoy reports of a header.
+fn first_header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    headers(request, name).next()
+}
+
+fn headers<'a>(request: &'a Request, name: &str) -> impl Iterator<Item = &'a str> {
+    let pseudo = match name {
+        ":path" => Some(request.path.as_str()),
+        ":method" => Some(request.method.as_str()),
+        ":authority" | "host" => Some(request.host.as_str()),
+        _ => None,
+    };
+    let named = request.headers.iter().filter(move |(own, _)| own == name);
+    pseudo.into_iter().chain(named.map(|(_, value)| value.as_str()))
+}
+
+/// The first value of a parameter, decoded.
+fn query<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
+    super::query_pairs(request).find(|(own, _)| decoded(own) == name).map(|(_, value)| decoded(value))
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
+}
+
+fn masked(address: IpAddr, bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits)).unwrap_or(0);
+            IpAddr::V4((address.to_bits() & mask).into())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits)).unwrap_or(0);
+            IpAddr::V6((address.to_bits() & mask).into())
+        }
+    }
+}
