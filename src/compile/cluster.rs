@@ -1,13 +1,16 @@
 //! Services as clusters.
 
+mod dns;
+mod outlier_detection;
+
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection as OutlierDetectionPb};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
@@ -24,11 +27,17 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::{any, endpoint, pb};
 use crate::policy::service::{
-    CircuitBreaker, Discovery, HealthCheck, LoadBalancing, OutlierDetection, Probe, Protocol, RetryBound, Service,
+    CircuitBreaker, Discovery, HealthCheck, LoadBalancing, Probe, Protocol, RetryBound, Service,
 };
+
+pub(super) use dns::dns;
 
 /// Envoy's edge guide: small buffers, so that many slow peers cost little memory.
 pub(super) const CONNECTION_BUFFER_BYTES: u32 = 32 * 1024;
+
+/// Where half of the addresses or more are dead for good, Envoy must not panic and try them all. It still does where
+/// none is left.
+const DEAD_ADDRESSES_PANIC_PERCENT: f64 = 1.0;
 
 pub(super) fn service(service: &Service) -> Cluster {
     let name = service.name.as_str();
@@ -43,7 +52,11 @@ pub(super) fn service(service: &Service) -> Cluster {
         } as i32,
         health_checks: service.health_check.as_ref().map(health_check).into_iter().collect(),
         circuit_breakers: Some(circuit_breakers(&service.circuit_breaker)),
-        outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
+        outlier_detection: outlier_detection::outlier_detection(service),
+        common_lb_config: service.discovery.may_have_dead_addresses().then(|| CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: DEAD_ADDRESSES_PANIC_PERCENT }),
+            ..Default::default()
+        }),
         typed_extension_protocol_options: protocol_options(match service.protocol {
             Protocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
             Protocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
@@ -58,8 +71,8 @@ pub(super) fn service(service: &Service) -> Cluster {
             eds_cluster_config: Some(EdsClusterConfig { eds_config: pb::ads(), ..Default::default() }),
             ..cluster
         },
-        Discovery::Dns { host, port } => Cluster {
-            cluster_discovery_type: discovery(DiscoveryType::StrictDns),
+        Discovery::Dns { host, port, family } => Cluster {
+            cluster_discovery_type: Some(dns(*family)),
             load_assignment: Some(endpoint::assignment_of(name, std::iter::once(pb::host_port(host, *port)))),
             ..cluster
         },
@@ -121,14 +134,4 @@ pub(super) fn circuit_breakers(breaker: &CircuitBreaker) -> CircuitBreakers {
         ..Default::default()
     };
     CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
-}
-
-fn outlier_detection(outlier: &OutlierDetection) -> OutlierDetectionPb {
-    OutlierDetectionPb {
-        consecutive_5xx: pb::uint32(outlier.consecutive_5xx),
-        interval: pb::duration(outlier.interval),
-        base_ejection_time: pb::duration(outlier.base_ejection_time),
-        max_ejection_percent: pb::uint32(outlier.max_ejection_percent),
-        ..Default::default()
-    }
 }

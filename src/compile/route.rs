@@ -1,12 +1,15 @@
 //! The routes of a gateway. Envoy takes the first route that matches, so they are in the order of precedence,
 //! and which API a request belongs to does not depend on the order of documents.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryHostPredicate;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
@@ -14,6 +17,7 @@ use envoy_types::pb::envoy::config::route::v3::{
     HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::filters::HEADER_TO_METADATA;
@@ -22,6 +26,9 @@ use crate::policy::api::{Api, IDEMPOTENT_METHODS, Retry, is_idempotent};
 use crate::policy::gateway::Gateway;
 use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
 use crate::policy::set::PolicySet;
+
+/// How often a retry may draw an instance that was tried before, until it takes that one all the same.
+const HOST_SELECTION_ATTEMPTS: i64 = 5;
 
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
     let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
@@ -88,7 +95,8 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
     };
     let methods: Vec<&str> = api.matches.methods.iter().map(String::as_str).collect();
     let (safe, unsafe_): (Vec<&str>, Vec<&str>) = methods.iter().partition(|method| is_idempotent(method));
-    let retry = api.retry.as_ref();
+    let retry = retry(policies, api);
+    let retry = retry.as_deref();
     let retry_of_unsafe = retry.and_then(Retry::for_unsafe_methods);
     if retry == retry_of_unsafe.as_ref() || (unsafe_.is_empty() && !methods.is_empty()) {
         return vec![route(&methods, retry)];
@@ -98,6 +106,16 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
         (true, _) => vec![route(&IDEMPOTENT_METHODS, retry), route(&[], retry_of_unsafe.as_ref())],
         (false, true) => vec![route(&methods, retry_of_unsafe.as_ref())],
         (false, false) => vec![route(&safe, retry), route(&unsafe_, retry_of_unsafe.as_ref())],
+    }
+}
+
+/// Where some addresses of the service may be dead, a request that met one goes on to another: nobody has seen it yet.
+fn retry<'a>(policies: &PolicySet, api: &'a Api) -> Option<Cow<'a, Retry>> {
+    let service = policies.services.get(&api.service);
+    let retry = api.retry.as_ref().map(Cow::Borrowed);
+    match service.is_some_and(|service| service.discovery.may_have_dead_addresses()) {
+        true => Some(Cow::Owned(retry.map_or_else(Retry::of_connections, Cow::into_owned).with_connections())),
+        false => retry,
     }
 }
 
@@ -175,6 +193,12 @@ fn retry_policy(retry: &Retry) -> RetryPolicy {
         retriable_status_codes: retry.statuses.clone(),
         num_retries: pb::uint32(retry.attempts),
         per_try_timeout: retry.per_try_timeout.and_then(pb::duration),
+        // Another instance than the one that failed, where there is one.
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+        }],
+        host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
         ..Default::default()
     }
 }

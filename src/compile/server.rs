@@ -19,9 +19,9 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::cluster::{circuit_breakers, discovery, protocol_options};
+use super::cluster::{circuit_breakers, discovery, dns, protocol_options};
 use super::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, ServerTls, any, endpoint, pb};
-use crate::policy::service::{CircuitBreaker, RetryBound};
+use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound};
 
 /// Names with a colon, which no service's name can have.
 pub(super) const XDS_CLUSTER: &str = "tierflow:xds";
@@ -84,7 +84,12 @@ fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolO
     let addresses = hosts.iter().map(|host| pb::host_port(&host.host, host.port));
     Cluster {
         name: name.to_owned(),
-        cluster_discovery_type: discovery(if is_static { DiscoveryType::Static } else { DiscoveryType::StrictDns }),
+        cluster_discovery_type: match is_static {
+            true => discovery(DiscoveryType::Static),
+            // Tierflow may listen on one family of two. Addresses that do not answer are unwell, and Envoy asks for
+            // its configuration at one after the other.
+            false => Some(dns(DnsFamily::All)),
+        },
         load_assignment: Some(endpoint::assignment_of(name, addresses)),
         transport_socket: transport_socket(tls, hosts),
         typed_extension_protocol_options: protocol_options(ProtocolConfig::Http2ProtocolOptions(http2)),

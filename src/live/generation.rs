@@ -174,8 +174,7 @@ impl Group {
             ResourceType::Route => match id.kind {
                 Kind::Gateway => *id.name == *gateway,
                 Kind::Api => self.is_api_of(id, gateway) || earlier.is_api_of(id, gateway),
-                Kind::Plan | Kind::Tenant | Kind::RateLimits => true,
-                Kind::Service => false,
+                Kind::Plan | Kind::Tenant | Kind::RateLimits | Kind::Service => true,
             },
             _ => id.kind == Kind::Gateway && *id.name == *gateway,
         };

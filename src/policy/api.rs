@@ -39,13 +39,15 @@ pub struct Retry {
     pub is_idempotent: bool,
 }
 
+const CONNECT_FAILURE: &str = "connect-failure";
+
 /// What can be retried whatever the method, because the upstream has not seen the request.
-const UNSEEN_CONDITIONS: [&str; 2] = ["connect-failure", "refused-stream"];
+const UNSEEN_CONDITIONS: [&str; 2] = [CONNECT_FAILURE, "refused-stream"];
 
 const CONDITIONS: [&str; 11] = [
     "5xx",
     "cancelled",
-    "connect-failure",
+    CONNECT_FAILURE,
     "deadline-exceeded",
     "gateway-error",
     "internal",
@@ -169,6 +171,26 @@ impl Retry {
             let help = "add connect-failure to `on`, or say `idempotent: true` if repeating does no harm".to_owned();
             findings.say_with_help(message, help);
         }
+    }
+
+    /// Only what nobody has seen is tried again.
+    pub fn of_connections() -> Self {
+        Self {
+            conditions: vec![CONNECT_FAILURE],
+            statuses: Vec::new(),
+            attempts: 3,
+            per_try_timeout: None,
+            is_idempotent: false,
+        }
+    }
+
+    /// The policy, and connections that could not be made are tried again.
+    #[must_use]
+    pub fn with_connections(mut self) -> Self {
+        if !self.conditions.contains(&CONNECT_FAILURE) {
+            self.conditions.push(CONNECT_FAILURE);
+        }
+        self
     }
 
     /// What is left of the policy for methods whose requests must not be repeated once the upstream saw them.

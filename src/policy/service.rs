@@ -1,15 +1,17 @@
 //! A service: an upstream, how its instances are found, chosen and kept from harm.
 
-use std::net::SocketAddr;
+mod discovery;
+
 use std::time::Duration;
 
 use super::problem::Findings;
 use super::raw::{
     RawCircuitBreaker, RawHealthCheck, RawLoadBalancing, RawOutlierDetection, RawProtocol, RawRetryBudget, RawService,
-    RawWhenEmpty,
 };
 use super::text;
 use crate::names::Name;
+
+pub use discovery::{Discovery, DnsFamily, WhenEmpty};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -24,28 +26,6 @@ pub struct Service {
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub outlier_detection: Option<OutlierDetection>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Discovery {
-    Endpoints(Vec<SocketAddr>),
-    Dns {
-        host: String,
-        port: u16,
-    },
-    /// Instances that register themselves under a name.
-    Registry {
-        name: Name,
-        when_empty: WhenEmpty,
-    },
-}
-
-/// What is left where the last registered instance is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenEmpty {
-    /// The last instances there were: more often their leases are lost than they are.
-    Keep,
-    Empty,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,66 +112,6 @@ impl Service {
             circuit_breaker: circuit_breaker?,
             outlier_detection: text::optional(outlier)?,
         })
-    }
-}
-
-impl Discovery {
-    fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
-        if raw.when_empty.is_some() && raw.registry.is_none() {
-            findings.within("when_empty", |findings| findings.say("needs `registry`".to_owned()));
-            return None;
-        }
-        match (&raw.endpoints, &raw.dns, &raw.registry) {
-            (Some(endpoints), None, None) => Self::read_endpoints(endpoints, findings),
-            (None, Some(dns), None) => findings.within("dns", |findings| findings.check(dns, Self::parse_dns(dns))),
-            (None, None, Some(registry)) => {
-                let name = text::name(findings, "registry", registry)?;
-                let when_empty = match raw.when_empty {
-                    None | Some(RawWhenEmpty::Keep) => WhenEmpty::Keep,
-                    Some(RawWhenEmpty::Empty) => WhenEmpty::Empty,
-                };
-                Some(Self::Registry { name, when_empty })
-            }
-            (None, None, None) => {
-                findings.say("has no instances: expected endpoints, dns or registry".to_owned());
-                None
-            }
-            (_, dns, registry) => {
-                let field = if registry.is_some() { "registry" } else { "dns" };
-                let other = if dns.is_some() && registry.is_some() { "dns" } else { "endpoints" };
-                findings.within(field, |f| f.say(format!("stands beside {other}: expected one of the two")));
-                None
-            }
-        }
-    }
-
-    fn read_endpoints(endpoints: &[String], findings: &mut Findings) -> Option<Self> {
-        text::not_empty(findings, "endpoints", Some(endpoints));
-        let mut addresses: Vec<SocketAddr> = Vec::with_capacity(endpoints.len());
-        findings.within("endpoints", |findings| {
-            for (index, endpoint) in endpoints.iter().enumerate() {
-                let address = endpoint.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
-                let address = address.ok_or("an IP address and a port, as in 10.0.0.7:8080 (host names go into dns)");
-                findings.within(index, |findings| match findings.check(endpoint, address) {
-                    Some(address) if addresses.contains(&address) => findings.say(format!("{address} stands twice")),
-                    Some(address) => addresses.push(address),
-                    None => {}
-                });
-            }
-        });
-        (!addresses.is_empty() && addresses.len() == endpoints.len()).then_some(Self::Endpoints(addresses))
-    }
-
-    fn parse_dns(dns: &str) -> Result<Self, &'static str> {
-        let expected = "a host name and a port, as in order.internal:8080";
-        let (host, port) = dns.rsplit_once(':').ok_or(expected)?;
-        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(expected)?;
-        let well_formed = (1..=253).contains(&host.len())
-            && host.split('.').all(|label| {
-                (1..=63).contains(&label.len())
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            });
-        well_formed.then(|| Self::Dns { host: host.to_owned(), port }).ok_or(expected)
     }
 }
 
