@@ -87,7 +87,7 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
 
 /// The API that Envoy's routes would choose.
 fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Name, request: &Request) -> Option<&'a Api> {
-    let host = HostMatch::Exact(request.host.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let host = HostMatch::of_header(&request.host);
     let taking = policies.apis_of(gateway).filter(|api| takes(&api.matches, &host, request));
     let order = |a: &&&std::sync::Arc<Api>, b: &&&std::sync::Arc<Api>| {
         a.matches.precedence(Some(&host)).cmp(&b.matches.precedence(Some(&host))).then_with(|| a.name.cmp(&b.name))
@@ -115,7 +115,10 @@ fn takes(matches: &Match, host: &HostMatch, request: &Request) -> bool {
     (matches.hosts.is_empty() || matches.hosts.iter().any(|own| own.covers(host)))
         && (matches.methods.is_empty() || matches.methods.contains(&request.method))
         && matches.path.matches(path)
-        && matches.headers.iter().all(|(name, condition)| condition.holds(header(request, name)))
+        && matches.headers.iter().all(|(name, condition)| match name.as_str() {
+            "host" => condition.holds_for_host(&request.host),
+            name => condition.holds(header(request, name)),
+        })
         && matches.query.iter().all(|(name, condition)| condition.holds(query(request, name)))
 }
 
@@ -175,6 +178,9 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
 }
 
 fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    if name == "host" {
+        return Some(request.host.as_str()).filter(|host| !host.is_empty());
+    }
     request.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Path and query.
     #[arg(long = "path", value_name = "/PATH")]
     request_path: String,
-    /// Default: any host, where only APIs without `hosts` match.
+    /// With its port, if it has one. Default: any host, where only APIs without `hosts` match.
     #[arg(long, default_value = "")]
     host: String,
     /// A request header; may be given several times.
@@ -50,11 +50,13 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let generation = output::load(&args.path, RateLimitService::default())?;
+    let (hosts, headers): (Vec<_>, Vec<_>) = args.header.iter().cloned().partition(|(name, _)| name == "host");
+    let host = hosts.into_iter().map(|(_, host)| host).next();
     let request = Request {
         method: args.method.clone(),
         path: args.request_path.clone(),
-        host: args.host.clone(),
-        headers: args.header.clone(),
+        host: host.unwrap_or_else(|| args.host.clone()),
+        headers,
         client_ip: args.client_ip,
     };
     let gateways = generation.policies.gateways.values();

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode,
+    CodecType, PathWithEscapedSlashesAction, RouteSpecifier,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type as SecretType;
@@ -56,8 +56,6 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         normalize_path: pb::boolean(true),
         merge_slashes: true,
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect as i32,
-        // Hosts are matched and counted without the port.
-        strip_port_mode: Some(StripPortMode::StripAnyHostPort(true)),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: pb::duration(Duration::from_secs(3600)),
             max_headers_count: pb::uint32(100),

@@ -42,6 +42,8 @@ pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> Ro
     RouteConfiguration {
         name: gateway.name.as_str().to_owned(),
         virtual_hosts: virtual_hosts(&apis).into_iter().enumerate().map(virtual_host).collect(),
+        // Hosts are matched without the port and forwarded as they came: clients sign them.
+        ignore_port_in_host_matching: true,
         ..Default::default()
     }
 }
@@ -159,7 +161,9 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
 }
 
 fn header_matcher((name, condition): (&String, &Condition)) -> HeaderMatcher {
-    let specifier = match pattern(condition) {
+    let host_regex = (name == "host").then(|| condition.host_regex()).flatten();
+    let pattern = host_regex.map_or_else(|| pattern(condition), |regex| Ok(MatchPattern::SafeRegex(pb::regex(&regex))));
+    let specifier = match pattern {
         Ok(pattern) => HeaderMatchSpecifier::StringMatch(pb::string_match(pattern)),
         Err(is_present) => HeaderMatchSpecifier::PresentMatch(is_present),
     };

@@ -13,6 +13,7 @@ use super::{Charge, OnNoRoom};
 use crate::names::{DocumentId, Kind, Name, TenantName, descriptor};
 use crate::policy::gateway::{DefaultPlan, Gateway, MissingTenant, OnError};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
+use crate::policy::matches::name_length;
 use crate::policy::set::PolicySet;
 use crate::policy::tenant::{LimitsByApi, Plan, Tenant};
 use crate::shared_map::SharedMap;
@@ -95,6 +96,8 @@ struct GatewayLimits {
 #[derive(Debug)]
 struct TenantRule {
     missing: MissingTenant,
+    /// The tenant is the host that is asked for.
+    is_host: bool,
     /// `None`: tenants without a document are denied.
     default_plan: Option<Arc<PlanLimits>>,
 }
@@ -192,6 +195,7 @@ impl Matcher {
     ) -> Result<(), TenantDenial> {
         let named = value(request.entries, descriptor::TENANT).filter(|tenant| !tenant.is_empty());
         let tenant = match (named, &rule.missing) {
+            (Some(host), _) if rule.is_host => &host_name(host),
             (Some(tenant), _) => tenant,
             (None, MissingTenant::Is(tenant)) => tenant.as_str(),
             (None, MissingTenant::Reject) => return Err(TenantDenial::Missing),
@@ -246,6 +250,7 @@ impl GatewayLimits {
             },
             tenant: gateway.tenant.as_ref().map(|tenant| TenantRule {
                 missing: tenant.missing.clone(),
+                is_host: tenant.from.is_host(),
                 default_plan: match &tenant.default_plan {
                     DefaultPlan::Plan(plan) => plans.get(plan).cloned(),
                     DefaultPlan::Deny => None,
@@ -342,7 +347,7 @@ fn add_value(hasher: KeyHasher, dimension: &Dimension, value: &str) -> KeyHasher
     match dimension {
         Dimension::ClientIp { prefix: Some(bits) } => hasher.part(&network(value, *bits)),
         Dimension::Path => hasher.part(without_query(value).as_bytes()),
-        Dimension::Host => hasher.part(without_port(value).to_ascii_lowercase().as_bytes()),
+        Dimension::Host => hasher.part(host_name(value).as_bytes()),
         _ => hasher.part(value.as_bytes()),
     }
 }
@@ -364,11 +369,9 @@ fn without_query(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or_default()
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    }
+/// The name of a host as all its spellings have it: in lower case, without the port.
+fn host_name(host: &str) -> String {
+    host.get(..name_length(host.as_bytes())).unwrap_or(host).to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -512,8 +515,9 @@ mod tests {
 
     #[test]
     fn ports_and_queries_are_no_way_round_a_limit() {
-        assert_eq!(without_port("Shop.example:8080"), "Shop.example");
-        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(host_name("Shop.example:8080"), "shop.example");
+        assert_eq!(host_name("shop.example:x"), "shop.example");
+        assert_eq!(host_name("[::1]:80"), "[::1]");
         assert_eq!(without_query("/a?b#c"), "/a");
     }
 }

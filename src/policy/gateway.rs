@@ -151,6 +151,11 @@ impl TenantRule {
 }
 
 impl TenantSource {
+    /// Whether tenants are told apart by the host that is asked for.
+    pub fn is_host(&self) -> bool {
+        matches!(self, Self::Header(name) if name == "host")
+    }
+
     fn read(raw: &RawTenantSource, findings: &mut Findings) -> Option<Self> {
         match raw {
             RawTenantSource::Header(name) => {

@@ -218,7 +218,9 @@ impl Dimension {
         match raw {
             WordOr::Word(word) => findings.check(word, Self::parse_word(word)),
             WordOr::Long(RawDimension::Header(name)) => {
-                findings.within("header", |f| f.check(name, text::header_name(name))).map(Self::Header)
+                let name = findings.within("header", |f| f.check(name, text::header_name(name)))?;
+                // Whichever way it is written, a port splits no counter.
+                Some(if name == "host" { Self::Host } else { Self::Header(name) })
             }
             WordOr::Long(RawDimension::Query(name)) => {
                 findings.within("query", |f| f.check(name, text::plain(name))).map(Self::Query)

@@ -9,6 +9,7 @@ mod kit;
 mod golden;
 mod grpc_client;
 mod harness;
+mod raw_http;
 
 mod ads;
 mod cli_check;
@@ -27,6 +28,7 @@ mod etcd_requires;
 mod etcd_source;
 mod example;
 mod forgetful;
+mod hosts;
 mod last_good;
 mod matching;
 mod name_server;

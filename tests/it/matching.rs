@@ -120,8 +120,12 @@ async fn by_header() {
         ("two", "path: /, headers: { x-kind: exact, x-more: { present: true } }"),
         ("present", "path: /there, headers: { x-kind: { present: true } }"),
         ("absent", "path: /there, headers: { x-kind: { present: false } }"),
+        ("host", "path: /host, headers: { Host: { suffix: .Shop.test } }"),
     ];
-    let rows: [Row<'_>; 11] = [
+    let rows: [Row<'_>; 14] = [
+        ("GET", "/host", &[("host", "a.shop.test")], Some("host")),
+        ("GET", "/host", &[("host", "A.shop.test:8443")], Some("host")),
+        ("GET", "/host", &[("host", "shop.test")], None),
         ("GET", "/", &[("x-kind", "exact")], Some("exact")),
         ("GET", "/", &[("x-kind", "exact"), ("x-more", "1")], Some("two")),
         ("GET", "/", &[("x-kind", "pre-1")], Some("prefix")),

@@ -33,6 +33,28 @@ impl Condition {
         }
     }
 
+    /// For the `host` header: an expression for all of it that leaves the port and the case of letters aside, as `hosts`
+    /// do. `None`: whether there is one.
+    pub fn host_regex(&self) -> Option<String> {
+        let name = match self {
+            Self::Exact(text) => regex::escape(text),
+            Self::Prefix(text) => regex::escape(text) + ".*",
+            Self::Suffix(text) => format!("[^:]*{}", regex::escape(text)),
+            Self::Contains(text) => format!("[^:]*{}[^:]*", regex::escape(text)),
+            Self::Regex(regex) => format!("(?:{regex})"),
+            Self::Present(_) => return None,
+        };
+        Some(format!("(?i){name}(?::[^:\\]]*)?"))
+    }
+
+    /// Whether it holds for a value of the `host` header.
+    pub fn holds_for_host(&self, host: &str) -> bool {
+        match self.host_regex() {
+            Some(regex) => text::anchored_regex(&regex).is_ok_and(|regex| regex.is_match(host)),
+            None => self.holds(Some(host)),
+        }
+    }
+
     pub fn holds(&self, value: Option<&str>) -> bool {
         match (self, value) {
             (Self::Present(expected), value) => value.is_some() == *expected,

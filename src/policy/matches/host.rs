@@ -26,6 +26,12 @@ impl HostMatch {
         Ok(if is_suffix { Self::Suffix(format!(".{name}")) } else { Self::Exact(name) })
     }
 
+    /// The host that a request's `host` header names.
+    pub fn of_header(host: &str) -> Self {
+        let name = host.get(..name_length(host.as_bytes())).unwrap_or(host);
+        Self::Exact(name.to_ascii_lowercase())
+    }
+
     /// Whether every host of `other` is one of these.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -34,6 +40,17 @@ impl HostMatch {
             (Self::Suffix(own), Self::Suffix(other)) => other.ends_with(own.as_str()),
             (Self::Exact(_), Self::Suffix(_)) => false,
         }
+    }
+}
+
+/// How much of a `host` header is the name. Envoy takes whatever stands after the last colon for a port, unless that colon
+/// is one of an IPv6 address in brackets (`RouteConfiguration.ignore_port_in_host_matching`).
+pub fn name_length(host: &[u8]) -> usize {
+    let last = |wanted: u8| host.iter().rposition(|byte| *byte == wanted);
+    match (last(b':'), last(b']')) {
+        (Some(colon), Some(bracket)) if bracket > colon => host.len(),
+        (Some(colon), _) => colon,
+        (None, _) => host.len(),
     }
 }
 
@@ -57,8 +74,25 @@ mod tests {
         assert!(host("*.example").covers(&host("*.shop.example")));
         assert!(!host("*.shop.example").covers(&host("shop.example")));
         assert_eq!(host("Shop.Example").to_string(), "shop.example");
+        assert_eq!(HostMatch::of_header("Shop.Example:8443"), host("shop.example"));
         for bad in ["*", "shop.*", "a:80", "a..b", "*shop"] {
             assert!(HostMatch::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_port_of_a_host_is_what_envoy_takes_for_one() {
+        for (host, name) in [
+            ("a.b", "a.b"),
+            ("a.b:80", "a.b"),
+            ("a.b:", "a.b"),
+            ("a.b:x", "a.b"),
+            ("a.b:1:2", "a.b:1"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(name_length(host.as_bytes()), name.len(), "{host}");
         }
     }
 }
