@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryPar
 use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryHostPredicate;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, UpgradeConfig};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
     HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
@@ -22,7 +22,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::filters::HEADER_TO_METADATA;
 use super::{any, pb, rate_limit};
-use crate::policy::api::{Api, IDEMPOTENT_METHODS, Retry, is_idempotent};
+use crate::policy::api::{Api, IDEMPOTENT_METHODS, Retry, Upgrade, is_idempotent};
 use crate::policy::gateway::Gateway;
 use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
 use crate::policy::set::PolicySet;
@@ -87,6 +87,7 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
             idle_timeout: pb::duration(api.idle_timeout.unwrap_or_default()),
             retry_policy: retry.map(retry_policy),
             rate_limits: rate_limits.clone(),
+            upgrade_configs: api.upgrades.iter().map(|upgrade| upgrade_config(*upgrade)).collect(),
             ..Default::default()
         })),
         typed_per_filter_config: cookies
@@ -158,6 +159,13 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
             })
         }
     }
+}
+
+fn upgrade_config(upgrade: Upgrade) -> UpgradeConfig {
+    let upgrade_type = match upgrade {
+        Upgrade::Websocket => "websocket",
+    };
+    UpgradeConfig { upgrade_type: upgrade_type.to_owned(), ..Default::default() }
 }
 
 fn header_matcher((name, condition): (&String, &Condition)) -> HeaderMatcher {

@@ -24,8 +24,15 @@ pub struct Api {
     pub timeout: Option<Duration>,
     /// `None`: a request may stand still for as long as it likes.
     pub idle_timeout: Option<Duration>,
+    pub upgrades: Vec<Upgrade>,
     pub retry: Option<Retry>,
     pub limits: Vec<Arc<Limit>>,
+}
+
+/// What a connection may be handed over to (RFC 9110, section 7.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    Websocket,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +90,7 @@ impl Api {
             .idle_timeout
             .as_deref()
             .map(|text| findings.within("idle_timeout", |f| f.check(text, text::duration(text, Duration::ZERO..=DAY))));
+        let upgrades = Upgrade::read_list(raw.upgrades.as_deref(), findings);
         let retry = raw.retry.as_ref();
         let retry = retry.map(|raw| findings.within("retry", |f| Retry::read(raw, matches.as_ref(), f)));
         let limits = Limit::read_list("limits", "api", raw.limits.as_deref(), findings);
@@ -101,9 +109,34 @@ impl Api {
             service: service?,
             timeout,
             idle_timeout,
+            upgrades: upgrades?,
             retry,
             limits: limits?,
         })
+    }
+}
+
+impl Upgrade {
+    fn read_list(raw: Option<&[String]>, findings: &mut Findings) -> Option<Vec<Self>> {
+        let raw = text::not_empty(findings, "upgrades", raw);
+        findings.within("upgrades", |findings| {
+            let mut upgrades = Vec::with_capacity(raw.len());
+            for (index, word) in raw.iter().enumerate() {
+                findings.within(index, |findings| match findings.check(word, Self::parse(word)) {
+                    Some(upgrade) if upgrades.contains(&upgrade) => findings.say(format!("{word} stands twice")),
+                    Some(upgrade) => upgrades.push(upgrade),
+                    None => {}
+                });
+            }
+            (upgrades.len() == raw.len()).then_some(upgrades)
+        })
+    }
+
+    fn parse(word: &str) -> Result<Self, &'static str> {
+        match word {
+            "websocket" => Ok(Self::Websocket),
+            _ => Err("websocket: what goes through other upgrades (CONNECT, h2c) can be requests that no limit sees"),
+        }
     }
 }
 

@@ -144,6 +144,8 @@ pub struct RawApi {
     /// How long a request may stand still: nothing of it or of its answer comes or goes. 0s for no limit, at most 24h.
     /// Default: 5m, and a minute more than `timeout` where that is longer; no limit where `timeout` is 0s.
     pub idle_timeout: Option<String>,
+    /// Protocols that a connection may be handed over to: `websocket`. Default: none, such requests get 403.
+    pub upgrades: Option<Vec<String>>,
     /// When a request is tried again.
     pub retry: Option<RawRetry>,
     /// Limits of this API, all tenants together.

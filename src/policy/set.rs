@@ -9,7 +9,7 @@ use super::gateway::{DefaultPlan, Gateway};
 use super::parse::{Parsed, Policy};
 use super::problem::{Finding, Path, Problem, Target, nearest};
 use super::rate_limits::RateLimits;
-use super::service::{Discovery, Service};
+use super::service::{Discovery, Protocol, Service};
 use super::tenant::{LimitsByApi, Plan, ReportedForTenants, Tenant};
 use super::tree::Tree;
 use crate::names::{DocumentId, Kind, Name, TenantName};
@@ -160,7 +160,9 @@ impl Linker<'_> {
         for api in set.apis.values() {
             let from = DocumentId::new(Kind::Api, api.name.as_str());
             self.refer(&from, || Path::of(["gateway"]), Kind::Gateway, &api.gateway);
-            self.refer(&from, || Path::of(["service"]), Kind::Service, &api.service);
+            if self.refer(&from, || Path::of(["service"]), Kind::Service, &api.service) {
+                self.check_upgrades(&from, api);
+            }
         }
         for plan in set.plans.values() {
             self.refer_to_apis(&DocumentId::new(Kind::Plan, plan.name.as_str()), &plan.apis);
@@ -170,6 +172,18 @@ impl Linker<'_> {
             if let Some(gateway) = &limits.gateway {
                 self.refer(&from, || Path::of(["gateway"]), Kind::Gateway, gateway);
             }
+        }
+    }
+
+    /// An upgrade is one of a connection of HTTP/1.1. Upstreams that speak HTTP/2 hardly ever know its own kind (RFC 8441).
+    fn check_upgrades(&mut self, from: &DocumentId, api: &Api) {
+        let service = self.set.services.get(&api.service);
+        if let Some(service) = service.filter(|service| service.protocol != Protocol::Http1 && !api.upgrades.is_empty())
+        {
+            let message =
+                format!("needs `protocol: http1` of Service {}, to which a websocket is handed over", service.name);
+            let service = DocumentId::new(Kind::Service, service.name.as_str());
+            self.tell(from, &[service], Path::of(["upgrades"]), message, None);
         }
     }
 

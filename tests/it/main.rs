@@ -45,6 +45,7 @@ mod store;
 mod tidy;
 mod timeouts;
 mod tls;
+mod upgrades;
 mod upstream_dns;
 mod xds_other_client;
 mod xds_random;
