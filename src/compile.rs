@@ -12,6 +12,7 @@
 
 mod cluster;
 mod endpoint;
+pub mod features;
 mod filters;
 mod listener;
 mod pb;
@@ -106,7 +107,7 @@ pub fn compile_gateway(
         };
         resources.push(encode(ResourceType::Endpoint, name, &assignment));
     }
-    Resources::new(resources)
+    Resources::new(resources).with_needs(features::needs(policies, gateway))
 }
 
 /// The cluster that an Envoy gets all the others from.

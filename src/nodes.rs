@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::names::{Name, NodeIdentity, Version};
+use crate::snapshot::feature::Need;
 use crate::snapshot::resource::ResourceType;
 use convergence::Convergence;
 
@@ -34,6 +35,8 @@ pub struct Nodes {
 pub struct Node {
     pub identity: NodeIdentity,
     pub envoy_version: String,
+    /// What its gateways have and it does not know.
+    pub too_old_for: Vec<Arc<Need>>,
     pub protocol: Protocol,
     pub connected_at: Timestamp,
     /// The gateways that select the node.
@@ -175,6 +178,10 @@ pub struct Seat {
 impl Seat {
     pub fn set_groups(&self, groups: Vec<Name>) {
         self.node.lock().groups = groups;
+    }
+
+    pub fn set_too_old_for(&self, needs: Vec<Arc<Need>>) {
+        self.node.lock().too_old_for = needs;
     }
 
     pub fn subscribed(&self, resource_type: ResourceType, subscribed: Subscribed) {

@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 use crate::live::{Generation, Group, Served};
 use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::Resources;
+use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
 pub use hold::Hold;
@@ -95,6 +96,14 @@ impl Offer {
             }
         };
         Some(Selection { groups, resources })
+    }
+
+    /// What of these gateways an Envoy does not know, of the newest generation: also where that is held, or what is held
+    /// because of it would not be told.
+    pub fn unknown_to(&self, release: EnvoyVersion, gateways: &[Name]) -> Vec<Arc<Need>> {
+        let groups = self.served.generation.iter().map(|generation| &generation.snapshot.groups);
+        let groups = groups.flat_map(|groups| gateways.iter().filter_map(|gateway| groups.get(gateway)));
+        groups.flat_map(|resources| resources.unknown_to(release)).map(Arc::clone).collect()
     }
 
     pub fn group(&self, gateway: &str) -> Option<&Arc<GroupOffer>> {

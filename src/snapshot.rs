@@ -3,6 +3,7 @@
 //! `compile` makes a snapshot, ADS sessions compare it with what their Envoy has, `admin` shows it.
 //! Nothing in it changes once it is made.
 
+pub mod feature;
 pub mod render;
 pub mod resource;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::{Name, Version};
+use feature::{EnvoyVersion, Need};
 use resource::{Resource, ResourceType};
 
 /// The resources of every gateway.
@@ -23,6 +25,8 @@ pub struct Snapshot {
 pub struct Resources {
     /// Each is shared: thousands of streams remember by it what their Envoys have.
     by_type: [Arc<OfType>; ResourceType::COUNT],
+    /// What of them not every Envoy knows; a union has none, its groups are asked.
+    needs: Vec<Arc<Need>>,
 }
 
 /// The resources of one type, ordered by name.
@@ -41,7 +45,17 @@ impl Resources {
                 by_name.insert(Arc::clone(&resource.name), resource);
             }
         }
-        Self { by_type: by_type.map(|by_name| Arc::new(OfType::new(by_name))) }
+        Self { by_type: by_type.map(|by_name| Arc::new(OfType::new(by_name))), needs: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn with_needs(self, needs: Vec<Arc<Need>>) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// What an Envoy of this version does not know.
+    pub fn unknown_to(&self, version: EnvoyVersion) -> impl Iterator<Item = &Arc<Need>> {
+        self.needs.iter().filter(move |need| version < need.feature.since)
     }
 
     /// What an Envoy gets that several gateways select. Resources with equal names are equal: clusters are named

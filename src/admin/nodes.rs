@@ -1,5 +1,7 @@
 //! The connected Envoys and what each has.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
@@ -9,6 +11,7 @@ use super::{Admin, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
 use crate::nodes::{Node, Refused, Sent, TypeStatus};
+use crate::snapshot::feature::Need;
 
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let now = admin.clock.now();
@@ -34,6 +37,7 @@ fn node_json(node: &Node, now: Timestamp) -> Value {
         "cluster": node.identity.cluster,
         "metadata": node.identity.metadata,
         "envoy": node.envoy_version,
+        "too_old_for": too_old_for_json(node),
         "protocol": node.protocol.as_str(),
         "connected_at": rfc3339(node.connected_at),
         "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
@@ -42,6 +46,20 @@ fn node_json(node: &Node, now: Timestamp) -> Value {
         "generation": node.position.live,
         "types": types.collect::<Map<_, _>>(),
     })
+}
+
+/// What its gateways have and it does not know.
+pub(super) fn too_old_for_json(node: &Node) -> Vec<Value> {
+    let need_json = |need: &Arc<Need>| {
+        json!({
+            "feature": need.feature.name,
+            "since": need.feature.since.to_string(),
+            "older": need.feature.older.as_str(),
+            "documents": need.documents,
+            "others": need.others,
+        })
+    };
+    node.too_old_for.iter().map(need_json).collect()
 }
 
 fn type_json(status: &TypeStatus, now: Timestamp) -> Value {

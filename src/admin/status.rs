@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::documents::refusal_json;
+use super::nodes::too_old_for_json;
 use super::{Admin, rfc3339};
 use crate::document::Instance;
 use crate::names::Name;
@@ -64,6 +65,11 @@ fn nodes_json(admin: &Admin) -> Value {
         })
     });
     let behind: Vec<Value> = behind.collect();
+    let too_old = nodes.iter().filter(|node| !node.too_old_for.is_empty());
+    let too_old = too_old.take(BEHIND_MAX).map(
+        |node| json!({ "id": node.identity.id, "envoy": node.envoy_version, "too_old_for": too_old_for_json(node) }),
+    );
+    let too_old: Vec<Value> = too_old.collect();
     json!({
         "connected": nodes.len(),
         "live": live,
@@ -73,6 +79,7 @@ fn nodes_json(admin: &Admin) -> Value {
         "late": count(&|node: &Node| node.is_late(now)),
         "selected_by_no_gateway": count(&|node: &Node| node.groups.is_empty()),
         "behind": behind,
+        "too_old": too_old,
     })
 }
 

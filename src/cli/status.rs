@@ -71,6 +71,24 @@ struct Nodes {
     late: u64,
     selected_by_no_gateway: u64,
     behind: Vec<Behind>,
+    too_old: Vec<TooOld>,
+}
+
+/// An Envoy that is offered what it does not know.
+#[derive(Deserialize)]
+struct TooOld {
+    id: String,
+    envoy: String,
+    too_old_for: Vec<Need>,
+}
+
+#[derive(Deserialize)]
+struct Need {
+    feature: String,
+    since: String,
+    older: String,
+    documents: Vec<String>,
+    others: usize,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +163,14 @@ impl Status {
             let _ = writeln!(text, "\nheld for gateway {gateway}: {documents}");
             for Reason { node, r#type, resources, message, since } in reasons {
                 let _ = writeln!(text, "  {node} refused {type} {} at {since}: {message}", resources.join(", "));
+            }
+        }
+        for TooOld { id, envoy, too_old_for } in &self.nodes.too_old {
+            let _ = writeln!(text, "\ntoo old: {id}, which is Envoy {envoy}");
+            for Need { feature, since, older, documents, others } in too_old_for {
+                let others = if *others > 0 { format!(" and {others} more") } else { String::new() };
+                let documents = documents.join(", ");
+                let _ = writeln!(text, "  {older} {feature}, which Envoy has since {since}: {documents}{others}");
             }
         }
         if !self.nodes.behind.is_empty() {
@@ -230,7 +256,7 @@ mod tests {
             "source": { "place": "etcd", "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false },
             "nodes": {
                 "connected": 1000, "live": 1000, "refusing": 0, "held": 0, "pending": 0, "late": 0,
-                "selected_by_no_gateway": 0, "behind": [],
+                "selected_by_no_gateway": 0, "behind": [], "too_old": [],
             },
         });
         change(&mut status);

@@ -24,6 +24,7 @@ use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
 use crate::rollout::{Offer, Refusal, Selection};
+use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
 /// How long an Envoy may leave a response unread before its connection is closed. It will come back.
@@ -65,11 +66,15 @@ pub(super) struct Stream<V: Variant> {
 /// Who is at the other end.
 struct Envoy {
     identity: NodeIdentity,
+    /// `None`: it is no Envoy, or does not say which.
+    release: Option<EnvoyVersion>,
     seat: Seat,
     gateways: Vec<Name>,
     /// What [`Offer::selectors`] was when the gateways were looked up.
     selectors: u64,
     selection: Option<Selection>,
+    /// What of its gateways it does not know.
+    too_old_for: Vec<Arc<Need>>,
     /// The generation that responses are made from.
     generation: u64,
     gauge: StreamGauge,
@@ -179,6 +184,7 @@ impl<V: Variant> Stream<V> {
             return Err(Status::invalid_argument(message));
         }
         let envoy_version = version(&node);
+        let release = EnvoyVersion::parse(&envoy_version);
         let identity = identity(node);
         tracing::info!(
             node = identity.id,
@@ -190,6 +196,7 @@ impl<V: Variant> Stream<V> {
         let seat = self.xds.nodes.join(Node {
             identity: identity.clone(),
             envoy_version,
+            too_old_for: Vec::new(),
             protocol: V::PROTOCOL,
             connected_at: now,
             groups: Vec::new(),
@@ -198,10 +205,12 @@ impl<V: Variant> Stream<V> {
         });
         self.envoy = Some(Envoy {
             identity,
+            release,
             seat,
             gateways: Vec::new(),
             selectors: 0,
             selection: None,
+            too_old_for: Vec::new(),
             generation: 0,
             gauge: StreamGauge::new(&self.xds.metrics),
         });
@@ -216,6 +225,7 @@ impl<V: Variant> Stream<V> {
             envoy.select_gateways(&offer);
         }
         let Some(selection) = offer.select(&envoy.gateways) else { return };
+        envoy.compare_release(&offer);
         let now = self.xds.clock.now();
         self.responses.extend(self.session.advance(&selection.resources, now));
         for group in &selection.groups {
@@ -283,6 +293,30 @@ impl Envoy {
         self.selectors = offer.selectors;
         self.gauge.move_to(self.gateways.first());
         self.seat.set_groups(self.gateways.clone());
+    }
+
+    /// Tells what the Envoy is too old for before it refuses or passes over it.
+    fn compare_release(&mut self, offer: &Offer) {
+        let Some(release) = self.release else { return };
+        let too_old_for = offer.unknown_to(release, &self.gateways);
+        if too_old_for == self.too_old_for {
+            return;
+        }
+        for need in too_old_for.iter().filter(|need| !self.too_old_for.contains(need)) {
+            let Need { feature, documents, others } = &**need;
+            tracing::warn!(
+                node = self.identity.id,
+                envoy = %release,
+                feature = feature.name,
+                since = %feature.since,
+                ?documents,
+                others,
+                "Envoy is too old: it {} what its policies need",
+                feature.older.as_str(),
+            );
+        }
+        self.seat.set_too_old_for(too_old_for.clone());
+        self.too_old_for = too_old_for;
     }
 }
 

@@ -27,7 +27,7 @@ async fn statuses<const N: usize>(edge: &Edge, path: &str) -> [u16; N] {
 type Step = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
 
 /// What a limit of one request an hour counts by, and requests that show it.
-const BY: [(&str, &str, &[Step]); 11] = [
+const BY: [(&str, &str, &[Step]); 10] = [
     ("nothing", "", &[("GET", "", &[], 200), ("POST", "/other", &[], 429)]),
     (
         "header",
@@ -84,17 +84,6 @@ const BY: [(&str, &str, &[Step]); 11] = [
             ("GET", "", &[("host", "b.test")], 200),
         ],
     ),
-    (
-        "claim",
-        "by: [{ jwt_claim: sub }]",
-        &[
-            ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")], 200),
-            ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")], 429),
-            ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJiIn0.c2ln")], 200),
-            ("GET", "", &[("authorization", "Bearer nonsense")], 200),
-            ("GET", "", &[], 429),
-        ],
-    ),
     // One proxy is trusted: the last address is what it saw, and those before are what clients claim.
     (
         "client",
@@ -131,11 +120,28 @@ const BY: [(&str, &str, &[Step]); 11] = [
 
 #[tokio::test]
 async fn a_counter_is_split_by_what_the_limit_says_and_by_nothing_else() {
+    counters_are_split(&BY).await;
+}
+
+/// Tests whose names end with a version of Envoy are left out of the run with the oldest.
+#[tokio::test]
+async fn a_counter_is_split_by_a_claim_of_a_token_since_envoy_1_40() {
+    let steps: [Step; 5] = [
+        ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")], 200),
+        ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")], 429),
+        ("GET", "", &[("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJiIn0.c2ln")], 200),
+        ("GET", "", &[("authorization", "Bearer nonsense")], 200),
+        ("GET", "", &[], 429),
+    ];
+    counters_are_split(&[("claim", "by: [{ jwt_claim: sub }]", &steps)]).await;
+}
+
+async fn counters_are_split(by: &[(&str, &str, &[Step])]) {
     let limit = |by: &str| format!("limits: [{{ rate: 1/h, {by} }}]").replace(", }", " }");
-    let policies: String = BY.iter().map(|(name, by, _)| api(name, &limit(by))).collect();
+    let policies: String = by.iter().map(|(name, by, _)| api(name, &limit(by))).collect();
     let gateway = "client_ip: { trusted_hops: 1 }";
     let world = World::start(Setup { policies: &policies, gateway, ..Default::default() }).await;
-    for (name, _, steps) in BY {
+    for (name, _, steps) in by {
         for (number, (method, path, headers, expected)) in steps.iter().enumerate() {
             let answer = world.edge.send(method, &format!("/{name}{path}"), headers).await;
             assert_eq!(answer.status, *expected, "step {number} of {name}: {}", answer.text());

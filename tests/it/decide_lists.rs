@@ -263,7 +263,7 @@ async fn an_entry_counts_what_it_says() {
 }
 
 #[tokio::test]
-async fn an_entry_may_be_for_the_clients_of_some_networks() {
+async fn an_entry_may_be_for_the_clients_of_some_networks_since_envoy_1_38() {
     let matching =
         |ranges: &str| format!("remote_address_match: {{ descriptor_value: v, address_matcher: {{ {ranges} }} }}");
     let cases = [

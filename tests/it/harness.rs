@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kit::client::{Answer, Client};
 use crate::kit::envoy::Envoy;
+use crate::kit::tools;
 use crate::kit::upstream::Upstream;
 
 /// How long anything may take. Only a test that fails waits for it.
@@ -250,8 +251,24 @@ impl Edge {
         Self::start_with(gateway, folder, tierflow, (id, xds, ""), listen)
     }
 
+    /// The oldest Envoy that is supported.
+    pub(crate) fn start_oldest(folder: &Path, tierflow: &Tierflow, id: &str, listen: SocketAddr) -> Self {
+        Self::start_program(tools::oldest_envoy().unwrap(), "edge", folder, tierflow, (id, "delta", ""), listen)
+    }
+
     /// As a node of some id, with a variant of the protocol and further fields of its bootstrap.
     fn start_with(
+        gateway: &str,
+        folder: &Path,
+        tierflow: &Tierflow,
+        node: (&str, &str, &str),
+        listen: SocketAddr,
+    ) -> Self {
+        Self::start_program(tools::envoy().unwrap(), gateway, folder, tierflow, node, listen)
+    }
+
+    fn start_program(
+        program: &Path,
         gateway: &str,
         folder: &Path,
         tierflow: &Tierflow,
@@ -272,7 +289,7 @@ impl Edge {
             .chain(tierflow.verb_flags.iter().map(String::as_str))
             .collect::<Vec<_>>(),
         );
-        let envoy = Envoy::start(folder, id, &(bootstrap + fields)).unwrap();
+        let envoy = Envoy::start_program(program, folder, id, &(bootstrap + fields)).unwrap();
         Self { envoy, client: Client::default(), admin, listen }
     }
 

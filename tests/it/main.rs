@@ -23,6 +23,7 @@ mod decide_tenants;
 mod descriptors;
 mod edit;
 mod edit_large;
+mod envoy_versions;
 mod etcd_access;
 mod etcd_requires;
 mod etcd_source;

@@ -14,6 +14,10 @@ pub struct Envoy {
 impl Envoy {
     /// Starts an Envoy with this bootstrap. Its log goes to a file beside the bootstrap's copy in `folder`.
     pub fn start(folder: &Path, name: &str, bootstrap: &str) -> Result<Self, String> {
+        Self::start_program(tools::envoy()?, folder, name, bootstrap)
+    }
+
+    pub fn start_program(program: &Path, folder: &Path, name: &str, bootstrap: &str) -> Result<Self, String> {
         // Envoys of one machine share memory for hot restarts unless their base ids differ.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -22,7 +26,7 @@ impl Envoy {
         std::fs::write(&config, bootstrap).map_err(|error| format!("{}: {error}", config.display()))?;
         let output = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let errors = output.try_clone().map_err(|error| error.to_string())?;
-        let child = Command::new(tools::envoy()?)
+        let child = Command::new(program)
             .arg("--config-path")
             .arg(&config)
             // Two workers show what workers share, and are few where several Envoys run on one machine.
@@ -61,9 +65,13 @@ impl Drop for Envoy {
 
 /// Whether Envoy accepts a bootstrap: nothing, or what it says against it.
 pub fn validate(folder: &Path, bootstrap: &str) -> Result<(), String> {
+    validate_with(tools::envoy()?, folder, bootstrap)
+}
+
+pub fn validate_with(program: &Path, folder: &Path, bootstrap: &str) -> Result<(), String> {
     let config = folder.join("validate.yaml");
     std::fs::write(&config, bootstrap).map_err(|error| error.to_string())?;
-    let output = Command::new(tools::envoy()?)
+    let output = Command::new(program)
         .args(["--mode", "validate", "--log-level", "error", "--config-path"])
         .arg(&config)
         .output()

