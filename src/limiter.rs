@@ -20,7 +20,8 @@
 //! The rules that hold for all of them:
 //! - Only admitted hits count. A client that keeps knocking is not shut out for ever.
 //! - Time is an argument and never runs backwards in a cell: an earlier time is taken as the newest one seen.
-//! - A changed limit keeps what was counted. A changed window or algorithm is a new counter, so it needs a new key.
+//! - A changed limit or burst keeps what was counted. A changed window or algorithm is a new counter, so it needs a new
+//!   key.
 //! - A request of 0 hits asks whether one hit would pass, and is charged nothing.
 //! - A request of more hits than can ever fit never passes, and a limit of 0 lets nothing pass.
 //! - No arithmetic overflows: it saturates, on the side of admitting less.
@@ -31,6 +32,7 @@ pub mod algorithm;
 mod fixed_window;
 pub mod key;
 pub mod matcher;
+pub mod older;
 #[cfg(test)]
 mod properties;
 mod sliding_log;
@@ -82,6 +84,8 @@ pub struct Verdict {
     /// The time until one more such request would pass: zero if it would at once,
     /// none if it never will because it has more hits than the limit allows at all.
     pub retry_after: Option<Duration>,
+    /// The time until `remaining` grows if nothing more is counted; zero if nothing is.
+    pub grows_after: Duration,
 }
 
 /// Builders, so that a test shows only what matters to it.

@@ -43,11 +43,14 @@ impl Cell {
         Self { rate, newest, state }
     }
 
-    /// Whether `hits` would pass under `limit`, which is the counter's limit from here on. Counts nothing.
-    /// The verdict's waiting time is from `now`, even where the counter has already seen a later time.
-    pub fn judge(&mut self, limit: u32, hits: u32, now: Timestamp) -> Verdict {
+    /// Whether `hits` would pass under `limit`, which is the counter's limit from here on, as is a token bucket's burst.
+    /// Counts nothing. The verdict's times are from `now`, even where the counter has already seen a later time.
+    pub fn judge(&mut self, limit: u32, algorithm: Algorithm, hits: u32, now: Timestamp) -> Verdict {
         self.advance(now);
         self.rate.limit = limit;
+        if let (State::TokenBucket(bucket), Algorithm::TokenBucket { burst }) = (&mut self.state, algorithm) {
+            bucket.set_burst(burst);
+        }
         self.verdict(hits, now)
     }
 
@@ -93,15 +96,19 @@ impl Cell {
 
     fn verdict(&self, hits: u32, now: Timestamp) -> Verdict {
         let asked = hits.max(1);
-        let capacity = self.capacity();
-        let remaining = capacity.saturating_sub(self.used());
+        let (capacity, used) = (self.capacity(), self.used());
+        let remaining = capacity.saturating_sub(used);
         let allowed = asked <= remaining;
         let retry_after = match capacity.checked_sub(asked) {
             Some(_) if allowed => Some(Duration::ZERO),
             Some(keep) => Some(self.falls_to(keep).since(now)),
             None => None,
         };
-        Verdict { allowed, remaining, retry_after }
+        let grows_after = match used.min(capacity).checked_sub(1) {
+            Some(keep) => self.falls_to(keep).since(now),
+            None => Duration::ZERO,
+        };
+        Verdict { allowed, remaining, retry_after, grows_after }
     }
 
     /// How many hits pass at once when nothing is used.

@@ -23,6 +23,8 @@ struct Step {
     hits: u32,
     /// The limit from here on, if it changes.
     limit: Option<u32>,
+    /// The burst of a token bucket from here on, if it changes.
+    burst: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ struct Admitted {
 struct Question<'a> {
     history: &'a [Admitted],
     rate: Rate,
+    algorithm: Algorithm,
     /// The newest time seen.
     now: Timestamp,
     /// The hits that have to fit: a request of 0 asks for one.
@@ -69,7 +72,11 @@ impl Question<'_> {
 }
 
 /// Plays a scenario and checks what holds for every algorithm; `check` says whether the decision was right.
-fn play(algorithm: Algorithm, scenario: &Scenario, check: impl Fn(&Question<'_>, Verdict) -> bool) -> Vec<Admitted> {
+fn play(
+    mut algorithm: Algorithm,
+    scenario: &Scenario,
+    check: impl Fn(&Question<'_>, Verdict) -> bool,
+) -> Vec<Admitted> {
     let Scenario { mut rate, phase_nanos, ref steps } = *scenario;
     let sub_bucket_nanos = rate.window.nanos().div_ceil(60) as i64;
     let mut clock = Timestamp::from_nanos(START_NANOS + phase_nanos);
@@ -84,12 +91,17 @@ fn play(algorithm: Algorithm, scenario: &Scenario, check: impl Fn(&Question<'_>,
         drained += u128::from(clock.nanos_since(newest)) * u128::from(rate.limit);
         newest = newest.max(clock);
         rate.limit = step.limit.unwrap_or(rate.limit);
-        let question = Question { history: &history, rate, now: newest, asked: step.hits.max(1), drained };
+        if let (Algorithm::TokenBucket { burst }, Some(changed)) = (&mut algorithm, step.burst) {
+            *burst = NonZeroU32::new(changed).unwrap();
+        }
+        let question = Question { history: &history, rate, algorithm, now: newest, asked: step.hits.max(1), drained };
 
-        let verdict = cell.judge(rate.limit, step.hits, clock);
+        let verdict = cell.judge(rate.limit, algorithm, step.hits, clock);
         assert!(check(&question, verdict), "{verdict:?} for {step:?} at {clock:?}");
-        assert_eq!(cell.clone().judge(rate.limit, step.hits, clock), verdict, "to judge changes nothing");
-        assert_retry_is_exact(&cell, rate.limit, step.hits, clock, verdict);
+        let judge = |hits, at| cell.clone().judge(rate.limit, algorithm, hits, at);
+        assert_eq!(judge(step.hits, clock), verdict, "to judge changes nothing");
+        assert_retry_is_exact(|at| judge(step.hits, at), clock, verdict);
+        assert_growth_is_exact(|at| judge(1, at).remaining, clock, verdict);
         if verdict.allowed && step.hits > 0 {
             let after = cell.charge(step.hits, clock);
             assert!(after.remaining <= verdict.remaining - step.hits);
@@ -99,8 +111,8 @@ fn play(algorithm: Algorithm, scenario: &Scenario, check: impl Fn(&Question<'_>,
     history
 }
 
-fn assert_retry_is_exact(cell: &Cell, limit: u32, hits: u32, now: Timestamp, verdict: Verdict) {
-    let allowed_after = |nanos| cell.clone().judge(limit, hits, now.plus_nanos(nanos)).allowed;
+fn assert_retry_is_exact(judge: impl Fn(Timestamp) -> Verdict, now: Timestamp, verdict: Verdict) {
+    let allowed_after = |nanos| judge(now.plus_nanos(nanos)).allowed;
     match verdict.retry_after {
         Some(Duration::ZERO) => assert!(verdict.allowed),
         Some(wait) => {
@@ -110,6 +122,14 @@ fn assert_retry_is_exact(cell: &Cell, limit: u32, hits: u32, now: Timestamp, ver
             assert!(!allowed_after(nanos - 1), "{wait:?} is too late");
         }
         None => assert!(!verdict.allowed && !allowed_after(100 * u64::from(WINDOW_SECS_MAX) * 1_000_000_000)),
+    }
+}
+
+fn assert_growth_is_exact(remaining: impl Fn(Timestamp) -> u32, now: Timestamp, verdict: Verdict) {
+    let nanos = verdict.grows_after.as_nanos() as u64;
+    if nanos > 0 {
+        assert!(remaining(now.plus_nanos(nanos)) > verdict.remaining, "{verdict:?} grows too early");
+        assert_eq!(remaining(now.plus_nanos(nanos - 1)), verdict.remaining, "{verdict:?} grows too late");
     }
 }
 
@@ -145,11 +165,13 @@ fn steps(limit: u32, limits: std::ops::RangeInclusive<u32>, window: Window) -> i
         1 => Just(u32::MAX),
     ];
     let limit = prop_oneof![12 => Just(None), 2 => limits.prop_map(Some), 1 => Just(Some(0)), 2 => Just(Some(limit))];
-    (sub_buckets, nanos, hits, limit).prop_map(|(sub_buckets, nanos, hits, limit)| Step {
+    let burst = prop_oneof![8 => Just(None), 1 => (1..200u32).prop_map(Some)];
+    (sub_buckets, nanos, hits, limit, burst).prop_map(|(sub_buckets, nanos, hits, limit, burst)| Step {
         sub_buckets,
         nanos,
         hits,
         limit,
+        burst,
     })
 }
 
@@ -214,6 +236,8 @@ proptest! {
     ) {
         let nanos = u128::from(scenario.rate.window.nanos());
         play(Algorithm::TokenBucket { burst: NonZeroU32::new(burst).unwrap() }, &scenario, |question, verdict| {
+            let Algorithm::TokenBucket { burst } = question.algorithm else { unreachable!() };
+            let burst = burst.get();
             let mut hits = u128::from(question.asked);
             let mut fits = question.rate.limit > 0 && question.asked <= burst;
             for hit in question.history.iter().rev() {
@@ -232,8 +256,8 @@ fn a_burst_at_any_phase_followed_by_knocking_is_never_over() {
     for limit in [1, 14, 15, 100] {
         for phase in 0..=61 {
             for offset in [-1, 0, 1] {
-                let burst = Step { sub_buckets: phase, nanos: offset, hits: limit, limit: None };
-                let knock = Step { sub_buckets: 0, nanos: 333_333_333, hits: 1, limit: None };
+                let burst = Step { sub_buckets: phase, nanos: offset, hits: limit, limit: None, burst: None };
+                let knock = Step { sub_buckets: 0, nanos: 333_333_333, hits: 1, limit: None, burst: None };
                 let steps = std::iter::once(burst).chain(std::iter::repeat_n(knock, 400)).collect();
                 let rate = Rate { limit, window: Window::from_secs(60).unwrap() };
                 check_sliding_window(&Scenario { rate, phase_nanos: 876_543_211, steps });
@@ -242,8 +266,31 @@ fn a_burst_at_any_phase_followed_by_knocking_is_never_over() {
     }
 }
 
-fn cell(rate: &str, algorithm: Algorithm) -> Cell {
-    Cell::new(Rate::parse(rate).unwrap(), algorithm, Timestamp::from_nanos(START_NANOS))
+/// A counter that is asked by one algorithm.
+struct Counter(Cell, Algorithm);
+
+impl Counter {
+    fn judge(&mut self, limit: u32, hits: u32, now: Timestamp) -> Verdict {
+        self.0.judge(limit, self.1, hits, now)
+    }
+}
+
+impl std::ops::Deref for Counter {
+    type Target = Cell;
+
+    fn deref(&self) -> &Cell {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Counter {
+    fn deref_mut(&mut self) -> &mut Cell {
+        &mut self.0
+    }
+}
+
+fn cell(rate: &str, algorithm: Algorithm) -> Counter {
+    Counter(Cell::new(Rate::parse(rate).unwrap(), algorithm, Timestamp::from_nanos(START_NANOS)), algorithm)
 }
 
 const ALGORITHMS: [Algorithm; 3] =
@@ -254,7 +301,10 @@ fn a_request_of_no_hits_asks_for_one_and_is_charged_nothing() {
     let now = Timestamp::from_nanos(START_NANOS);
     for algorithm in ALGORITHMS {
         let mut cell = cell("10/minute", algorithm);
-        assert_eq!(cell.judge(10, 0, now), Verdict { allowed: true, remaining: 10, retry_after: Some(Duration::ZERO) });
+        assert_eq!(
+            cell.judge(10, 0, now),
+            Verdict { allowed: true, remaining: 10, retry_after: Some(Duration::ZERO), grows_after: Duration::ZERO }
+        );
         assert_eq!(cell.charge(0, now).remaining, 10);
         cell.charge(10, now);
         let full = cell.judge(10, 0, now);
@@ -268,9 +318,15 @@ fn what_can_never_pass_says_so() {
     let now = Timestamp::from_nanos(START_NANOS);
     for algorithm in ALGORITHMS {
         let mut cell = cell("10/minute", algorithm);
-        assert_eq!(cell.judge(10, 11, now), Verdict { allowed: false, remaining: 10, retry_after: None });
+        assert_eq!(
+            cell.judge(10, 11, now),
+            Verdict { allowed: false, remaining: 10, retry_after: None, grows_after: Duration::ZERO }
+        );
         for hits in [0, 1, u32::MAX] {
-            assert_eq!(cell.judge(0, hits, now), Verdict { allowed: false, remaining: 0, retry_after: None });
+            assert_eq!(
+                cell.judge(0, hits, now),
+                Verdict { allowed: false, remaining: 0, retry_after: None, grows_after: Duration::ZERO }
+            );
         }
     }
 }

@@ -24,6 +24,10 @@ impl TokenBucket {
         self.burst.get()
     }
 
+    pub(super) fn set_burst(&mut self, burst: NonZeroU32) {
+        self.burst = burst;
+    }
+
     /// The debt in hits. A hit that is paid back in part is owed as a whole.
     pub(super) fn used(&self, window: Window) -> u32 {
         u32::try_from(self.debt.div_ceil(debt(1, window))).unwrap_or(u32::MAX)

@@ -47,8 +47,8 @@ impl Shard {
     /// What the limit says to `hits`, for a key that is held or not. Makes no key.
     pub(super) fn judge(&mut self, charge: &Charge, hits: u32, now: Timestamp) -> Verdict {
         match self.table.find(charge.key) {
-            Some(cell) => cell.judge(charge.rate.limit, hits, now),
-            None => self.fresh(charge).judge(charge.rate.limit, hits, now),
+            Some(cell) => cell.judge(charge.rate.limit, charge.algorithm, hits, now),
+            None => self.fresh(charge).judge(charge.rate.limit, charge.algorithm, hits, now),
         }
     }
 

@@ -139,8 +139,9 @@ mod tests {
             table.shrink();
         }
         for (number, remaining) in &expected {
-            let cell = table.find(charge(*number, "1000000/day").key).unwrap();
-            assert_eq!(cell.judge(1_000_000, 1, now).remaining, *remaining);
+            let charge = charge(*number, "1000000/day");
+            let cell = table.find(charge.key).unwrap();
+            assert_eq!(cell.judge(1_000_000, charge.algorithm, 1, now).remaining, *remaining);
         }
         assert_eq!((0..).take_while(|place| table.at(*place).is_some()).count(), expected.len());
     }
