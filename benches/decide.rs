@@ -24,8 +24,9 @@ use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::document::{Documents, split};
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
-use tierflow::names::Revision;
-use tierflow::rls::Rls;
+use tierflow::names::{Name, Revision};
+use tierflow::rls::{Failures, RateLimitServer, Rls};
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
@@ -60,15 +61,16 @@ impl RateLimitService for AnswersOk {
 }
 
 fn main() {
-    let ceiling = serve(RateLimitServiceServer::new(AnswersOk));
-    let tierflow = serve(tierflow_service());
+    let ceiling = serve(Routes::new(RateLimitServiceServer::new(AnswersOk)));
+    let (tierflow, api) = tierflow_service();
+    let tierflow = serve(Routes::new(tierflow));
     let generator = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     println!("{:<28} {:>14} {:>14} {:>8}", "load", "answers OK", "tierflow", "ratio");
     for (name, connections, in_flight) in [("one call at a time", 1, 1), ("4 connections x 32 in flight", 4, 32)] {
         let mut rounds: Vec<(f64, f64)> = Vec::new();
         for _ in 0..ROUNDS {
             let calls = if in_flight == 1 { CALLS / 10 } else { CALLS };
-            let of = |address| generator.block_on(calls_per_second(address, connections, in_flight, calls));
+            let of = |address| generator.block_on(calls_per_second(address, &api, connections, in_flight, calls));
             rounds.push((of(ceiling), of(tierflow)));
         }
         let median = |of: fn(&(f64, f64)) -> f64| {
@@ -81,7 +83,8 @@ fn main() {
     }
 }
 
-fn tierflow_service() -> RateLimitServiceServer<Rls> {
+/// And what its routes report of the only Api.
+fn tierflow_service() -> (RateLimitServer, String) {
     let settings = Settings { rate_limit_service: Addresses::default(), counter_seed: [7; 16], allow_empty: false };
     let (live, mut writer) = Live::new(settings);
     let clock = Clock::start();
@@ -89,10 +92,15 @@ fn tierflow_service() -> RateLimitServiceServer<Rls> {
     writer.adopt(&documents, clock.now());
     assert!(live.refused().is_empty());
     let counters = Arc::new(Memory::new(MemoryLimits::default()));
-    Rls { live, counters, metrics: Arc::new(Metrics::default()), clock }.into_service()
+    let shop = Name::parse("shop").expect("a name");
+    let forms = live.generation().and_then(|served| served.matcher.forms(&shop)).expect("the gateway is served");
+    let api = forms.ids().next().expect("it has an Api").to_owned();
+    let metrics = Arc::new(Metrics::default());
+    let failures = Failures::new(Arc::clone(&metrics), clock);
+    (Rls { live, counters, metrics, clock, failures }.into_service(), api)
 }
 
-fn serve<S: RateLimitService>(service: RateLimitServiceServer<S>) -> SocketAddr {
+fn serve(routes: Routes) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket that does not block");
     let address = listener.local_addr().expect("a bound port");
@@ -101,13 +109,13 @@ fn serve<S: RateLimitService>(service: RateLimitServiceServer<S>) -> SocketAddr 
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            Server::builder().add_service(service).serve_with_incoming(incoming).await
+            Server::builder().add_routes(routes).serve_with_incoming(incoming).await
         })
     });
     address
 }
 
-async fn calls_per_second(address: SocketAddr, connections: usize, in_flight: usize, calls: usize) -> f64 {
+async fn calls_per_second(address: SocketAddr, api: &str, connections: usize, in_flight: usize, calls: usize) -> f64 {
     let mut tasks = tokio::task::JoinSet::new();
     let each = calls / (connections * in_flight);
     let mut channels = Vec::new();
@@ -118,7 +126,7 @@ async fn calls_per_second(address: SocketAddr, connections: usize, in_flight: us
     let started = now();
     for channel in channels {
         for worker in 0..in_flight {
-            tasks.spawn(ask(channel.clone(), worker, each));
+            tasks.spawn(ask(channel.clone(), api.to_owned(), worker, each));
         }
     }
     while let Some(done) = tasks.join_next().await {
@@ -127,18 +135,18 @@ async fn calls_per_second(address: SocketAddr, connections: usize, in_flight: us
     (each * connections * in_flight) as f64 / started.elapsed().as_secs_f64()
 }
 
-async fn ask(channel: Channel, worker: usize, calls: usize) {
+async fn ask(channel: Channel, api: String, worker: usize, calls: usize) {
     let mut client = RateLimitServiceClient::new(channel);
     for call in 0..calls {
-        let answer = client.should_rate_limit(request(worker, call)).await.expect("an answer");
+        let answer = client.should_rate_limit(request(&api, worker, call)).await.expect("an answer");
         assert_eq!(answer.get_ref().overall_code, Code::Ok as i32);
     }
 }
 
-fn request(worker: usize, call: usize) -> RateLimitRequest {
+fn request(api: &str, worker: usize, call: usize) -> RateLimitRequest {
     let entry = |key: &str, value: String| Entry { key: key.to_owned(), value };
     let entries = vec![
-        entry("api", "create".to_owned()),
+        entry("api", api.to_owned()),
         entry("tenant", format!("tenant-{}", call % 1000)),
         entry("remote_address", format!("10.0.{worker}.{}", call % 250)),
     ];

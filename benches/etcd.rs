@@ -13,6 +13,7 @@ mod kit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -24,6 +25,8 @@ use tierflow::bootstrap::{Bootstrap, XdsVariant};
 use tierflow::compile::HostPort;
 use tierflow::config::{Config, SourceConfig};
 use tierflow::etcd::EtcdSettings;
+use tierflow::live::Live;
+use tierflow::names::Name;
 use tierflow::serve::{self, Running};
 use tierflow::snapshot::resource::ResourceType;
 use tokio::runtime::Runtime;
@@ -251,23 +254,35 @@ impl Store {
 }
 
 /// Asks for decisions.
-struct Limiter(RateLimitServiceClient<Channel>);
+struct Limiter {
+    client: RateLimitServiceClient<Channel>,
+    live: Arc<Live>,
+}
 
 impl Limiter {
     async fn connect(tierflow: &Running) -> Self {
-        Self(RateLimitServiceClient::connect(format!("http://{}", tierflow.listeners.rls)).await.unwrap())
+        let client = RateLimitServiceClient::connect(format!("http://{}", tierflow.listeners.rls)).await.unwrap();
+        Self { client, live: Arc::clone(&tierflow.live) }
+    }
+
+    /// What the newest routes report of the Api.
+    fn api(&self) -> String {
+        let shop = Name::parse("shop").unwrap();
+        let forms = self.live.latest().matcher.forms(&shop);
+        let id = forms.iter().flat_map(|forms| forms.ids()).find(|id| id.starts_with("create/"));
+        id.unwrap_or_default().to_owned()
     }
 
     async fn until_limit(&mut self, tenant: &str, limit: u32) {
         loop {
             let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
-            let entries = vec![entry("api", "create"), entry("tenant", tenant)];
+            let entries = vec![entry("api", &self.api()), entry("tenant", tenant)];
             let request = RateLimitRequest {
                 domain: "tierflow/shop".to_owned(),
                 descriptors: vec![RateLimitDescriptor { entries, ..Default::default() }],
                 hits_addend: 0,
             };
-            let answer = self.0.should_rate_limit(request).await.unwrap().into_inner();
+            let answer = self.client.should_rate_limit(request).await.unwrap().into_inner();
             let limits = answer.statuses.iter().filter_map(|status| status.current_limit.as_ref());
             if limits.into_iter().any(|current| current.requests_per_unit == limit) {
                 return;

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::limiter::matcher::{Applied, Asked, Matcher, TenantDenial};
+use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
+use crate::limiter::older::OlderForms;
 use crate::names::{Name, descriptor};
 use crate::policy::api::Api;
+use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Algorithm, Dimension, Mode};
 use crate::policy::matches::{HostMatch, Match};
@@ -68,13 +70,18 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         limits: Vec::new(),
     };
     let Some(api) = api else { return explanation };
-    let own = own_entries(api, tenant, request);
+    let form = Form::of(policies, gateway, api).id();
+    let own = own_entries(descriptor::api_id(&api.name, &form), tenant, request);
     let descriptors: Vec<Vec<(String, String)>> =
         std::iter::once(own).chain(list::descriptors(policies, gateway, api, request)).collect();
     let borrowed: Vec<Vec<(&str, &str)>> =
         descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()).collect();
     let borrowed: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
-    let found = matcher.find(&Asked { gateway: gateway.name.as_str(), descriptors: &borrowed, hits: 1 });
+    let entries: Vec<Vec<_>> =
+        descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect()).collect();
+    let described: Vec<_> = entries.iter().map(|entries| Described { entries, hits: 1 }).collect();
+    let older = OlderForms::default();
+    let found = matcher.find(&Asked { gateway: gateway.name.as_str(), descriptors: &described }, &older);
     match found.map(|found| found.limits) {
         Some(Ok(limits)) => explanation.limits = limits.iter().map(|limit| explained(limit, &borrowed)).collect(),
         Some(Err(TenantDenial::Missing)) => explanation.denied = Some("400: the request names no tenant"),
@@ -133,9 +140,9 @@ fn tenant_of(source: &TenantSource, request: &Request) -> Option<String> {
 }
 
 /// The entries of the route's own descriptor: all that any limit could ask for.
-fn own_entries(api: &Api, tenant: Option<String>, request: &Request) -> Vec<(String, String)> {
+fn own_entries(id: String, tenant: Option<String>, request: &Request) -> Vec<(String, String)> {
     let mut entries = vec![
-        (descriptor::API.to_owned(), api.name.to_string()),
+        (descriptor::API.to_owned(), id),
         (descriptor::CLIENT_IP.to_owned(), request.client_ip.to_string()),
         (descriptor::PATH.to_owned(), request.path.clone()),
         (descriptor::METHOD.to_owned(), request.method.clone()),

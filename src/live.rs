@@ -8,6 +8,7 @@
 //! that an Envoy has and the limits that its requests meet never come from different sets.
 
 mod adopt;
+mod forms;
 mod generation;
 mod offered;
 
@@ -25,6 +26,7 @@ use generation::Parts;
 
 pub use crate::policy::parse::Parsed;
 pub use adopt::Refusal;
+pub use forms::Forms;
 pub use generation::{Generation, Group, Settings};
 
 /// The served state, for its readers.
@@ -38,6 +40,8 @@ pub struct Live {
     adopted: watch::Sender<Revision>,
     /// What is served before anything is.
     empty: Arc<Generation>,
+    /// What requests are counted by that come by routes of older generations.
+    pub forms: Arc<Forms>,
 }
 
 impl Live {
@@ -49,6 +53,7 @@ impl Live {
             changed: watch::Sender::new(0),
             adopted: watch::Sender::new(Revision::default()),
             empty: Arc::clone(&base),
+            forms: Arc::default(),
         });
         (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
     }
@@ -158,8 +163,8 @@ impl Writer {
         }
         let number = self.base.number + 1;
         let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
-        self.base = Arc::new(self.base.next(number, parts, &changed, &self.settings));
-        self.publish(refused, now);
+        let next = Arc::new(self.base.next(number, parts, &changed, &self.settings));
+        self.publish(next, refused, now);
         Adopted::Served
     }
 
@@ -179,12 +184,15 @@ impl Writer {
         if self.live.generation().is_some() || self.base.documents.is_empty() {
             return false;
         }
-        self.base = Arc::new(Generation { number: 1, ..Generation::clone(&self.base) });
-        self.publish(Arc::default(), now);
+        let first = Arc::new(Generation { number: 1, ..Generation::clone(&self.base) });
+        self.publish(first, Arc::default(), now);
         true
     }
 
-    fn publish(&self, refused: Arc<Vec<Refusal>>, read_at: Timestamp) {
+    fn publish(&mut self, next: Arc<Generation>, refused: Arc<Vec<Refusal>>, read_at: Timestamp) {
+        // Envoys have the routes of the generation before for a while yet.
+        self.live.forms.advance(&self.base, &next, read_at);
+        self.base = next;
         let generation = Some(Arc::clone(&self.base));
         self.live.served.store(Arc::new(Served { generation, refused, read_at }));
         self.live.changed.send_replace(self.base.number);

@@ -16,6 +16,9 @@ pub struct Metrics {
     registry: Registry,
     pub decisions: Family<DecisionLabels, Counter>,
     pub decision_seconds: Histogram,
+    pub decision_errors: Family<CodeLabels, Counter>,
+    pub decision_forms: Family<FormLabels, Counter>,
+    pub older_forms: Gauge,
     pub counter_keys: Gauge,
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
@@ -41,6 +44,17 @@ pub struct DecisionLabels {
     pub tier: &'static str,
     pub limit: Option<Arc<str>>,
     pub result: &'static str,
+}
+
+/// A gRPC status code, as in `INVALID_ARGUMENT`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabels {
+    pub code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FormLabels {
+    pub form: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +84,24 @@ impl Default for Metrics {
         let metrics = Self {
             decisions: register(r, "decisions", "What was decided, by the limit that decided it", Family::default()),
             decision_seconds: Histogram::new(exponential_buckets(2e-6, 2.0, 16)),
+            decision_errors: register(
+                r,
+                "decision_errors",
+                "Requests that were not decided, by the status of the answer",
+                Family::default(),
+            ),
+            decision_forms: register(
+                r,
+                "decision_forms",
+                "Requests that came by routes of older policies, by whether these are known",
+                Family::default(),
+            ),
+            older_forms: register(
+                r,
+                "older_forms",
+                "Forms that are remembered because an Envoy may have routes of older policies",
+                Gauge::default(),
+            ),
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
             reloads: register(

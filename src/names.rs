@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 /// The longest name of a document, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// The longest name of a tenant, in bytes. A tenant's name is the value of a header.
@@ -188,13 +190,66 @@ pub fn gateway_of_domain(domain: &str) -> Option<&str> {
 
 const GATEWAY_DOMAIN_PREFIX: &str = "tierflow/";
 
+/// One thing that a route reports: the tenant, or a dimension that limits count by. A hash of what it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reported(u32);
+
+impl Reported {
+    /// A tenant, wherever it is read from.
+    pub const TENANT: Self = Self(0);
+
+    pub fn of(what: &str) -> Self {
+        // No other is the tenant's.
+        Self((xxhash_rust::xxh3::xxh3_64(what.as_bytes()) as u32).max(1))
+    }
+}
+
+/// The name of a form: everything that a route reports for limits, in ascending order. So it tells what was reported
+/// even where nobody remembers the policies that it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FormId(SmallVec<[Reported; 6]>);
+
+impl FormId {
+    pub fn has(&self, reported: Reported) -> bool {
+        self.0.binary_search(&reported).is_ok()
+    }
+
+    /// What [`fmt::Display`] wrote: eight hexadecimal digits for each.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len().is_multiple_of(8);
+        let digits = text.as_bytes().chunks(8).map(|digits| std::str::from_utf8(digits).ok());
+        let reported = digits.map(|digits| u32::from_str_radix(digits?, 16).ok().map(Reported));
+        if is_hex { reported.collect() } else { None }
+    }
+}
+
+impl FromIterator<Reported> for FormId {
+    fn from_iter<I: IntoIterator<Item = Reported>>(reported: I) -> Self {
+        let mut all: SmallVec<_> = reported.into_iter().collect();
+        all.sort_unstable();
+        all.dedup();
+        Self(all)
+    }
+}
+
+impl fmt::Display for FormId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|reported| write!(f, "{:08x}", reported.0))
+    }
+}
+
 /// Keys of the descriptor entries that routes report. `compile` writes them, the matcher looks them up.
+///
+/// The first entry of a descriptor says whose it is: [`descriptor::API`] or [`descriptor::RATE_LIMITS`]. Lists of actions
+/// cannot name any of these keys, so no client can pass for another.
 pub mod descriptor {
-    /// The Api that the route belongs to.
+    use super::{FormId, Name};
+
+    /// The Api that the route belongs to and the form that it reports in: `name/form`.
     pub const API: &str = "api";
     /// The value of the gateway's tenant source; left out by Envoy where the request has none.
     pub const TENANT: &str = "tenant";
-    /// Which entry of which RateLimits document the descriptor stands for: `name/index`.
+    /// Which entry of which RateLimits document the descriptor stands for: `name/form/number`.
     pub const RATE_LIMITS: &str = "rate_limits";
     /// Envoy's own key for the client's address.
     pub const CLIENT_IP: &str = "remote_address";
@@ -210,9 +265,21 @@ pub mod descriptor {
         [API, TENANT, RATE_LIMITS].contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
     }
 
-    /// The value of a [`RATE_LIMITS`] entry.
-    pub fn rate_limits_id(list: &str, index: usize) -> String {
-        format!("{list}/{index}")
+    /// The value of an [`API`] entry.
+    pub fn api_id(api: &Name, form: &FormId) -> String {
+        format!("{api}/{form}")
+    }
+
+    /// The name of the Api and the form in the value of an [`API`] entry.
+    pub fn parse_api_id(id: &str) -> Option<(&str, FormId)> {
+        let (api, form) = id.split_once('/')?;
+        Some((api, FormId::parse(form)?))
+    }
+
+    /// The value of a [`RATE_LIMITS`] entry. The form stands for the actions, the number for which entry it is of those
+    /// with the same actions.
+    pub fn rate_limits_id(list: &str, form: u64, number: usize) -> String {
+        format!("{list}/{form:016x}/{number}")
     }
 }
 
@@ -245,6 +312,19 @@ mod tests {
         }
         for bad in ["", " acme", "acme ", "a\tb", "é", &"t".repeat(129)] {
             assert!(TenantName::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_form_tells_what_is_reported() {
+        let [path, host] = ["path", "host"].map(Reported::of);
+        let form: FormId = [host, Reported::TENANT, path, host].into_iter().collect();
+        assert_eq!(form, [path, host, Reported::TENANT].into_iter().collect());
+        assert_eq!(FormId::parse(&form.to_string()), Some(form.clone()));
+        assert!(form.has(path) && form.has(Reported::TENANT) && !form.has(Reported::of("method")));
+        assert_eq!(FormId::parse(""), Some(FormId::default()));
+        for bad in ["0", "0000000g", "+1234567", "1234567é"] {
+            assert_eq!(FormId::parse(bad), None, "{bad}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod api;
 mod decode;
+pub mod form;
 pub mod gateway;
 pub mod limit;
 pub mod matches;

@@ -8,28 +8,30 @@
 
 mod convert;
 mod denial;
+mod failures;
+mod service;
+mod wire;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
-    RateLimitService, RateLimitServiceServer,
-};
-use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use smallvec::SmallVec;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use crate::clock::{Clock, Timestamp};
 use crate::counters::memory::Memory;
 use crate::counters::{Admission, Outcome};
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Applied, Found};
+use crate::limiter::OnNoRoom;
+use crate::limiter::matcher::{Age, Applied, Asked, Found};
 use crate::live::Live;
-use crate::metrics::{DecisionLabels, Metrics};
+use crate::metrics::{DecisionLabels, FormLabels, Metrics};
 use crate::names::Name;
 use denial::Denial;
+use wire::RateLimitRequest;
 
-/// The largest request, in bytes: many times what the headers of a request can hold.
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+pub use failures::Failures;
+pub use service::RateLimitServer;
 
 /// The service's name in `grpc.health.v1`, which the generated clusters ask for.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -40,22 +42,33 @@ pub struct Rls {
     pub counters: Arc<Memory>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    pub failures: Failures,
 }
 
 impl Rls {
-    pub fn into_service(self) -> RateLimitServiceServer<Self> {
-        RateLimitServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
+    pub fn into_service(self) -> RateLimitServer {
+        RateLimitServer(self)
+    }
+
+    fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
+        let started = self.clock.now();
+        let response = self.decide(request, started);
+        self.metrics.decision_seconds.observe(self.clock.now().since(started).as_secs_f64());
+        response
     }
 
     fn decide(&self, request: &RateLimitRequest, now: Timestamp) -> Result<RateLimitResponse, Status> {
         let generation = self.live.generation();
         let generation = generation.ok_or_else(|| Status::unavailable("no policy set is loaded yet"))?;
         let entries = convert::entries(request)?;
-        let descriptors: SmallVec<[_; 4]> = entries.iter().map(SmallVec::as_slice).collect();
-        let Some(found) = generation.matcher.find(&convert::asked(request, &descriptors)) else {
+        let descriptors = convert::described(request, &entries);
+        let older = self.live.forms.older();
+        let asked = convert::gateway(request).map(|gateway| Asked { gateway, descriptors: &descriptors });
+        let Some(found) = asked.as_ref().and_then(|asked| generation.matcher.find(asked, &older)) else {
             self.count_unknown();
-            return Ok(convert::passed(std::iter::empty()));
+            return Ok(convert::unknown(request));
         };
+        self.count_age(found.age);
         let limits = match &found.limits {
             Ok(limits) => limits,
             Err(denial) => {
@@ -63,6 +76,13 @@ impl Rls {
                 return Ok(denial::tenant(*denial));
             }
         };
+        if found.is_uncountable {
+            self.count_of(&found, None, "uncountable");
+            return Ok(match found.on_no_room {
+                OnNoRoom::Deny => Denial::NoRoom.into_response(std::iter::empty()),
+                OnNoRoom::Pass => convert::passed(std::iter::empty()),
+            });
+        }
         let charges: SmallVec<[Charge; 8]> = limits.iter().map(|applied| applied.charge).collect();
         let admission = self.counters.admit(&charges, now, found.on_no_room);
         self.count_admission(&found, limits, &admission);
@@ -104,17 +124,13 @@ impl Rls {
         let labels = DecisionLabels { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
         self.metrics.decisions.get_or_create(&labels).inc();
     }
-}
 
-#[tonic::async_trait]
-impl RateLimitService for Rls {
-    async fn should_rate_limit(
-        &self,
-        request: Request<RateLimitRequest>,
-    ) -> Result<Response<RateLimitResponse>, Status> {
-        let started = self.clock.now();
-        let response = self.decide(request.get_ref(), started);
-        self.metrics.decision_seconds.observe(self.clock.now().since(started).as_secs_f64());
-        response.map(Response::new)
+    fn count_age(&self, age: Age) {
+        let form = match age {
+            Age::Current => return,
+            Age::Older => "older",
+            Age::Unknown => "unknown",
+        };
+        self.metrics.decision_forms.get_or_create(&FormLabels { form }).inc();
     }
 }

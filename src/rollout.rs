@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::live::{Generation, Group, Served};
+use crate::live::{Forms, Generation, Group, Served};
 use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::Resources;
 use crate::snapshot::feature::{EnvoyVersion, Need};
@@ -146,20 +146,20 @@ pub struct Refusal {
     pub at: Timestamp,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rollout {
     offers: watch::Sender<Arc<Offer>>,
+    /// Told of what is offered besides the generation.
+    forms: Arc<Forms>,
     /// By gateway: the last offer that some Envoy acknowledged as a whole. Its lock is held by whoever makes an offer.
     proven: Mutex<BTreeMap<Name, Arc<GroupOffer>>>,
 }
 
-impl Default for Rollout {
-    fn default() -> Self {
-        Self { offers: watch::Sender::new(Arc::default()), proven: Mutex::default() }
-    }
-}
-
 impl Rollout {
+    pub fn new(forms: Arc<Forms>) -> Self {
+        Self { forms, ..Self::default() }
+    }
+
     pub fn subscribe(&self) -> watch::Receiver<Arc<Offer>> {
         self.offers.subscribe()
     }
@@ -178,6 +178,9 @@ impl Rollout {
             .filter_map(|gateway| {
                 let old = before.groups.get(gateway);
                 let offer = group_offer(generation, gateway, old, proven.get(gateway))?;
+                if offer.hold.is_some() {
+                    self.forms.offer(&generation.matcher, gateway, &offer.group, served.read_at);
+                }
                 Some((gateway.clone(), Arc::new(offer)))
             })
             .collect();
@@ -246,6 +249,7 @@ impl Rollout {
         let proven = proven.get(gateway)?;
         let hold = hold::extended(group, &proven.group, refusal, &blamed, generation.number);
         let held = hold::apply(generation, gateway, &hold, &proven.group);
+        self.forms.offer(&generation.matcher, gateway, &held, refusal.at);
         let hold = Arc::new(hold);
         self.replace(&offer, with_evidence_of(proven, gateway, Some(Arc::clone(&hold)), held));
         Some(hold)

@@ -11,6 +11,7 @@
 
 mod connections;
 mod files;
+mod forms;
 mod keep;
 mod listen;
 mod load;
@@ -42,7 +43,7 @@ use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::{Metrics, TypeLabels};
 use crate::nodes::Nodes;
 use crate::pem;
-use crate::rls::Rls;
+use crate::rls::{Failures, Rls};
 use crate::rollout::Rollout;
 use crate::snapshot::resource::ResourceType;
 use crate::source::Source;
@@ -132,6 +133,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     if let Some(tls) = tls {
         tasks.spawn_on(tls.follow(shutdown()), on_admin);
     }
+    tasks.spawn_on(shared.forms().tend(shutdown()), on_admin);
     tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_admin);
     let source = {
         // Timers belong to a runtime.
@@ -177,9 +179,10 @@ impl Shared {
             allow_empty: config.allow_empty,
         });
         let clock = Clock::start();
+        let rollout = Arc::new(Rollout::new(Arc::clone(&live.forms)));
         let shared = Self {
             live,
-            rollout: Arc::default(),
+            rollout,
             nodes: Arc::default(),
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             counters: Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max })),
@@ -220,6 +223,16 @@ impl Shared {
         Rls {
             live: Arc::clone(&self.live),
             counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock,
+            failures: Failures::new(Arc::clone(&self.metrics), self.clock),
+        }
+    }
+
+    fn forms(&self) -> forms::Forms {
+        forms::Forms {
+            live: Arc::clone(&self.live),
+            board: Arc::clone(&self.board),
             metrics: Arc::clone(&self.metrics),
             clock: self.clock,
         }

@@ -24,8 +24,9 @@ use envoy_types::pb::envoy::r#type::metadata::v3::metadata_key::path_segment::Se
 use super::any;
 use crate::names::descriptor;
 use crate::policy::api::Api;
+use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
-use crate::policy::limit::{Dimension, Limit};
+use crate::policy::limit::Dimension;
 use crate::policy::set::PolicySet;
 
 /// Where cookies are put for the actions to find them.
@@ -33,24 +34,25 @@ const COOKIE_NAMESPACE: &str = "tierflow.cookies";
 
 /// Everything a route of the API reports.
 pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<RateLimit> {
-    let tenant = gateway.tenant.as_ref().map(|tenant| tenant_action(&tenant.from));
-    let dimensions = dimensions(policies, gateway, api);
-    let own = std::iter::once(generic_key(descriptor::API, api.name.as_str())).chain(tenant).chain(
-        // Entries by key: `client_ip` and `client_ip/24` are one, and a cost in a header is a header.
-        dimensions.iter().map(dimension_action),
-    );
+    let form = Form::of(policies, gateway, api);
+    let id = generic_key(descriptor::API, &descriptor::api_id(&api.name, &form.id()));
+    let tenant = form.tenant.as_ref().map(tenant_action);
+    // Entries by key: `client_ip` and `client_ip/24` are one, and a cost in a header is a header.
+    let own = std::iter::once(id).chain(tenant).chain(form.dimensions.iter().map(dimension_action));
     let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
     std::iter::once(rate_limit(own.collect())).chain(lists.flat_map(|list| list::rate_limits(list))).collect()
 }
 
 /// Makes the cookies that the route reports readable to its actions, where it reports any.
 pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Option<HeaderToMetadata> {
-    let mut cookies: BTreeSet<String> = dimensions(policies, gateway, api)
+    let form = Form::of(policies, gateway, api);
+    let mut cookies: BTreeSet<String> = form
+        .dimensions
         .into_iter()
         .filter_map(|dimension| if let Dimension::Cookie(name) = dimension { Some(name) } else { None })
         .collect();
-    if let Some(TenantSource::Cookie(name)) = gateway.tenant.as_ref().map(|tenant| &tenant.from) {
-        cookies.insert(name.clone());
+    if let Some(TenantSource::Cookie(name)) = form.tenant {
+        cookies.insert(name);
     }
     let rule = |cookie: String| Rule {
         on_header_present: Some(KeyValuePair {
@@ -63,19 +65,6 @@ pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Opt
     };
     let request_rules: Vec<_> = cookies.into_iter().map(rule).collect();
     (!request_rules.is_empty()).then(|| HeaderToMetadata { request_rules, ..Default::default() })
-}
-
-/// What any limit counts by that could apply to a request of this API, once for each descriptor entry.
-fn dimensions(policies: &PolicySet, gateway: &Gateway, api: &Api) -> BTreeSet<Dimension> {
-    let mut limits: Vec<&Limit> = api.limits.iter().map(AsRef::as_ref).collect();
-    if gateway.tenant.is_none() {
-        return limits.into_iter().flat_map(Limit::reported).collect();
-    }
-    for plan in policies.plans.values() {
-        limits.extend(plan.limits.iter().chain(plan.apis.get(&api.name).into_iter().flatten()).map(AsRef::as_ref));
-    }
-    let of_tenants = policies.reported_for_tenants.of_api(&api.name).cloned();
-    limits.into_iter().flat_map(Limit::reported).chain(of_tenants).collect()
 }
 
 fn tenant_action(source: &TenantSource) -> ActionSpecifier {

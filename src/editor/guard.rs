@@ -62,9 +62,10 @@ fn limits(policies: &PolicySet, id: &DocumentId) -> BTreeMap<String, Rate> {
         Kind::Tenant => policies.tenants.get(name).map(|tenant| {
             [by_name("limits", tenant.limits.as_deref().unwrap_or_default()), of_apis(&tenant.apis)].concat()
         }),
-        Kind::RateLimits => policies.rate_limits.get(name).map(|list| {
-            list.limited().map(|(index, _, limit)| (format!("rate_limits[{index}]"), limit.rate)).collect()
-        }),
+        Kind::RateLimits => policies
+            .rate_limits
+            .get(name)
+            .map(|list| list.limited().map(|(entry, limit)| (entry.id.clone(), limit.rate)).collect()),
         Kind::Gateway | Kind::Service => None,
     };
     rates.into_iter().flatten().collect()

@@ -27,9 +27,8 @@ enum Added {
 pub(super) fn descriptors(policies: &PolicySet, gateway: &Gateway, api: &Api, request: &Request) -> Vec<Descriptor> {
     let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
     let descriptors = lists.flat_map(|list| {
-        list.limited().filter_map(|(index, entry, limit)| {
-            let id = descriptor::rate_limits_id(&list.name, index);
-            let mut entries = vec![(descriptor::RATE_LIMITS.to_owned(), id)];
+        list.limited().filter_map(|(entry, limit)| {
+            let mut entries = vec![(descriptor::RATE_LIMITS.to_owned(), entry.id.clone())];
             for action in &entry.actions {
                 match added(action, api, request) {
                     Added::Entry(key, value) => entries.push((key, value)),

@@ -45,6 +45,8 @@ pub struct Generation {
 #[derive(Clone, Debug)]
 pub struct Group {
     pub resources: Arc<Resources>,
+    /// What their requests are counted by.
+    pub matcher: Matcher,
     documents: ParsedById,
     registered: Registered,
 }
@@ -118,7 +120,7 @@ impl Generation {
             true => self.snapshot.clone(),
             false => compile(&policies, &registered, &settings.rate_limit_service),
         };
-        let matcher = self.matcher.next(&policies, changed);
+        let matcher = self.matcher.next(&self.policies, &policies, changed);
         let rate_limit_service = settings.rate_limit_service.clone();
         Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }
     }
@@ -133,7 +135,8 @@ impl Generation {
     /// The gateway's Envoys as they are to be.
     pub fn group(&self, gateway: &str) -> Option<Group> {
         let resources = Arc::clone(self.snapshot.groups.get(gateway)?);
-        Some(Group { resources, documents: self.documents.clone(), registered: self.registered.clone() })
+        let (matcher, documents, registered) = (self.matcher.clone(), self.documents.clone(), self.registered.clone());
+        Some(Group { resources, matcher, documents, registered })
     }
 
     /// The gateway's Envoys as they would have to be if some documents were still what an earlier group was made from.
@@ -153,7 +156,8 @@ impl Generation {
         }
         let resources =
             compile_gateway(&policies, &registered, policies.gateways.get(gateway)?, &self.rate_limit_service);
-        Some(Group { resources: Arc::new(resources), documents, registered })
+        let matcher = self.matcher.next(&self.policies, &policies, ids);
+        Some(Group { resources: Arc::new(resources), matcher, documents, registered })
     }
 }
 
@@ -206,7 +210,9 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::document::split;
-    use crate::limiter::matcher::Asked;
+    use crate::limiter::matcher::{Asked, Described};
+    use crate::limiter::older::OlderForms;
+    use crate::names::Name;
 
     fn settings() -> Settings {
         let rate_limit_service = RateLimitService::default();
@@ -246,9 +252,13 @@ mod tests {
     fn decisions(generation: &Generation) -> Vec<String> {
         let of = |tenant: usize| {
             let name = format!("t{tenant}");
-            let entries = [("api", "create"), ("tenant", name.as_str()), ("header:x-b", "1"), ("query:c", "2")];
-            let asked = Asked { gateway: "shop", descriptors: &[&entries], hits: 1 };
-            let limits = generation.matcher.find(&asked).unwrap().limits;
+            let forms = generation.matcher.forms(&Name::parse("shop").unwrap()).unwrap();
+            let id = forms.ids().next().unwrap();
+            let entries = [("api", id), ("tenant", name.as_str()), ("header:x-b", "1"), ("query:c", "2")];
+            let entries = entries.map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+            let asked = Asked { gateway: "shop", descriptors: &[Described { entries: &entries, hits: 1 }] };
+            let older = OlderForms::default();
+            let limits = generation.matcher.find(&asked, &older).unwrap().limits;
             let shown = limits.map(|limits| limits.iter().map(|l| (l.limit.rate, l.charge.key)).collect::<Vec<_>>());
             format!("{shown:?}")
         };

@@ -1,6 +1,7 @@
 //! A gateway: what a group of Envoys listens on, and how it tells clients and tenants apart.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,6 +44,17 @@ pub enum TenantSource {
     Query(String),
     Cookie(String),
     JwtClaim(String),
+}
+
+impl fmt::Display for TenantSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::JwtClaim(claim) => write!(f, "jwt_claim:{claim}"),
+        }
+    }
 }
 
 /// What a request is that names no tenant.

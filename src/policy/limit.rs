@@ -46,7 +46,7 @@ pub enum Mode {
 }
 
 /// How many hits a request costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cost {
     Hits(NonZeroU32),
     /// The number in this request header; 1 where it is missing or is no whole number above 0.

@@ -3,15 +3,19 @@
 mod action;
 mod matcher;
 
+use std::collections::BTreeMap;
+use std::hash::Hash as _;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::limit::{Algorithm, Cost, Limit, Mode, made_name};
 use super::problem::Findings;
 use super::rate::{Rate, Window};
 use super::raw::{RawActionLimit, RawHitsAddend, RawRateLimit, RawRateLimits};
 use super::text;
-use crate::names::Name;
+use crate::names::{Name, descriptor};
 
 pub use action::{Action, AddressRange, Entry, Metadata, MetadataSource};
 pub use matcher::{HeaderMatcher, HeaderTest, QueryMatcher, TextMatcher, TextPattern};
@@ -32,6 +36,9 @@ pub struct RateLimits {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimitEntry {
+    /// What routes report of it, and the limiter knows it by. It stays the same while what they report of a request does,
+    /// whatever the limit is and wherever in the list it stands.
+    pub id: String,
     pub actions: Vec<Action>,
     /// Read by Envoy's runtime, not by Tierflow.
     pub disable_key: Option<String>,
@@ -52,16 +59,31 @@ impl RateLimits {
             findings.within("rate_limits", |findings| findings.say(message));
         }
         let entries = text::list(findings, "rate_limits", &raw.rate_limits, RateLimitEntry::read);
-        Some(Self { name: name?, gateway: text::optional(gateway)?, entries: entries? })
+        let (name, mut entries): (Arc<str>, _) = (name?, entries?);
+        name_entries(&name, &mut entries);
+        Some(Self { name, gateway: text::optional(gateway)?, entries })
     }
 
     pub fn is_for(&self, gateway: &Name) -> bool {
         self.gateway.as_ref().is_none_or(|own| own == gateway)
     }
 
-    /// The entries that count, each with its place in the list.
-    pub fn limited(&self) -> impl Iterator<Item = (usize, &RateLimitEntry, &Arc<Limit>)> {
-        self.entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry, entry.limit.as_ref()?)))
+    /// The entries that count, each with its limit.
+    pub fn limited(&self) -> impl Iterator<Item = (&RateLimitEntry, &Arc<Limit>)> {
+        self.entries.iter().filter_map(|entry| Some((entry, entry.limit.as_ref()?)))
+    }
+}
+
+/// Entries that report the same are told apart by their order.
+fn name_entries(list: &str, entries: &mut [RateLimitEntry]) {
+    let mut numbers: BTreeMap<u64, usize> = BTreeMap::new();
+    for entry in entries {
+        let mut hasher = Xxh3Default::new();
+        (&entry.actions, entry.limit.as_ref().map(|limit| &limit.cost)).hash(&mut hasher);
+        let form = hasher.digest();
+        let number = numbers.entry(form).or_default();
+        entry.id = descriptor::rate_limits_id(list, form, *number);
+        *number += 1;
     }
 }
 
@@ -91,7 +113,7 @@ impl RateLimitEntry {
                 cost,
             })
         });
-        Some(Self { actions, disable_key: text::optional(disable_key)?, limit })
+        Some(Self { id: String::new(), actions, disable_key: text::optional(disable_key)?, limit })
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
-use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::google::protobuf;
 use smallvec::SmallVec;
 use tonic::Status;
 
+use super::wire::{Descriptor, RateLimitRequest};
 use crate::counters::{Admission, Outcome};
 use crate::limiter::Verdict;
-use crate::limiter::matcher::{Applied, Asked, Entries};
+use crate::limiter::matcher::{Applied, Described};
 use crate::names::gateway_of_domain;
 
 /// The entries of every descriptor.
-pub(super) type AllEntries<'a> = SmallVec<[SmallVec<[(&'a str, &'a str); 8]>; 2]>;
+pub(super) type AllEntries<'a> = SmallVec<[SmallVec<[(&'a [u8], &'a [u8]); 8]>; 2]>;
 
 pub(super) fn entries(request: &RateLimitRequest) -> Result<AllEntries<'_>, Status> {
     if request.domain.is_empty() {
@@ -27,17 +28,38 @@ pub(super) fn entries(request: &RateLimitRequest) -> Result<AllEntries<'_>, Stat
     let of_descriptor = request
         .descriptors
         .iter()
-        .map(|descriptor| descriptor.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect());
+        .map(|descriptor| descriptor.entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect());
     Ok(of_descriptor.collect())
 }
 
-pub(super) fn asked<'a>(request: &'a RateLimitRequest, descriptors: &'a [&'a Entries<'a>]) -> Asked<'a> {
-    Asked {
-        gateway: gateway_of_domain(&request.domain).unwrap_or_default(),
-        descriptors,
-        // Envoy rate_limit.proto: "If the value is not set in the request, it defaults to 1".
-        hits: request.hits_addend.max(1),
+/// `None`: a domain that is none of ours.
+pub(super) fn gateway(request: &RateLimitRequest) -> Option<&str> {
+    gateway_of_domain(std::str::from_utf8(&request.domain).ok()?)
+}
+
+pub(super) fn described<'a, 'b: 'a>(
+    request: &RateLimitRequest,
+    entries: &'a AllEntries<'b>,
+) -> SmallVec<[Described<'a>; 2]> {
+    let all = entries.iter().zip(&request.descriptors);
+    all.map(|(entries, descriptor)| Described { entries: entries.as_slice(), hits: hits(request, descriptor) })
+        .collect()
+}
+
+/// Envoy rate_limit.proto: a descriptor's own hits go before the request's, and 0 asks without counting; the request's
+/// are 1 where they are not set. Nothing here gives hits back, so negative ones ask too.
+fn hits(request: &RateLimitRequest, descriptor: &Descriptor) -> u32 {
+    match descriptor.hits_addend {
+        Some(_) if descriptor.is_negative_hits => 0,
+        Some(hits) => u32::try_from(hits.value).unwrap_or(u32::MAX),
+        None => request.hits_addend.max(1),
     }
+}
+
+/// Of descriptors that no policy is about: each has a status, and no limit.
+pub(super) fn unknown(request: &RateLimitRequest) -> RateLimitResponse {
+    let status = |_| DescriptorStatus { code: Code::Ok as i32, ..Default::default() };
+    passed(request.descriptors.iter().map(status))
 }
 
 pub(super) fn passed(judged: impl Iterator<Item = DescriptorStatus>) -> RateLimitResponse {
@@ -66,7 +88,7 @@ fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
             unit: unit(rate.window.secs()) as i32,
         }),
         limit_remaining: verdict.remaining,
-        duration_until_reset: Some(whole_seconds(wait(applied, verdict))),
+        duration_until_reset: Some(whole_seconds(reset(applied, verdict))),
         ..Default::default()
     }
 }
@@ -74,6 +96,12 @@ fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
 /// How long until one more such request would pass; a window where it never will.
 pub(super) fn wait(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
     verdict.retry_after.unwrap_or(Duration::from_secs(applied.limit.rate.window.secs().into()))
+}
+
+/// What Envoy says in `x-ratelimit-reset`: when more will be left than now. To who is denied it says the same as
+/// `retry-after` (draft-ietf-httpapi-ratelimit-headers-03, section 5.3).
+fn reset(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
+    if verdict.allowed { verdict.grows_after } else { wait(applied, verdict) }
 }
 
 /// Rounded up: whoever comes back then is let in.

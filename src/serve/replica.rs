@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, advertised};
@@ -20,6 +20,10 @@ use crate::source::board::Replica;
 const TTL: Duration = Duration::from_secs(10);
 /// What it serves is told at most so often.
 const TELLING_PAUSE: Duration = Duration::from_secs(1);
+/// Which older forms its Envoys have is looked at so often: these go when an Envoy acknowledges something.
+const FORMS_PAUSE: Duration = Duration::from_secs(60);
+/// The most of them that are told: an Envoy's value in etcd is bounded.
+const FORMS_MAX: usize = 1024;
 
 /// The two sides of it: who changes documents, and the task that keeps it registered so that it may.
 pub(super) fn join(
@@ -62,8 +66,13 @@ async fn register(
     let (values, wanted_values) = watch::channel(value(&replica, &live));
     let telling = async {
         let mut generations = live.subscribe();
-        while generations.changed().await.is_ok() {
-            values.send_replace(value(&replica, &live));
+        while !matches!(timeout(FORMS_PAUSE, generations.changed()).await, Ok(Err(_))) {
+            values.send_if_modified(|told| {
+                let now = value(&replica, &live);
+                let is_new = *told != now;
+                *told = now;
+                is_new
+            });
             sleep(TELLING_PAUSE).await;
         }
     };
@@ -76,6 +85,8 @@ async fn register(
 
 fn value(replica: &Replica, live: &Live) -> String {
     let (generation, revision) = live.generation().map_or((0, 0), |served| (served.number, served.revision.0));
-    let told = Replica { generation, revision, ..replica.clone() };
+    let mut forms = live.forms.had();
+    forms.truncate(FORMS_MAX);
+    let told = Replica { generation, revision, forms, ..replica.clone() };
     serde_json::to_string(&told).unwrap_or_default()
 }

@@ -41,6 +41,9 @@ pub struct Replica {
     /// The generation that it serves, and the revision that it was made at.
     pub generation: u64,
     pub revision: u64,
+    /// Older forms that its Envoys have or are offered, as `gateway/id`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forms: Vec<String>,
 }
 
 impl Health {

@@ -26,8 +26,8 @@ use crate::policy::rate_limits::{
 /// One descriptor for each entry that counts, with a first entry that says which one it is. What is unlimited is not
 /// reported.
 pub(super) fn rate_limits(list: &RateLimits) -> impl Iterator<Item = RateLimit> {
-    list.limited().map(|(index, entry, limit)| {
-        let id = generic_key(descriptor::RATE_LIMITS, &descriptor::rate_limits_id(&list.name, index));
+    list.limited().map(|(entry, limit)| {
+        let id = generic_key(descriptor::RATE_LIMITS, &entry.id);
         let cost = match &limit.cost {
             Cost::Hits(_) => None,
             Cost::Header(name) => limit.cost.descriptor_key().map(|key| header(&key, name)),

@@ -10,7 +10,7 @@ use crate::policy::raw::{
 };
 use crate::policy::text;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     RequestHeader { key: String, name: String, skip_if_absent: bool },
     QueryParameter { key: String, name: String, skip_if_absent: bool },
@@ -26,7 +26,7 @@ pub enum Action {
 }
 
 /// What is reported where it applies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub key: String,
     pub value: String,
@@ -34,13 +34,13 @@ pub struct Entry {
     pub default: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     pub address: IpAddr,
     pub bits: u8,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Metadata {
     pub key: String,
     pub source: MetadataSource,
@@ -51,7 +51,7 @@ pub struct Metadata {
     pub skip_if_absent: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MetadataSource {
     Dynamic,
     RouteEntry,

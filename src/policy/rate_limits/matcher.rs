@@ -7,7 +7,7 @@ use crate::policy::problem::Findings;
 use crate::policy::raw::{Integer, RawHeaderMatcher, RawQueryParameterMatcher, RawRange, RawRegex, RawStringMatch};
 use crate::policy::text;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatcher {
     /// In lower case.
     pub name: String,
@@ -16,28 +16,28 @@ pub struct HeaderMatcher {
     pub treat_missing_as_empty: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderTest {
     Present(bool),
     Text(TextMatcher),
     Range(Range<i64>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueryMatcher {
     pub name: String,
     /// The text that the value has to be, or whether there has to be one.
     pub test: Result<TextMatcher, bool>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TextMatcher {
     pub pattern: TextPattern,
     /// Of ASCII letters. Never with a regular expression, where Envoy refuses it.
     pub ignore_case: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TextPattern {
     Exact(String),
     Prefix(String),

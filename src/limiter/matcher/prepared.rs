@@ -1,0 +1,191 @@
+//! A limit, ready to be asked of: everything about its counters that is the same for every request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Applied, Described, Entries, Tier};
+use crate::limiter::Charge;
+use crate::limiter::key::KeyHasher;
+use crate::names::{FormId, Reported, descriptor};
+use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
+use crate::policy::matches::name_length;
+
+#[derive(Debug)]
+pub(in crate::limiter) struct Prepared {
+    limit: Arc<Limit>,
+    identity: Box<str>,
+    /// The keys of the entries that `limit.by` reads, in its order.
+    by_keys: Box<[String]>,
+    /// The key of the entry that says what a request costs.
+    cost_key: Option<String>,
+    /// What a route has to report for it.
+    needs: SmallVec<[Reported; 4]>,
+}
+
+impl Prepared {
+    pub(super) fn new(limit: &Arc<Limit>) -> Self {
+        let algorithm = match limit.algorithm {
+            Algorithm::SlidingWindow => "sliding_window",
+            Algorithm::TokenBucket { .. } => "token_bucket",
+            Algorithm::FixedWindow => "fixed_window",
+        };
+        // The rate is left out: a limit whose rate changes keeps what it counted.
+        let by: Vec<String> = limit.by.iter().map(ToString::to_string).collect();
+        let identity = format!("{}\n{}\n{algorithm}\n{}", limit.name, limit.rate.window.secs(), by.join("\n"));
+        Self {
+            limit: Arc::clone(limit),
+            identity: identity.into(),
+            by_keys: limit.by.iter().map(Dimension::descriptor_key).collect(),
+            cost_key: limit.cost.descriptor_key(),
+            needs: limit.needs().collect(),
+        }
+    }
+
+    /// Whether a request of the form tells all that it takes to count it.
+    pub(super) fn fits(&self, form: &FormId) -> bool {
+        self.needs.iter().all(|needed| form.has(*needed))
+    }
+
+    /// Whether it is another version of the same limit: called the same, or counted in the same counters.
+    pub(super) fn replaces(&self, older: &Self) -> bool {
+        self.limit.name == older.limit.name || self.identity == older.identity
+    }
+
+    pub(super) fn apply<'a>(&'a self, tier: Tier, key: &KeyHasher, described: &Described<'_>) -> Applied<'a> {
+        let key = key.clone().part(self.identity.as_bytes());
+        let by = self.limit.by.iter().zip(&self.by_keys);
+        // What a request lacks is the empty value, in one counter for all such requests.
+        let value_of = |key: &str| value(described.entries, key.as_bytes()).unwrap_or_default();
+        let key = by.fold(key, |hasher, (dimension, key)| add_value(hasher, dimension, value_of(key)));
+        let charge = Charge {
+            key: key.finish(),
+            rate: self.limit.rate,
+            algorithm: self.limit.algorithm,
+            mode: self.limit.mode,
+            hits: self.cost(described.entries).saturating_mul(described.hits),
+        };
+        Applied { limit: &self.limit, tier, charge }
+    }
+
+    /// The counter of a list's entry: everything that Envoy reported splits it, as in Envoy's own meaning of actions; but
+    /// not what the request costs.
+    pub(super) fn add_entries(&self, hasher: KeyHasher, entries: &Entries<'_>) -> KeyHasher {
+        let is_cost = |key: &[u8]| self.cost_key.as_ref().is_some_and(|cost| cost.as_bytes() == key);
+        let split_by = entries.iter().filter(|(key, _)| !is_cost(key));
+        split_by.fold(hasher, |hasher, (key, value)| add_entry(hasher, key, value))
+    }
+
+    fn cost(&self, entries: &Entries<'_>) -> u32 {
+        match self.limit.cost {
+            Cost::Hits(hits) => hits.get(),
+            Cost::Header(_) => {
+                let named = self.cost_key.as_deref().and_then(|key| value(entries, key.as_bytes()));
+                named.and_then(parse_cost).unwrap_or(1)
+            }
+        }
+    }
+}
+
+/// A whole number above 0. One that is too large for any limit costs more than every limit allows.
+fn parse_cost(text: &[u8]) -> Option<u32> {
+    let text = text.trim_ascii();
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let add = |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    is_number.then(|| digits.iter().fold(0, add)).filter(|hits| *hits > 0)
+}
+
+pub(super) fn value<'a>(entries: &Entries<'a>, key: &[u8]) -> Option<&'a [u8]> {
+    entries.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
+}
+
+fn add_entry(hasher: KeyHasher, key: &[u8], value: &[u8]) -> KeyHasher {
+    let hasher = hasher.part(key);
+    match value {
+        [b'/', ..] => hasher.part(without_query(value)),
+        value if key == descriptor::CLIENT_IP.as_bytes() => hasher.part(&address(value)),
+        value => hasher.part(value),
+    }
+}
+
+fn add_value(hasher: KeyHasher, dimension: &Dimension, value: &[u8]) -> KeyHasher {
+    match dimension {
+        Dimension::ClientIp { prefix: Some(bits) } => hasher.part(&network(value, *bits)),
+        Dimension::ClientIp { prefix: None } => hasher.part(&address(value)),
+        Dimension::Path => hasher.part(without_query(value)),
+        Dimension::Host => hasher.part(&host_name(value)),
+        _ => hasher.part(value),
+    }
+}
+
+fn parse_address(value: &[u8]) -> Option<IpAddr> {
+    let address = std::str::from_utf8(value).ok()?.parse::<IpAddr>().ok()?;
+    Some(address.to_canonical())
+}
+
+/// An address is the same however it is written: `::ffff:1.1.1.1` is 1.1.1.1.
+fn address(value: &[u8]) -> SmallVec<[u8; 16]> {
+    match parse_address(value) {
+        Some(IpAddr::V4(address)) => SmallVec::from_slice(&address.octets()),
+        Some(IpAddr::V6(address)) => SmallVec::from_slice(&address.octets()),
+        None => SmallVec::from_slice(value),
+    }
+}
+
+/// The network that an address is in: `bits` of an IPv4 address, 64 of an IPv6 address, which is what one
+/// subscriber has.
+fn network(value: &[u8], bits: u8) -> SmallVec<[u8; 16]> {
+    match parse_address(value) {
+        Some(IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            SmallVec::from_slice(&(address.to_bits() & mask).to_be_bytes())
+        }
+        Some(IpAddr::V6(address)) => SmallVec::from_slice(&(address.to_bits() >> 64).to_be_bytes()),
+        None => SmallVec::from_slice(value),
+    }
+}
+
+fn without_query(path: &[u8]) -> &[u8] {
+    path.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default()
+}
+
+/// The name of a host as all its spellings have it: in lower case, without the port.
+pub(super) fn host_name(host: &[u8]) -> Vec<u8> {
+    host.get(..name_length(host)).unwrap_or(host).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_queries_are_no_way_round_a_limit() {
+        assert_eq!(host_name(b"Shop.example:8080"), b"shop.example");
+        assert_eq!(host_name(b"shop.example:x"), b"shop.example");
+        assert_eq!(host_name(b"[::1]:80"), b"[::1]");
+        assert_eq!(host_name(b"\xff:80"), b"\xff");
+        assert_eq!(without_query(b"/a?b#c"), b"/a");
+    }
+
+    #[test]
+    fn a_cost_is_a_whole_number_and_never_too_large_to_count() {
+        let costs = [("5", 5), (" 12 ", 12), ("+7", 7), ("007", 7)];
+        costs.iter().for_each(|(text, cost)| assert_eq!(parse_cost(text.as_bytes()), Some(*cost), "{text:?}"));
+        for text in ["4294967295", "4294967296", "99999999999999999999999999"] {
+            assert_eq!(parse_cost(text.as_bytes()), Some(u32::MAX), "{text:?}");
+        }
+        for nonsense in ["", "+", "0", "-3", "1.5", "1e3", "0x10", "many", "\u{666}"] {
+            assert_eq!(parse_cost(nonsense.as_bytes()), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        assert_eq!(address(b"::ffff:1.1.1.1"), address(b"1.1.1.1"));
+        assert_eq!(address(b"2001:DB8:0::1"), address(b"2001:db8::1"));
+        assert_ne!(address(b"1.1.1.1"), address(b"1.1.1.2"));
+        assert_eq!(address(b"\xff").as_slice(), b"\xff");
+    }
+}

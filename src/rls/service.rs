@@ -1,0 +1,67 @@
+//! The rate limit service as gRPC: which method a call is for, and that no answer is an error silently.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use super::wire::RateLimitRequest;
+use super::{Rls, SERVICE_NAME};
+
+/// The largest request, in bytes: many times what the headers of a request can hold.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
+#[derive(Clone)]
+pub struct RateLimitServer(pub(super) Rls);
+
+impl NamedService for RateLimitServer {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for RateLimitServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let rls = self.0.clone();
+        Box::pin(async move {
+            let response = match request.uri().path() {
+                SHOULD_RATE_LIMIT => {
+                    let codec = ProstCodec::<RateLimitResponse, RateLimitRequest>::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX);
+                    grpc.unary(Decide(&rls), request).await
+                }
+                path => Status::unimplemented(format!("there is no method {path}")).into_http(),
+            };
+            // A request that cannot be decoded never comes to a decision, so it is looked for here.
+            if let Some(status) = Status::from_header_map(response.headers()) {
+                rls.failures.note(&status);
+            }
+            Ok(response)
+        })
+    }
+}
+
+struct Decide<'a>(&'a Rls);
+
+impl UnaryService<RateLimitRequest> for Decide<'_> {
+    type Response = RateLimitResponse;
+    type Future = Ready<Result<Response<RateLimitResponse>, Status>>;
+
+    fn call(&mut self, request: Request<RateLimitRequest>) -> Self::Future {
+        ready(self.0.should_rate_limit(request.get_ref()).map(Response::new))
+    }
+}

@@ -1,0 +1,102 @@
+//! Clients send what they like: bytes that are no text are values like any other, and nobody gets round a limit by them.
+
+use std::fmt::Display;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Edge, Setup, World};
+
+/// A request as these bytes, and the status of its answer.
+async fn status_of(edge: &Edge, request: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(edge.listen).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    answer.split(' ').nth(1).unwrap_or_else(|| panic!("{answer}")).parse().unwrap()
+}
+
+fn get(path: &str, header: &[u8]) -> Vec<u8> {
+    [format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n").as_bytes(), header, b"\r\n\r\n"].concat()
+}
+
+/// The second of two equal requests is denied by a limit of one an hour.
+async fn is_counted(edge: &Edge, what: impl Display, request: &[u8]) {
+    let statuses = [status_of(edge, request).await, status_of(edge, request).await];
+    assert_eq!(statuses, [200, 429], "{what}");
+}
+
+fn api(name: &str, path: &str, by: &str) -> String {
+    format!(
+        "---
+kind: Api
+name: {name}
+gateway: edge
+match: {{ path: {path} }}
+service: upstream
+limits: [{{ rate: 1/h, by: [{by}] }}]
+"
+    )
+}
+
+#[tokio::test]
+async fn a_dimension_that_is_no_text_is_counted() {
+    let policies = [
+        api("header", "/header", "{ header: x-key }"),
+        api("query", "/query", "{ query: key }"),
+        api("cookie", "/cookie", "{ cookie: key }"),
+        api("path", "/path", "path"),
+        "---
+rate_limits:
+- actions: [{ query_parameters: { query_parameter_name: k, descriptor_key: k } }]
+  limit: { unit: HOUR, requests_per_unit: 1 }
+"
+        .to_owned(),
+    ];
+    let world = World::start(Setup { policies: &policies.concat(), ..Default::default() }).await;
+    let edge = &world.edge;
+    for bytes in [&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80"] {
+        is_counted(edge, format!("header {bytes:?}"), &get("/header", &[b"x-key: ", bytes].concat())).await;
+        is_counted(edge, format!("cookie {bytes:?}"), &get("/cookie", &[b"cookie: key=", bytes].concat())).await;
+        let escaped: String = bytes.iter().map(|b| format!("%{b:02x}")).collect();
+        is_counted(edge, format!("query {escaped}"), &get(&format!("/query?key={escaped}"), b"x: y")).await;
+        is_counted(edge, format!("list {escaped}"), &get(&format!("/query?key=list{escaped}&k={escaped}"), b"x: y"))
+            .await;
+    }
+    is_counted(edge, "path", &get("/path?%ff", b"x-other: \xff")).await;
+    assert_eq!(errors(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_no_text_is_a_stranger_with_the_default_plan() {
+    for (source, request) in [
+        ("{ header: x-tenant-id }", get("/pay", b"x-tenant-id: \xff")),
+        ("{ query: t }", get("/pay?t=%ff", b"x: y")),
+        ("{ cookie: t }", get("/pay", b"cookie: t=\xfe\xff")),
+    ] {
+        let policies = "
+kind: Api
+name: pay
+gateway: edge
+match: { path: /pay }
+service: upstream
+---
+kind: Plan
+name: standard
+limits: [{ rate: 1/h }]
+";
+        let gateway = format!("tenant: {{ from: {source}, default_plan: standard }}");
+        let world = World::start(Setup { policies, gateway: &gateway, ..Default::default() }).await;
+        is_counted(&world.edge, source, &request).await;
+        // It is nobody else.
+        assert_eq!(world.edge.get("/pay").await.status, 200);
+    }
+}
+
+/// How many requests were not decided.
+async fn errors(world: &World) -> u64 {
+    let metrics = world.tierflow.ask("/metrics").await.text();
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix("tierflow_decision_errors_total{"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
