@@ -82,7 +82,7 @@ fn documents(used: &Use, policies: &PolicySet, gateway: &Gateway) -> Vec<String>
             // They are on routes; a gateway without an Api has none.
             let has_routes = policies.apis_of(&gateway.name).next().is_some();
             let lists = policies.rate_limits.values().filter(|list| has_routes && list.is_for(&gateway.name));
-            let using = lists.filter(|list| list.limited().any(|(_, entry, _)| entry.actions.iter().any(is_used)));
+            let using = lists.filter(|list| list.limited().any(|(entry, _)| entry.actions.iter().any(is_used)));
             using.map(|list| shown(Kind::RateLimits, &list.name)).collect()
         }
         Use::Dimension(is_used) => {

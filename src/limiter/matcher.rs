@@ -262,7 +262,7 @@ impl<'a> Search<'a> {
         Some(())
     }
 
-    /// Counted by the newest limits that the form allows for; where these are not all, by the form's last limits too.
+    /// Counted by the newest limits that the form allows for, and by those of its last limits that only it has.
     fn describe_older_api(&mut self, id: &str, described: &Described<'a>) -> Option<()> {
         let (name, form) = descriptor::parse_api_id(id)?;
         let last = self.last_limits(id);
@@ -300,13 +300,12 @@ impl<'a> Search<'a> {
         form: &FormId,
         described: &Described<'a>,
     ) -> bool {
-        let newest = match self.gateway.map(|gateway| gateway.tenant.as_deref()) {
-            // The gateway has no tenants any more.
-            Some(None) => return false,
-            Some(Some(rule)) => Some(self.matcher.tenancy(rule)),
-            None => None,
+        let rule = self.gateway.and_then(|gateway| gateway.tenant.as_deref());
+        let newest = rule.map(|rule| self.matcher.tenancy(rule));
+        let Some(tenancy) = newest.as_ref().or(last.map(|(_, tenancy)| tenancy)) else {
+            // Where the gateway is known, it has no tenants any more.
+            return self.gateway.is_none();
         };
-        let Some(tenancy) = newest.as_ref().or(last.map(|(_, tenancy)| tenancy)) else { return true };
         let lists = tenancy.tenant(described.entries).and_then(|tenant| {
             let newest = newest.as_ref().map(|newest| newest.limits(&tenant, newest_api)).transpose()?;
             let last = last.map(|(api, last)| last.limits(&tenant, Some(api)));

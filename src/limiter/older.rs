@@ -1,8 +1,8 @@
 //! Forms that are not the newest: what requests are counted by that come by routes of older policies.
 //!
 //! An Envoy has such routes for a moment after every change, for as long as clusters are not ready, and for good where it
-//! is held, refuses, or is away. Its requests are counted by the newest limits that fit their form; where these are not
-//! all, what is remembered here steps in: the last limits that the form had when it was the newest.
+//! is held, refuses, or is away. Its requests are counted by the newest limits that fit their form, and by what only the
+//! form has: the last limits that it had when it was the newest, which are remembered here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

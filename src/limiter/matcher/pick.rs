@@ -68,20 +68,17 @@ pub(super) struct Picked<'a> {
     pub(super) is_short: bool,
 }
 
-/// The newest limits that need nothing but what the form reports. If these are not all of them, or there is no such list
-/// any more, also the last limits of the form that none of them has taken the place of.
+/// The newest limits that need nothing but what the form reports, and the last limits of the form that none of them has
+/// taken the place of: these go with the routes that report in it.
 pub(super) fn pick<'a>(newest: Option<&'a [Prepared]>, last: Option<&'a [Prepared]>, form: &FormId) -> Picked<'a> {
     let mut limits: SmallVec<[&Prepared; 8]> = SmallVec::new();
     limits.extend(newest.unwrap_or_default().iter().filter(|prepared| prepared.fits(form)));
-    let is_whole = newest.is_some_and(|newest| newest.len() == limits.len());
-    if is_whole {
-        return Picked { limits, is_short: false };
-    }
     let countable = limits.len();
+    let is_whole = newest.is_some_and(|newest| newest.len() == countable);
     for prepared in last.unwrap_or_default() {
         if !limits.iter().take(countable).any(|newer| newer.replaces(prepared)) {
             limits.push(prepared);
         }
     }
-    Picked { limits, is_short: last.is_none() }
+    Picked { limits, is_short: !is_whole && last.is_none() }
 }

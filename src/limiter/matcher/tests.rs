@@ -242,11 +242,15 @@ fn an_older_route_is_counted_by_the_last_limits_of_its_form_where_the_newest_nee
 }
 
 #[test]
-fn a_limit_that_every_form_can_tell_follows_the_newest_policies_and_goes_with_them() {
+fn a_limit_follows_the_newest_policies_and_goes_with_the_routes_that_it_was_for() {
     let without_client = SHOP.replace("{name: client, rate: 5/s, by: [client_ip/24, {header: x-a}]}, ", "");
     let change = Change::of(SHOP, &without_client.replace("600/m", "6/m"));
-    let expected = ["api:api-second=10/second", "api:bulk=9/minute", "tenant:tenant-minute=6/minute", TENANT[1]];
-    assert_eq!(names_of(change.ask("shop", &[("api", "create")])).unwrap(), expected);
+    let request = [("api", "create")];
+    let rest = ["api:api-second=10/second", "api:bulk=9/minute"];
+    let tenant = ["tenant:tenant-minute=6/minute", TENANT[1]];
+    let older = [&rest[..], &["api:client=5/second"], &tenant].concat();
+    assert_eq!(names_of(change.ask("shop", &request)).unwrap(), older);
+    assert_eq!(names(&change.now, "shop", &request).unwrap(), [rest, tenant].concat());
 }
 
 #[test]
@@ -315,7 +319,8 @@ fn a_route_that_reports_no_tenant_is_not_asked_for_one() {
     let change = Change::of(&without, SHOP);
     assert_eq!(names_of(change.ask("strict", &closed)), Ok(vec![]));
     let back = Change::of(SHOP, &without);
-    assert_eq!(names_of(back.ask("strict", &closed)), Ok(vec![]), "tenants are no more, so none is missing");
+    assert_eq!(names_of(back.ask("strict", &closed)), Err("Missing".to_owned()), "its routes still ask for one");
+    assert_eq!(names_of(back.ask_a_stranger("strict", &closed)), Ok(vec![]));
 }
 
 #[test]
