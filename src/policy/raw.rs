@@ -165,7 +165,7 @@ pub struct RawMatch {
     pub path_prefix: Option<String>,
     /// A path with variables for whole segments, as in `/order/{id}`.
     pub path_template: Option<String>,
-    /// A regular expression (RE2) for the whole path, at most 1024 bytes.
+    /// A regular expression (RE2, ASCII) for the whole path, at most 1024 bytes.
     pub path_regex: Option<String>,
     /// Any of these methods. Default: all.
     pub methods: Option<Vec<String>>,
@@ -185,7 +185,7 @@ pub enum RawCondition {
     Prefix(String),
     Suffix(String),
     Contains(String),
-    /// A regular expression (RE2) for the whole value.
+    /// A regular expression (RE2, ASCII) for the whole value.
     Regex(String),
     /// Whether there is one at all.
     Present(bool),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use super::problem::Findings;
 use super::re2;
 use crate::document::{REQUIREMENTS_MAX, Requirement};
@@ -106,17 +108,17 @@ pub(super) fn regex(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > REGEX_BYTES_MAX {
         return Err(format!("a regular expression of 1 to {REGEX_BYTES_MAX} bytes"));
     }
-    let compiled =
-        || anchored_regex(text).map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned());
+    let compiled = || anchored_regex(text).map_err(|error| re2::last_line(&error.to_string()));
     match re2::check(text).and_then(|()| compiled()) {
         Ok(_) => Ok(text.to_owned()),
         Err(reason) => Err(format!("a regular expression ({reason})")),
     }
 }
 
-/// The expression as Envoy uses it: it has to match the whole value.
-pub(super) fn anchored_regex(text: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(REGEX_COMPILED_BYTES_MAX).build()
+/// The expression as Envoy uses it: it has to match the whole value, of which each byte is a character.
+pub(super) fn anchored_regex(text: &str) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(&format!("^(?:{text})$"));
+    builder.unicode(false).size_limit(REGEX_COMPILED_BYTES_MAX).build()
 }
 
 /// A list that, when it is given, has something in it.

@@ -121,8 +121,10 @@ async fn by_header() {
         ("present", "path: /there, headers: { x-kind: { present: true } }"),
         ("absent", "path: /there, headers: { x-kind: { present: false } }"),
         ("host", "path: /host, headers: { Host: { suffix: .Shop.test } }"),
+        ("word", "path: /word, headers: { x-kind: { regex: '\\w+' } }"),
+        ("no-word", "path: /word, headers: { x-kind: { regex: '\\W+' } }"),
     ];
-    let rows: [Row<'_>; 14] = [
+    let rows: [Row<'_>; 16] = [
         ("GET", "/host", &[("host", "a.shop.test")], Some("host")),
         ("GET", "/host", &[("host", "A.shop.test:8443")], Some("host")),
         ("GET", "/host", &[("host", "shop.test")], None),
@@ -137,6 +139,9 @@ async fn by_header() {
         ("GET", "/there", &[("x-kind", "1")], Some("present")),
         ("GET", "/there", &[("x-kind", "")], Some("present")),
         ("GET", "/there", &[], Some("absent")),
+        ("GET", "/word", &[("x-kind", "cafe")], Some("word")),
+        // Letters of words are those of ASCII.
+        ("GET", "/word", &[("x-kind", "é")], Some("no-word")),
     ];
     requests_belong(&apis, &rows).await;
 }

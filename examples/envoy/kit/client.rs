@@ -53,7 +53,7 @@ impl Client {
         body: &str,
     ) -> Result<Answer, String> {
         let builder = Request::builder().method(method).uri(url);
-        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, value.as_bytes()));
         let request = builder.body(Full::from(body.to_owned())).map_err(|error| error.to_string())?;
         let answer = self.0.request(request).await.map_err(|error| format!("{method} {url}: {error}"))?;
         let (parts, body) = answer.into_parts();

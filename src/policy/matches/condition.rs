@@ -63,7 +63,9 @@ impl Condition {
             (Self::Prefix(text), Some(value)) => value.starts_with(text.as_str()),
             (Self::Suffix(text), Some(value)) => value.ends_with(text.as_str()),
             (Self::Contains(text), Some(value)) => value.contains(text.as_str()),
-            (Self::Regex(text), Some(value)) => text::anchored_regex(text).is_ok_and(|regex| regex.is_match(value)),
+            (Self::Regex(text), Some(value)) => {
+                text::anchored_regex(text).is_ok_and(|regex| regex.is_match(value.as_bytes()))
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ impl PathMatch {
                 };
                 segments.iter().all(fits) && parts.next().is_none()
             }
-            Self::Regex(regex) => text::anchored_regex(regex).is_ok_and(|regex| regex.is_match(path)),
+            Self::Regex(regex) => text::anchored_regex(regex).is_ok_and(|regex| regex.is_match(path.as_bytes())),
         }
     }
 }
