@@ -134,7 +134,8 @@ impl Gateway {
 impl Tls {
     fn read(raw: &RawTls, findings: &mut Findings) -> Option<Self> {
         let mut path = |field, path: &str| {
-            let absolute = path.starts_with('/').then(|| path.to_owned()).ok_or("an absolute path on the Envoy's host");
+            let is_absolute = path.starts_with('/') && !path.contains(char::is_control);
+            let absolute = is_absolute.then(|| path.to_owned()).ok_or("an absolute path on the Envoy's host");
             findings.within(field, |findings| findings.check(path, absolute))
         };
         let certificate_chain = path("certificate_chain", &raw.certificate_chain);

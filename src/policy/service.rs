@@ -93,6 +93,12 @@ impl Service {
         let health_check = health_check.map(|raw| findings.within("health_check", |f| HealthCheck::read(raw, f)));
         let circuit_breaker =
             findings.within("circuit_breaker", |findings| CircuitBreaker::read(raw.circuit_breaker.as_ref(), findings));
+        let asks_grpc = raw.health_check.as_ref().is_some_and(|raw| raw.grpc.is_some());
+        if asks_grpc && !matches!(raw.protocol, Some(RawProtocol::Http2)) {
+            findings.within("health_check", |findings| {
+                findings.within("grpc", |findings| findings.say("needs `protocol: http2`".to_owned()));
+            });
+        }
         let outlier = raw.outlier_detection.as_ref();
         let outlier = outlier.map(|raw| findings.within("outlier_detection", |f| OutlierDetection::read(raw, f)));
         Some(Self {

@@ -10,6 +10,7 @@ mod golden;
 mod grpc_client;
 mod harness;
 mod raw_http;
+mod seed;
 
 mod ads;
 mod cli_check;
@@ -37,6 +38,7 @@ mod matching;
 mod name_server;
 mod ports_tls;
 mod proxy;
+mod random_policies;
 mod refused;
 mod registry;
 mod reload_broken;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Setup, World, eventually, free_address};
 use crate::kit::client::Client;
+use crate::seed::Seed;
 
 const CHANGES: usize = 200;
 /// After so many changes it is waited until the Envoy has them.
@@ -36,26 +36,6 @@ const SERVICES: usize = 4;
 const BY: [&str; 5] =
     ["", ", by: [client_ip]", ", by: [path, method]", ", by: [header: x-lane]", ", by: [cookie: lane]"];
 const BALANCING: [&str; 3] = ["least_request", "round_robin", "random"];
-
-/// Tells after a failure how to throw the same dice again.
-struct Seed(u64);
-
-impl Seed {
-    /// Another one each time, unless one is asked for.
-    fn any() -> Self {
-        let wanted = std::env::var("XDS_RANDOM_SEED").ok();
-        Self(wanted.map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap()))
-    }
-}
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Nobody is left to be told that it cannot be told.
-            let _ = writeln!(std::io::stderr(), "failed with XDS_RANDOM_SEED={}", self.0);
-        }
-    }
-}
 
 #[derive(Clone, PartialEq)]
 struct Service {
@@ -407,10 +387,10 @@ async fn the_envoy_has_what_was_compiled(world: &World, policies: &Policies) {
 }
 
 async fn requests_pass_whatever_changes(xds: &str) {
-    let seed = Seed::any();
+    let seed = Seed::of("XDS_RANDOM_SEED");
     let world = World::start(Setup { xds, ..Default::default() }).await;
     let (upstreams, have_names) = start_upstreams().await;
-    let mut policies = Policies::new(seed.0, upstreams, have_names);
+    let mut policies = Policies::new(seed.number, upstreams, have_names);
     world.save("policies.yaml", &policies.marked(0));
     is_live(&world, 0).await;
 

@@ -69,7 +69,8 @@ pub fn validate(folder: &Path, bootstrap: &str) -> Result<(), String> {
 }
 
 pub fn validate_with(program: &Path, folder: &Path, bootstrap: &str) -> Result<(), String> {
-    let config = folder.join("validate.yaml");
+    // YAML that is JSON is read faster, and by the reader that xDS has as well.
+    let config = folder.join(if bootstrap.starts_with('{') { "validate.json" } else { "validate.yaml" });
     std::fs::write(&config, bootstrap).map_err(|error| error.to_string())?;
     let output = Command::new(program)
         .args(["--mode", "validate", "--log-level", "error", "--config-path"])

@@ -50,7 +50,7 @@ impl Condition {
     /// Whether it holds for a value of the `host` header.
     pub fn holds_for_host(&self, host: &str) -> bool {
         match self.host_regex() {
-            Some(regex) => text::anchored_regex(&regex).is_ok_and(|regex| regex.is_match(host)),
+            Some(regex) => text::anchored_regex(&regex).is_ok_and(|regex| regex.is_match(host.as_bytes())),
             None => self.holds(Some(host)),
         }
     }

@@ -154,7 +154,9 @@ impl TextMatcher {
             TextPattern::Prefix(text) => fold(value).starts_with(&fold(text)),
             TextPattern::Suffix(text) => fold(value).ends_with(&fold(text)),
             TextPattern::Contains(text) => fold(value).contains(&fold(text)),
-            TextPattern::Regex(regex) => text::anchored_regex(regex).is_ok_and(|regex| regex.is_match(value)),
+            TextPattern::Regex(regex) => {
+                text::anchored_regex(regex).is_ok_and(|regex| regex.is_match(value.as_bytes()))
+            }
         }
     }
 }

@@ -80,7 +80,7 @@ pub enum RawLoadBalancing {
 pub struct RawHealthCheck {
     /// GET this path; 200 is well.
     pub http: Option<String>,
-    /// Ask `grpc.health.v1.Health` for this service; an empty name asks for the server.
+    /// Ask `grpc.health.v1.Health` for this service; an empty name asks for the server. Needs `protocol: http2`.
     pub grpc: Option<String>,
     /// `true`: a connection is enough.
     pub tcp: Option<bool>,

@@ -1,0 +1,99 @@
+//! What `check` passes, Envoy takes: policies drawn from the whole language are built as `tierflow check` builds them,
+//! and a real Envoy judges what is compiled of them.
+//!
+//! The fields are drawn from the JSON Schema of the language, so a new field is drawn from the day it is there; where
+//! it is a text, `texts` has to know what to write. What is drawn and then refused is no fault; but every field and
+//! every word has to be among what passes, or the test fails.
+
+mod draw;
+mod shrink;
+mod texts;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tierflow::compile::RateLimitService;
+use tierflow::document::{Documents, Instances};
+use tierflow::live::{Generation, Settings};
+use tierflow::names::Revision;
+use tierflow::policy::problem::Problem;
+use tierflow::snapshot::render;
+
+use crate::harness::printed;
+use crate::kit::envoy::validate;
+use crate::seed::Seed;
+use draw::{Draw, Drawn};
+
+/// How many policies a run draws, and how many at most, as long as some field was not among them.
+const POLICIES: usize = 1000;
+const POLICIES_MAX: usize = 5000;
+
+/// What cannot be drawn: what is not there yet, and the kinds of documents, which a set has all of.
+const NOT_DRAWN: [&str; 1] = ["RawTenantSource.client_certificate"];
+
+/// Documents that are a set by themselves.
+#[derive(Clone)]
+struct Set {
+    documents: Vec<Drawn>,
+    instances: Instances,
+}
+
+impl Set {
+    /// As `check` does it.
+    fn build(&self) -> Result<Generation, Vec<Problem>> {
+        let documents = self.documents.iter().map(|drawn| drawn.document());
+        let instances = Some(self.instances.clone().into());
+        let documents = Documents { instances, ..Documents::new(Revision::default(), documents) };
+        let rate_limit_service = RateLimitService::default();
+        Generation::build(&documents, &Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false })
+    }
+}
+
+/// What an Envoy says of the sets, all of them at once.
+fn judge(folder: &Path, sets: &[Set]) -> Result<(), String> {
+    let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
+    let groups = generations.flat_map(|generation| generation.snapshot.groups.into_values());
+    let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
+    let mut names = BTreeSet::new();
+    for group in groups {
+        let Value::Object(kinds) = render::to_static_bootstrap(&group)["static_resources"].take() else { continue };
+        for (kind, resources) in kinds {
+            let Value::Array(resources) = resources else { continue };
+            let is_new = |resource: &Value| names.insert((kind.clone(), resource["name"].to_string()));
+            let new: Vec<Value> = resources.into_iter().filter(is_new).collect();
+            let all = &mut bootstrap["static_resources"][&kind];
+            match all.as_array_mut() {
+                Some(all) => all.extend(new),
+                None => *all = new.into(),
+            }
+        }
+    }
+    validate(folder, &bootstrap.to_string())
+}
+
+#[test]
+fn what_check_passes_envoy_takes() {
+    let seed = Seed::of("POLICIES_RANDOM_SEED");
+    let folder = tempfile::tempdir().unwrap();
+    let schema = serde_json::from_str(&printed(&["schema"])).unwrap();
+    let mut draw = Draw::new(seed.number, schema, folder.path());
+    let mut missing = draw.places();
+    missing.retain(|place| !NOT_DRAWN.contains(&place.as_str()));
+    let (mut sets, mut count) = (Vec::new(), 0);
+    while count < POLICIES || (!missing.is_empty() && count < POLICIES_MAX) {
+        let set = draw.set();
+        count += set.documents.len();
+        for place in set.documents.iter().flat_map(|drawn| &drawn.places) {
+            missing.remove(place);
+        }
+        sets.push(set);
+    }
+    if let Err(said) = judge(folder.path(), &sets) {
+        panic!("{}", shrink::shrunk(folder.path(), &sets, &said));
+    }
+    assert!(
+        missing.is_empty(),
+        "of {count} policies that pass none has {missing:?}: teach `draw` or `texts` to write it"
+    );
+}
