@@ -21,7 +21,9 @@ async fn what_is_put_and_deleted_is_served() {
     let revision = store.put_rate(2).await;
     serves_rate(&tierflow, 2).await;
     let status = tierflow.status().await;
-    assert_eq!((&status["revision"], &status["documents"]), (&Value::from(revision), &Value::from(4)));
+    // etcd's revision rises with every key, also with what this Tierflow writes of itself.
+    assert!(status["revision"].as_u64() >= u64::try_from(revision).ok(), "{status}");
+    assert_eq!(status["documents"], 4);
     let document = tierflow.json("/v1/policies/Plan/standard").await;
     assert_eq!(document["origin"], "/tierflow/policies/Plan/standard");
     assert_eq!(document["revision"], revision);
