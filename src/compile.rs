@@ -3,7 +3,7 @@
 //! ```text
 //! Gateway -> Listener (HTTP connection manager, rate limit filter) and, for TLS, Secret
 //! Api     -> routes of the gateway's RouteConfiguration, with the actions that report to the rate limit service
-//! Service -> Cluster, and ClusterLoadAssignment where its endpoints are listed
+//! Service -> Cluster, ClusterLoadAssignment where its endpoints are listed, and, for TLS, Secrets
 //! ```
 //!
 //! It is total: what could fail was refused before. It is deterministic: equal policies give equal bytes on
@@ -19,6 +19,7 @@ mod pb;
 mod rate_limit;
 mod route;
 mod server;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,6 +29,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name as MessageName};
 
 use crate::document::Registered;
+use crate::names::secret;
 use crate::policy::gateway::Gateway;
 use crate::policy::service::Discovery;
 use crate::policy::set::PolicySet;
@@ -89,14 +91,14 @@ pub fn compile_gateway(
         encode(ResourceType::Listener, gateway.name.as_str(), &listener::listener(gateway)),
         encode(ResourceType::Route, gateway.name.as_str(), &route::route_configuration(policies, gateway)),
     ];
-    if let Some(tls) = &gateway.tls {
-        let secret = listener::secret(gateway, tls);
-        resources.push(encode(ResourceType::Secret, &listener::secret_name(gateway), &secret));
-    }
+    let certificate = gateway.tls.as_ref().map(|files| tls::identity(secret::of_gateway(&gateway.name), files));
+    resources.extend(certificate.map(|secret| encode(ResourceType::Secret, &secret.name, &secret)));
     let services: BTreeSet<_> = policies.apis_of(&gateway.name).map(|api| &api.service).collect();
     for service in services.into_iter().filter_map(|name| policies.services.get(name)) {
         let name = service.name.as_str();
         resources.push(encode(ResourceType::Cluster, name, &cluster::service(service)));
+        let secrets = cluster::secrets(service);
+        resources.extend(secrets.iter().map(|secret| encode(ResourceType::Secret, &secret.name, secret)));
         let assignment = match &service.discovery {
             Discovery::Endpoints(addresses) => endpoint::assignment(name, addresses),
             Discovery::Registry { .. } => {

@@ -283,6 +283,33 @@ pub mod descriptor {
     }
 }
 
+/// The names of secrets. No name of a document holds a slash, so no two of them meet.
+pub mod secret {
+    use super::Name;
+
+    const SERVICE: &str = "service/";
+
+    /// The certificate that a gateway shows to clients.
+    pub fn of_gateway(gateway: &Name) -> String {
+        format!("{gateway}/tls")
+    }
+
+    /// What a service's certificate is verified with.
+    pub fn authority_of_service(service: &str) -> String {
+        format!("{SERVICE}{service}/ca")
+    }
+
+    /// The certificate that is shown to a service.
+    pub fn identity_of_service(service: &str) -> String {
+        format!("{SERVICE}{service}/tls")
+    }
+
+    /// The service whose secret it is; `None` for those of gateways.
+    pub fn service_of(secret: &str) -> Option<&str> {
+        secret.strip_prefix(SERVICE)?.rsplit_once('/').map(|(service, _)| service)
+    }
+}
+
 /// How a denial says its status: `compile` makes Envoy look for it, the rate limit service puts it there.
 pub mod denial {
     /// Envoy puts the `dynamic_metadata` of a RateLimitResponse under the filter's own name.

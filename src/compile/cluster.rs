@@ -1,7 +1,9 @@
 //! Services as clusters.
 
 mod dns;
+mod health_check;
 mod outlier_detection;
+mod tls;
 
 use std::collections::HashMap;
 
@@ -11,26 +13,20 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use envoy_types::pb::envoy::config::core::v3::health_check::{
-    GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
-};
-use envoy_types::pb::envoy::config::core::v3::{
-    HealthCheck as HealthCheckPb, Http1ProtocolOptions, Http2ProtocolOptions,
-};
+use envoy_types::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions,
+    AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions,
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::{any, endpoint, pb};
-use crate::policy::service::{
-    CircuitBreaker, Discovery, HealthCheck, LoadBalancing, Probe, Protocol, RetryBound, Service,
-};
+use crate::policy::service::{CircuitBreaker, Discovery, LoadBalancing, Protocol, RetryBound, Service};
 
 pub(super) use dns::dns;
+pub(super) use tls::secrets;
 
 /// Envoy's edge guide: small buffers, so that many slow peers cost little memory.
 pub(super) const CONNECTION_BUFFER_BYTES: u32 = 32 * 1024;
@@ -50,17 +46,23 @@ pub(super) fn service(service: &Service) -> Cluster {
             LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
             LoadBalancing::Random => LbPolicy::Random,
         } as i32,
-        health_checks: service.health_check.as_ref().map(health_check).into_iter().collect(),
+        health_checks: health_check::health_check(service).into_iter().collect(),
         circuit_breakers: Some(circuit_breakers(&service.circuit_breaker)),
         outlier_detection: outlier_detection::outlier_detection(service),
         common_lb_config: service.discovery.may_have_dead_addresses().then(|| CommonLbConfig {
             healthy_panic_threshold: Some(Percent { value: DEAD_ADDRESSES_PANIC_PERCENT }),
             ..Default::default()
         }),
-        typed_extension_protocol_options: protocol_options(match service.protocol {
-            Protocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
-            Protocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
-        }),
+        transport_socket: service.tls.as_ref().map(|files| tls::transport_socket(service, files)),
+        typed_extension_protocol_options: match service.protocol {
+            Protocol::Http1 => explicit_protocol(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
+            Protocol::Http2 => explicit_protocol(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+            Protocol::Auto => protocol_options(UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
+                http_protocol_options: Some(Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                ..Default::default()
+            })),
+        },
         // An endpoint that was taken out of the policy is gone, however well it feels.
         ignore_health_on_host_removal: true,
         ..Default::default()
@@ -83,35 +85,14 @@ pub(super) fn discovery(discovery: DiscoveryType) -> Option<ClusterDiscoveryType
     Some(ClusterDiscoveryType::Type(discovery as i32))
 }
 
-pub(super) fn protocol_options(protocol_config: ProtocolConfig) -> HashMap<String, Any> {
+pub(super) fn explicit_protocol(protocol_config: ProtocolConfig) -> HashMap<String, Any> {
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..Default::default()
-    };
-    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
+    protocol_options(UpstreamProtocolOptions::ExplicitHttpConfig(explicit))
 }
 
-fn health_check(health_check: &HealthCheck) -> HealthCheckPb {
-    let checker = match &health_check.probe {
-        Probe::Http { path } => {
-            HealthChecker::HttpHealthCheck(HttpHealthCheck { path: path.clone(), ..Default::default() })
-        }
-        Probe::Grpc { service } => {
-            HealthChecker::GrpcHealthCheck(GrpcHealthCheck { service_name: service.clone(), ..Default::default() })
-        }
-        Probe::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
-    };
-    HealthCheckPb {
-        timeout: pb::duration(health_check.timeout),
-        interval: pb::duration(health_check.interval),
-        // Envoy's default is a minute: much too long to learn that an idle service has gone.
-        no_traffic_interval: pb::duration(health_check.interval),
-        unhealthy_threshold: pb::uint32(health_check.unhealthy_threshold),
-        healthy_threshold: pb::uint32(health_check.healthy_threshold),
-        health_checker: Some(checker),
-        ..Default::default()
-    }
+fn protocol_options(protocol_options: UpstreamProtocolOptions) -> HashMap<String, Any> {
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol_options), ..Default::default() };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
 }
 
 pub(super) fn circuit_breakers(breaker: &CircuitBreaker) -> CircuitBreakers {

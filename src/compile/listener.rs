@@ -3,24 +3,18 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
-use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType as TransportSocketConfig;
-use envoy_types::pb::envoy::config::core::v3::{
-    DataSource, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, WatchedDirectory,
-};
+use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions, TransportSocket};
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds};
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type as SecretType;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate,
-};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
 
-use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, pb};
-use crate::policy::gateway::{Gateway, Tls};
+use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, pb, tls};
+use crate::names::secret;
+use crate::policy::gateway::Gateway;
 
 pub(super) fn listener(gateway: &Gateway) -> Listener {
     let manager = Filter {
@@ -73,39 +67,14 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
     }
 }
 
-pub(super) fn secret_name(gateway: &Gateway) -> String {
-    format!("{}/tls", gateway.name)
-}
-
-/// The certificate is a resource of its own because only then does Envoy watch its files.
-pub(super) fn secret(gateway: &Gateway, tls: &Tls) -> Secret {
-    let file =
-        |path: &str| Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() });
-    let directory = tls.certificate_chain.rsplit_once('/').map_or("/", |(directory, _)| directory);
-    let directory = if directory.is_empty() { "/" } else { directory };
-    let certificate = TlsCertificate {
-        certificate_chain: file(&tls.certificate_chain),
-        private_key: file(&tls.private_key),
-        watched_directory: Some(WatchedDirectory { path: directory.to_owned(), ..Default::default() }),
-        ..Default::default()
-    };
-    Secret { name: secret_name(gateway), r#type: Some(SecretType::TlsCertificate(certificate)) }
-}
-
 fn downstream_tls(gateway: &Gateway) -> TransportSocket {
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
-            tls_certificate_sds_secret_configs: vec![SdsSecretConfig {
-                name: secret_name(gateway),
-                sds_config: pb::ads(),
-            }],
+            tls_certificate_sds_secret_configs: vec![tls::by_sds(secret::of_gateway(&gateway.name))],
             ..Default::default()
         }),
         ..Default::default()
     };
-    TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
-        config_type: Some(TransportSocketConfig::TypedConfig(any(&context))),
-    }
+    tls::transport_socket(&context)
 }

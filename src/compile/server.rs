@@ -6,22 +6,19 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
 use envoy_types::pb::envoy::config::core::v3::health_check::{GrpcHealthCheck, HealthChecker};
-use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use envoy_types::pb::envoy::config::core::v3::{HealthCheck, Http2ProtocolOptions, KeepaliveSettings, TransportSocket};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, UpstreamTlsContext,
 };
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::cluster::{circuit_breakers, discovery, dns, protocol_options};
-use super::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, ServerTls, any, endpoint, pb};
-use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound};
+use super::cluster::{circuit_breakers, discovery, dns, explicit_protocol};
+use super::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, ServerTls, endpoint, pb, tls};
+use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound, SubjectName};
 
 /// Names with a colon, which no service's name can have.
 pub(super) const XDS_CLUSTER: &str = "tierflow:xds";
@@ -92,14 +89,14 @@ fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolO
         },
         load_assignment: Some(endpoint::assignment_of(name, addresses)),
         transport_socket: transport_socket(tls, hosts),
-        typed_extension_protocol_options: protocol_options(ProtocolConfig::Http2ProtocolOptions(http2)),
+        typed_extension_protocol_options: explicit_protocol(ProtocolConfig::Http2ProtocolOptions(http2)),
         ..Default::default()
     }
 }
 
 /// Envoy checks who signed a certificate, and nothing else unless it is told the names that it may be for.
-fn transport_socket(tls: ServerTls, hosts: &[HostPort]) -> Option<TransportSocket> {
-    let identity = match tls {
+fn transport_socket(server_tls: ServerTls, hosts: &[HostPort]) -> Option<TransportSocket> {
+    let identity = match server_tls {
         ServerTls::None => return None,
         ServerTls::Server => None,
         ServerTls::Mutual => Some(of_bootstrap(IDENTITY_SECRET)),
@@ -123,10 +120,7 @@ fn transport_socket(tls: ServerTls, hosts: &[HostPort]) -> Option<TransportSocke
         sni: hosts.iter().find(|host| !is_address(host)).map(|host| host.host.clone()).unwrap_or_default(),
         ..Default::default()
     };
-    Some(TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
-        config_type: Some(ConfigType::TypedConfig(any(&context))),
-    })
+    Some(tls::transport_socket(&context))
 }
 
 /// A secret without a source of configuration is one of the bootstrap.
@@ -135,9 +129,8 @@ fn of_bootstrap(name: &str) -> SdsSecretConfig {
 }
 
 fn subject(host: &HostPort) -> SubjectAltNameMatcher {
-    let san_type = if is_address(host) { SanType::IpAddress } else { SanType::Dns };
-    let matcher = Some(pb::string_match(MatchPattern::Exact(host.host.clone())));
-    SubjectAltNameMatcher { san_type: san_type as i32, matcher, ..Default::default() }
+    let name = host.host.parse().map_or_else(|_| SubjectName::Dns(host.host.clone()), SubjectName::Ip);
+    tls::subject(&name)
 }
 
 fn is_address(host: &HostPort) -> bool {

@@ -7,7 +7,7 @@ use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
 use crate::document::{Document, Documents, Instances, Registered};
 use crate::limiter::matcher::Matcher;
-use crate::names::{DocumentId, Kind, NodeIdentity, Revision};
+use crate::names::{DocumentId, Kind, NodeIdentity, Revision, secret};
 use crate::policy::parse::{Parsed, Policy, parse};
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
@@ -180,7 +180,10 @@ impl Group {
                 Kind::Api => self.is_api_of(id, gateway) || earlier.is_api_of(id, gateway),
                 Kind::Plan | Kind::Tenant | Kind::RateLimits | Kind::Service => true,
             },
-            _ => id.kind == Kind::Gateway && *id.name == *gateway,
+            _ => match secret::service_of(name) {
+                Some(service) => id.kind == Kind::Service && *id.name == *service,
+                None => id.kind == Kind::Gateway && *id.name == *gateway,
+            },
         };
         self.documents.changed_since(&earlier.documents).filter(|id| is_behind(id)).cloned().collect()
     }

@@ -24,7 +24,7 @@ pub struct Gateway {
     pub limiter: LimiterSettings,
 }
 
-/// Paths on the Envoy's host.
+/// A certificate that Envoy shows, by the paths of its files on Envoy's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub certificate_chain: String,
@@ -133,13 +133,8 @@ impl Gateway {
 
 impl Tls {
     fn read(raw: &RawTls, findings: &mut Findings) -> Option<Self> {
-        let mut path = |field, path: &str| {
-            let is_absolute = path.starts_with('/') && !path.contains(char::is_control);
-            let absolute = is_absolute.then(|| path.to_owned()).ok_or("an absolute path on the Envoy's host");
-            findings.within(field, |findings| findings.check(path, absolute))
-        };
-        let certificate_chain = path("certificate_chain", &raw.certificate_chain);
-        let private_key = path("private_key", &raw.private_key);
+        let certificate_chain = text::envoy_path(findings, "certificate_chain", &raw.certificate_chain);
+        let private_key = text::envoy_path(findings, "private_key", &raw.private_key);
         Some(Self { certificate_chain: certificate_chain?, private_key: private_key? })
     }
 }

@@ -1,6 +1,7 @@
 //! A service: an upstream, how its instances are found, chosen and kept from harm.
 
 mod discovery;
+mod tls;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::text;
 use crate::names::Name;
 
 pub use discovery::{Discovery, DnsFamily, WhenEmpty};
+pub use tls::{SubjectName, Tls};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -20,6 +22,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 pub struct Service {
     pub name: Name,
     pub discovery: Discovery,
+    pub tls: Option<Tls>,
     pub protocol: Protocol,
     pub load_balancing: LoadBalancing,
     pub connect_timeout: Duration,
@@ -32,6 +35,8 @@ pub struct Service {
 pub enum Protocol {
     Http1,
     Http2,
+    /// What the service prefers, of the two. Only with TLS, whose handshake finds it out.
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,9 @@ impl Service {
         text::requires(findings, raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let discovery = Discovery::read(raw, findings);
+        let host = raw.dns.as_deref().and_then(|dns| dns.rsplit_once(':')).map(|(host, _)| host);
+        let tls = raw.tls.as_ref().map(|raw| findings.within("tls", |findings| Tls::read(raw, host, findings)));
+        let protocol = Protocol::read(raw, findings);
         let bounds = MILLISECOND..=MINUTE;
         let default = Duration::from_secs(1);
         let connect_timeout =
@@ -104,10 +112,8 @@ impl Service {
         Some(Self {
             name: name?,
             discovery: discovery?,
-            protocol: match raw.protocol {
-                None | Some(RawProtocol::Http1) => Protocol::Http1,
-                Some(RawProtocol::Http2) => Protocol::Http2,
-            },
+            tls: text::optional(tls)?,
+            protocol: protocol?,
             load_balancing: match raw.load_balancing {
                 None | Some(RawLoadBalancing::LeastRequest) => LoadBalancing::LeastRequest,
                 Some(RawLoadBalancing::RoundRobin) => LoadBalancing::RoundRobin,
@@ -118,6 +124,22 @@ impl Service {
             circuit_breaker: circuit_breaker?,
             outlier_detection: text::optional(outlier)?,
         })
+    }
+}
+
+impl Protocol {
+    fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
+        match raw.protocol {
+            None | Some(RawProtocol::Http1) => Some(Self::Http1),
+            Some(RawProtocol::Http2) => Some(Self::Http2),
+            Some(RawProtocol::Auto) if raw.tls.is_some() => Some(Self::Auto),
+            Some(RawProtocol::Auto) => {
+                findings.within("protocol", |findings| {
+                    findings.say("needs `tls`, whose handshake finds it out".to_owned())
+                });
+                None
+            }
+        }
     }
 }
 

@@ -97,6 +97,22 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// The path of a file on the Envoy's host, in the field of that name.
+pub(super) fn envoy_path(findings: &mut Findings, field: &str, path: &str) -> Option<String> {
+    let absolute = if path.starts_with('/') { plain(path).ok() } else { None };
+    let absolute =
+        absolute.ok_or_else(|| format!("an absolute path on the Envoy's host of at most {TEXT_BYTES_MAX} bytes"));
+    findings.within(field, |findings| findings.check(path, absolute))
+}
+
+/// A host name without a port, in lower case.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    (text.len() <= 253 && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())
+}
+
 /// A text without control characters that is neither empty nor very long.
 pub(super) fn plain(text: &str) -> Result<String, String> {
     let well_formed = (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);

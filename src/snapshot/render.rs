@@ -42,7 +42,8 @@ pub fn to_any_json(resource_type: ResourceType, resource: &Resource) -> Value {
 pub fn to_static_bootstrap(resources: &Resources) -> Value {
     let all = |resource_type| resources.of_type(resource_type).by_name.values().map(move |r| to_json(resource_type, r));
     let listeners: Vec<_> = all(ResourceType::Listener).map(|listener| inline_ads(listener, resources)).collect();
-    let clusters: Vec<_> = all(ResourceType::Cluster).map(|cluster| inline_endpoints(cluster, resources)).collect();
+    let clusters = all(ResourceType::Cluster).map(|cluster| inline_ads(cluster, resources));
+    let clusters: Vec<_> = clusters.map(|cluster| inline_endpoints(cluster, resources)).collect();
     let mut static_resources = json!({ "listeners": listeners, "clusters": clusters });
     let secrets: Vec<_> = all(ResourceType::Secret).collect();
     if let (Some(fields), false) = (static_resources.as_object_mut(), secrets.is_empty()) {
@@ -61,7 +62,8 @@ pub fn runtime() -> Value {
     ] })
 }
 
-/// Puts route configurations where a listener refers to them. Secrets of a bootstrap are found by their name alone.
+/// Puts route configurations where a listener refers to them. Secrets of a bootstrap, of listeners and of clusters, are
+/// found by their name alone.
 fn inline_ads(mut value: Value, resources: &Resources) -> Value {
     match &mut value {
         Value::Object(fields) => {

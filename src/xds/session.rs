@@ -5,9 +5,9 @@
 //!
 //! Make before break (xDS rules 71 to 78):
 //!
-//! | | clusters, endpoints | secrets, extensions, runtime | listeners, routes |
+//! | | clusters, endpoints, secrets | extensions, runtime | listeners, routes |
 //! |---|---|---|---|
-//! | make | new and changed ones | all | all, once those clusters are acknowledged and have their endpoints |
+//! | make | new and changed ones | all | all, once those clusters are acknowledged and have their endpoints and secrets |
 //! | break | those that are gone, once no listener or route refers to them any more, and a while after | | |
 //!
 //! Listeners and routes wait for [`PATIENCE`] at most: an Envoy that never answers is not kept from the rest. Only the
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::one_type::{Context, OneType};
 use crate::clock::Timestamp;
-use crate::names::Version;
+use crate::names::{Version, secret};
 use crate::nodes::{Protocol, Standing};
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
@@ -79,12 +79,12 @@ pub(super) struct Session {
     /// What the Envoy is to have, and how many different such sets there were.
     wanted: Arc<Resources>,
     epoch: u64,
-    /// Endpoints of new and changed clusters: without them these are not ready.
-    awaited: BTreeSet<Arc<str>>,
+    /// Endpoints and secrets of new and changed clusters: without them these are not ready.
+    awaited: BTreeSet<(ResourceType, Arc<str>)>,
     /// Whether, and until when, listeners and routes wait for clusters.
     waits_until: Option<Timestamp>,
     is_impatient: bool,
-    /// Clusters and endpoints that are to go.
+    /// Clusters, endpoints and secrets that are to go.
     lost: BTreeMap<(ResourceType, Arc<str>), Lost>,
     drained_at: Option<Timestamp>,
 }
@@ -129,9 +129,12 @@ impl Session {
     pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
         let Some(one) = self.types.get_mut(resource_type.index()).and_then(Option::as_mut) else { return Vec::new() };
         let resources = one.on_answer(answer);
-        // Nobody will ask for the endpoints of clusters that were refused.
+        // Nobody will ask for the endpoints and secrets of clusters that were refused.
         if resource_type == ResourceType::Cluster && matches!(answer, Answer::Refused(_)) {
-            self.awaited.retain(|awaited| !resources.iter().any(|(name, _)| name == awaited));
+            self.awaited.retain(|(of_type, awaited)| {
+                let cluster = cluster_of(*of_type, awaited);
+                !resources.iter().any(|(name, _)| **name == *cluster)
+            });
         }
         resources
     }
@@ -201,28 +204,33 @@ impl Session {
         let response = response?;
         self.last_nonce += 1;
         if resource_type == ResourceType::Cluster {
-            self.await_endpoints(&response.changed);
+            self.await_parts(&response.changed);
         }
         Some(response)
     }
 
-    /// A changed cluster stays warming until it gets its endpoints, even if these did not change (xDS rule 74).
-    fn await_endpoints(&mut self, clusters: &[Arc<str>]) {
-        let endpoints = self.wanted.of_type(ResourceType::Endpoint);
-        let with_endpoints = clusters.iter().filter(|name| endpoints.by_name.contains_key(&***name));
-        for name in with_endpoints {
-            self.awaited.insert(Arc::clone(name));
-            if let Some(one) = self.types.get_mut(ResourceType::Endpoint.index()).and_then(Option::as_mut) {
-                one.owe(name);
+    /// A changed cluster stays warming until it gets its endpoints, even if these did not change (xDS rule 74), and its
+    /// secrets, if it has not got them.
+    fn await_parts(&mut self, clusters: &[Arc<str>]) {
+        for cluster in clusters {
+            let secrets = [secret::authority_of_service(cluster), secret::identity_of_service(cluster)];
+            let secrets = secrets.into_iter().map(|name| (ResourceType::Secret, Arc::from(name)));
+            let parts = std::iter::once((ResourceType::Endpoint, Arc::clone(cluster))).chain(secrets);
+            let wanted = &self.wanted;
+            self.awaited.extend(parts.filter(|(of_type, name)| wanted.of_type(*of_type).by_name.contains_key(name)));
+            if let Some(one) = self.types.get_mut(ResourceType::Endpoint.index()).and_then(Option::as_mut)
+                && self.wanted.of_type(ResourceType::Endpoint).by_name.contains_key(cluster)
+            {
+                one.owe(cluster);
             }
         }
     }
 
     fn waits_for_clusters(&mut self, now: Timestamp) -> bool {
-        let endpoints = self.wanted.of_type(ResourceType::Endpoint);
-        let one = self.types.get(ResourceType::Endpoint.index()).and_then(Option::as_deref);
-        self.awaited.retain(|name| {
-            let resource = endpoints.by_name.get(name);
+        let (wanted, types) = (&self.wanted, &self.types);
+        self.awaited.retain(|(of_type, name)| {
+            let one = types.get(of_type.index()).and_then(Option::as_deref);
+            let resource = wanted.of_type(*of_type).by_name.get(name);
             resource.is_some_and(|resource| !one.is_some_and(|one| one.has_answered(resource)))
         });
         let is_pending = self.get(ResourceType::Cluster).is_some_and(OneType::is_pending);
@@ -282,9 +290,17 @@ impl Session {
     }
 }
 
-/// Whether listeners and routes refer to the type.
+/// Whether listeners and routes refer to the type, or clusters that they refer to.
 fn is_referred_to(resource_type: ResourceType) -> bool {
-    matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint)
+    matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Secret)
+}
+
+/// The cluster that has these endpoints or this secret.
+fn cluster_of(of_type: ResourceType, name: &str) -> &str {
+    match of_type {
+        ResourceType::Secret => secret::service_of(name).unwrap_or(name),
+        _ => name,
+    }
 }
 
 /// Whether the type refers to clusters.

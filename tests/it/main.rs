@@ -52,6 +52,7 @@ mod timeouts;
 mod tls;
 mod upgrades;
 mod upstream_dns;
+mod upstream_tls;
 mod xds_other_client;
 mod xds_random;
 mod xds_refused;

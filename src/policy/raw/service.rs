@@ -23,6 +23,8 @@ pub struct RawService {
     /// What is left where the last of the registered instances is gone: keep the last ones there were, or none.
     /// Default: keep.
     pub when_empty: Option<RawWhenEmpty>,
+    /// TLS to the service, whose certificate is always verified.
+    pub tls: Option<RawUpstreamTls>,
     /// What the service speaks. Default: http1.
     pub protocol: Option<RawProtocol>,
     /// How instances are chosen. Default: least_request.
@@ -64,6 +66,25 @@ pub enum RawProtocol {
     Http1,
     /// Needed for gRPC.
     Http2,
+    /// HTTP/2 where the service offers it in the TLS handshake (ALPN), else HTTP/1.1. Needs `tls`.
+    Auto,
+}
+
+/// Paths are on the Envoy's host; Envoy reads the files anew when they change.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawUpstreamTls {
+    /// The host name that is asked for in the handshake (SNI). Default: the host of `dns`.
+    pub sni: Option<String>,
+    /// Path of the PEM certificates of the authorities that are trusted, as in `/etc/ssl/certs/ca-certificates.crt`.
+    pub ca: String,
+    /// Path of the PEM certificate chain that is shown to the service, where it asks for one. Needs `private_key`.
+    pub certificate_chain: Option<String>,
+    /// Path of the PEM private key. Needs `certificate_chain`.
+    pub private_key: Option<String>,
+    /// Whose certificate it has to be: host names, IP addresses or URIs (as in `spiffe://shop/order`), of which one has
+    /// to be in it. Default: `sni`.
+    pub verify_san: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -110,12 +110,7 @@ fn parse_dns(dns: &str) -> Result<(String, u16), &'static str> {
     let (host, port) = dns.rsplit_once(':').ok_or(expected)?;
     let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(expected)?;
     let name = host.strip_suffix('.').unwrap_or(host);
-    let well_formed = (1..=253).contains(&name.len())
-        && name.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        });
-    well_formed.then(|| (host.to_owned(), port)).ok_or(expected)
+    text::host_name(name).map(|_| (host.to_owned(), port)).ok_or(expected)
 }
 
 #[cfg(test)]

@@ -75,6 +75,33 @@ fn xds_rule_73_a_cluster_is_there_before_its_routes_and_goes_after_them() {
     }
 }
 
+/// Routes to a cluster that has no certificates yet would be answered with 503.
+#[test]
+fn xds_rule_73_a_secret_of_a_cluster_is_there_before_its_routes_and_goes_with_it() {
+    for mut talk in settled() {
+        let sent = talk.change(&["cluster:b=1", "endpoint:b=1", "secret:service/b/ca=1", "listener:l=1", "route:r=b"]);
+        assert_eq!(sent, [cluster(&talk, "a", "b")]);
+        talk.ack("cluster");
+        talk.ask("endpoint", &["a", "b"]);
+        assert_eq!(talk.ack("endpoint"), SILENCE, "it has no secret yet");
+        assert_eq!(talk.ask("secret", &["service/b/ca"]), ["secret service/b/ca"]);
+        assert_eq!(talk.ack("secret"), ["route r"]);
+        talk.ack("route");
+        talk.wait(5);
+        talk.ack("cluster");
+
+        talk.change(&["cluster:a=1", "endpoint:a=1", "listener:l=1", "route:r=a"]);
+        talk.ack("cluster");
+        assert_eq!(talk.ack("endpoint"), ["route r"]);
+        assert_eq!(talk.wait(60), SILENCE, "the routes may still be the old ones");
+        talk.ack("route");
+        let sent = talk.wait(5);
+        assert!(sent[0].starts_with("cluster"), "{sent:?}");
+        let is_gone = sent.contains(&"secret -service/b/ca".to_owned());
+        assert_eq!(is_gone, talk.session.protocol == crate::nodes::Protocol::Delta);
+    }
+}
+
 #[test]
 fn xds_rule_73_clusters_stay_while_old_routes_are_kept() {
     for mut talk in settled() {

@@ -16,8 +16,9 @@ use tierflow::policy::parse::parse;
 use super::Set;
 
 /// Fields of which people write either these or those.
-const CHOICES: [(&str, &[&[&str]]); 9] = [
+const CHOICES: [(&str, &[&[&str]]); 10] = [
     ("Service", &[&["endpoints"], &["dns", "dns_family"], &["registry", "when_empty"]]),
+    ("RawUpstreamTls", &[&[], &["certificate_chain", "private_key"]]),
     ("RawMatch", &[&["path"], &["path_prefix"], &["path_template"], &["path_regex"]]),
     ("RawHealthCheck", &[&["http"], &["grpc"], &["tcp"]]),
     ("RawActionLimit", &[&["unit", "requests_per_unit"], &["unlimited"]]),

@@ -86,8 +86,18 @@ impl Draw {
             "Service.registry" => self.one_of(&["orders", "a", "nobody"]),
             "RawLimit.name" => self.new_name(),
             "Gateway.listen" | "Service.endpoints" => self.address(),
-            "Service.dns" => format!("{}:{}", self.host(), self.random.u16(1..)),
-            "RawTls.certificate_chain" | "RawTls.private_key" => self.file(place),
+            "Service.dns" => format!("{}{}:{}", self.host(), self.one_of(&["", "."]), self.random.u16(1..)),
+            "RawTls.certificate_chain"
+            | "RawTls.private_key"
+            | "RawUpstreamTls.ca"
+            | "RawUpstreamTls.certificate_chain"
+            | "RawUpstreamTls.private_key" => self.file(place),
+            "RawUpstreamTls.sni" => self.host(),
+            "RawUpstreamTls.verify_san" => match self.random.u8(..3) {
+                0 => self.host(),
+                1 => self.ip(),
+                _ => format!("spiffe://{}", self.odd(0..=247)),
+            },
             "RawNodes.clusters" | "RawNodes.ids" => self.odd(1..=20) + self.one_of(&["", "*"]).as_str(),
             "RawNodes.metadata" | "RawNodes.metadata{}" => self.odd(0..=20),
             "RawTenantSource.header" | "RawDimension.header" | "RawCostSource.header" | "RawMatch.headers{}" => {

@@ -1,0 +1,204 @@
+//! Upstreams that speak TLS: whom Envoy trusts, what it shows, and what is spoken then.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::harness::{Load, Setup, World, eventually};
+use crate::tls::{certificate, install};
+
+/// An upstream with a certificate of `tests/tls`, which says in its answers what a connection is like.
+async fn secure(name: &str, client_ca: Option<&str>, protocols: &[&str]) -> SocketAddr {
+    async fn serve(acceptor: TlsAcceptor, connection: TcpStream) {
+        let Ok(stream) = acceptor.accept(connection).await else { return };
+        let (_, tls) = stream.get_ref();
+        let host = tls.server_name().unwrap_or("nobody").to_owned();
+        let client = if tls.peer_certificates().is_some() { "known" } else { "unknown" };
+        let app = Router::new().fallback(move |request: Request| {
+            let answer = format!("{:?} for {host} from a client that is {client}", request.version());
+            async move { answer }
+        });
+        let builder = Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
+    }
+    let certificates = |file: &str| CertificateDer::pem_file_iter(certificate(file)).unwrap().map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_file(certificate(&format!("{name}.key"))).unwrap();
+    let config = ServerConfig::builder();
+    let config = match client_ca {
+        None => config.with_no_client_auth(),
+        Some(file) => {
+            let mut authorities = RootCertStore::empty();
+            certificates(file).for_each(|authority| authorities.add(authority).unwrap());
+            config.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(authorities)).build().unwrap())
+        }
+    };
+    let mut config = config.with_single_cert(certificates(&format!("{name}.crt")).collect(), key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            tokio::spawn(serve(acceptor.clone(), connection));
+        }
+    });
+    address
+}
+
+const BOTH: [&str; 2] = ["h2", "http/1.1"];
+
+/// A service and an Api at `/name`.
+fn service(name: &str, address: SocketAddr, fields: &str) -> String {
+    format!(
+        "---
+kind: Service
+name: {name}
+endpoints: [{address}]
+{fields}
+---
+kind: Api
+name: {name}
+gateway: edge
+match: {{ path: /{name} }}
+service: {name}
+"
+    )
+}
+
+async fn world(services: &[String]) -> World {
+    World::start(Setup { policies: &services.concat(), ..Default::default() }).await
+}
+
+async fn assert_answers(world: &World, expected: &[(&str, u16, &str)]) {
+    for (path, status, text) in expected {
+        let answer = world.edge.get(path).await;
+        assert_eq!(answer.status, *status, "{path}: {}", answer.text());
+        assert!(answer.text().contains(text), "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_is_spoken_to_only_if_its_certificate_is_what_it_has_to_be() {
+    let named = secure("first", None, &BOTH).await;
+    let addressed = secure("server", None, &BOTH).await;
+    let [first, second, authority] = ["first.crt", "second.crt", "authority.crt"].map(certificate);
+    let world = world(&[
+        service("good", named, &format!("tls: {{ ca: {first}, sni: edge.test }}")),
+        service("other-name", named, &format!("tls: {{ ca: {first}, sni: other.test }}")),
+        service(
+            "name-apart",
+            named,
+            &format!("tls: {{ ca: {first}, sni: other.test, verify_san: [x.test, edge.test] }}"),
+        ),
+        service("other-authority", named, &format!("tls: {{ ca: {second}, sni: edge.test }}")),
+        service("address", addressed, &format!("tls: {{ ca: {authority}, verify_san: [127.0.0.1] }}")),
+        service("other-address", addressed, &format!("tls: {{ ca: {authority}, verify_san: [127.0.0.2] }}")),
+    ])
+    .await;
+    let expected = [
+        ("/good", 200, "for edge.test"),
+        ("/other-name", 503, ""),
+        ("/name-apart", 200, "for other.test"),
+        ("/other-authority", 503, ""),
+        ("/address", 200, "for nobody"),
+        ("/other-address", 503, ""),
+    ];
+    assert_answers(&world, &expected).await;
+    let reasons = [
+        "other-name.ssl.fail_verify_san",
+        "other-authority.ssl.fail_verify_error",
+        "other-address.ssl.fail_verify_san",
+    ];
+    let failures =
+        world.edge.stats(reasons.map(|reason| format!("cluster.{reason}")).each_ref().map(String::as_str)).await;
+    assert!(failures.iter().all(|failures| *failures > 0), "{failures:?}");
+}
+
+#[tokio::test]
+async fn an_upstream_may_ask_for_a_certificate_of_its_clients() {
+    let upstream = secure("server", Some("authority.crt"), &BOTH).await;
+    let [authority, chain, key] = ["authority.crt", "client.crt", "client.key"].map(certificate);
+    let trust = format!("ca: {authority}, verify_san: [127.0.0.1]");
+    let shown = format!("tls: {{ {trust}, certificate_chain: {chain}, private_key: {key} }}");
+    let world =
+        world(&[service("known", upstream, &shown), service("unknown", upstream, &format!("tls: {{ {trust} }}"))])
+            .await;
+    assert_answers(&world, &[("/known", 200, "that is known"), ("/unknown", 503, "")]).await;
+}
+
+/// The check of each service has to find its only instance well.
+#[tokio::test]
+async fn the_handshake_finds_out_what_is_spoken_and_health_checks_go_over_tls_too() {
+    let (both, old, new) = (
+        secure("first", None, &BOTH).await,
+        secure("first", None, &BOTH[1..]).await,
+        secure("first", None, &BOTH[..1]).await,
+    );
+    let first = certificate("first.crt");
+    let fields = |protocol: &str| {
+        format!("tls: {{ ca: {first}, sni: edge.test }}\nhealth_check: {{ http: /healthz, interval: 1s }}\n{protocol}")
+    };
+    let services = [
+        ("default", both, "", "HTTP/1.1"),
+        ("auto-both", both, "protocol: auto", "HTTP/2.0"),
+        ("auto-old", old, "protocol: auto", "HTTP/1.1"),
+        ("http2", new, "protocol: http2", "HTTP/2.0"),
+    ];
+    let world = world(&services.map(|(name, address, protocol, _)| service(name, address, &fields(protocol)))).await;
+    for (name, _, _, version) in services {
+        let stats = [format!("cluster.{name}.health_check.success"), format!("cluster.{name}.membership_healthy")];
+        eventually("the instance is well", async || {
+            let [checks, well] = world.edge.stats([&stats[0], &stats[1]]).await;
+            (checks > 0 && well == 1).then_some(())
+        })
+        .await;
+        assert_answers(&world, &[(&format!("/{name}"), 200, version)]).await;
+    }
+}
+
+#[tokio::test]
+async fn authorities_are_followed_when_their_file_changes() {
+    let upstream = secure("first", None, &BOTH).await;
+    let folder = tempfile::tempdir().unwrap();
+    install("second", folder.path());
+    let ca = folder.path().join("tls.crt");
+    let world = world(&[service("good", upstream, &format!("tls: {{ ca: {}, sni: edge.test }}", ca.display()))]).await;
+    assert_answers(&world, &[("/good", 503, "")]).await;
+    install("first", folder.path());
+    eventually("the new authority is trusted", async || (world.edge.get("/good").await.status == 200).then_some(()))
+        .await;
+}
+
+/// Routes lead to a new service once it has its certificates, and the old one keeps its own until nothing leads to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_with_tls_is_replaced_by_another_without_a_failure() {
+    let upstream = secure("first", None, &BOTH).await;
+    let tls = format!("tls: {{ ca: {}, sni: edge.test }}", certificate("first.crt"));
+    for xds in ["sotw", "delta"] {
+        let policies = |name: &str| service(name, upstream, &tls).replace(&format!("path: /{name}"), "path: /");
+        let world = World::start(Setup { policies: &policies("a"), xds, ..Default::default() }).await;
+        let load = Load::start(world.edge.url("/"));
+        for name in ["b", "a", "b"] {
+            world.save("policies.yaml", &policies(name));
+            let requests = format!("cluster.{name}.upstream_rq_total");
+            let [before] = world.edge.stats([&requests]).await;
+            eventually("the other service is asked", async || {
+                let [requests] = world.edge.stats([&requests]).await;
+                (requests > before).then_some(())
+            })
+            .await;
+        }
+        assert_eq!(load.stop().await, [""; 0], "{xds}");
+    }
+}
