@@ -152,15 +152,115 @@ impl State {
             }
             seen.get(&key).is_some_and(|at| now.since(*at) < KEPT)
         });
-        if older.len() > FORMS_MAX {
-            let mut all: Vec<_> = seen.values().copied().collect();
-            all.sort_unstable();
-            let excess = older.len() - FORMS_MAX;
-            let newest_to_go = all.get(excess.saturating_sub(1)).copied().unwrap_or_default();
-            older.retain(|gateway, id, _| {
-                seen.get(&(gateway.clone(), Box::from(id))).is_some_and(|at| *at > newest_to_go)
-            });
+        let excess = older.len().saturating_sub(FORMS_MAX);
+        if excess > 0 {
+            let mut all: Vec<_> = seen.iter().filter(|((gateway, id), _)| older.has(gateway, id)).collect();
+            all.sort_unstable_by_key(|(_, at)| **at);
+            let longest_ago: HashSet<_> = all.into_iter().take(excess).map(|(key, _)| key).collect();
+            older.retain(|gateway, id, _| !longest_ago.contains(&(gateway.clone(), Box::from(id))));
         }
         seen.retain(|(gateway, id), _| older.has(gateway, id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::document::{Documents, split};
+    use crate::live::{Live, Settings, Writer};
+    use crate::names::Revision;
+
+    const HOUR: u64 = 3600;
+
+    /// A writer of one Api, and the routes of each generation.
+    struct World {
+        live: Arc<Live>,
+        writer: Writer,
+        now: Timestamp,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let rate_limit_service = RateLimitService::default();
+            let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false });
+            Self { live, writer, now: Timestamp::from_nanos(1) }
+        }
+
+        /// Serves the Api that counts by a header. Gives its routes, as an Envoy has them.
+        fn serve(&mut self, header: &str) -> Arc<Resource> {
+            let limits = format!("limits: [{{rate: 5/h, by: [{{header: {header}}}]}}]");
+            self.serve_all(&format!(
+                "---\n{{kind: Api, name: create, gateway: shop, match: {{path: /}}, service: order, {limits}}}\n"
+            ))
+        }
+
+        fn serve_all(&mut self, apis: &str) -> Arc<Resource> {
+            let shop = "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+";
+            let text = format!("{shop}{apis}");
+            let documents = Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()));
+            self.writer.adopt(&documents, self.now);
+            let group = self.live.latest().group("shop").unwrap();
+            Arc::clone(&group.resources.of_type(ResourceType::Route).by_name["shop"])
+        }
+
+        fn tend(&mut self, after_secs: u64, elsewhere: &str) -> usize {
+            self.now = self.now.plus_nanos(after_secs * 1_000_000_000);
+            self.live.forms.tend(self.now, |gateway, id| format!("{gateway}/{id}") == elsewhere);
+            self.live.forms.older().len()
+        }
+    }
+
+    #[test]
+    fn an_older_form_is_remembered_while_somebody_has_its_routes_and_for_an_hour_after() {
+        let mut world = World::new();
+        let routes = world.serve("x-a");
+        assert_eq!(world.live.forms.older().len(), 0);
+        world.serve("x-b");
+        assert_eq!((world.tend(9 * HOUR, ""), world.live.forms.had().len()), (1, 1));
+        drop(routes);
+        assert_eq!((world.tend(HOUR - 1, ""), world.live.forms.had().len()), (1, 0));
+        assert_eq!(world.tend(1, ""), 0);
+    }
+
+    #[test]
+    fn requests_and_other_replicas_show_that_an_envoy_has_it() {
+        let mut world = World::new();
+        let gateway = Name::parse("shop").unwrap();
+        world.serve("x-a");
+        let id = world.live.latest().matcher.forms(&gateway).unwrap().ids().next().unwrap().to_owned();
+        world.serve("x-b");
+        assert_eq!(world.tend(2 * HOUR, &format!("shop/{id}")), 1);
+        let entries = [(&b"api"[..], id.as_bytes())];
+        let described = [crate::limiter::matcher::Described { entries: &entries, hits: 1 }];
+        let asked = crate::limiter::matcher::Asked { gateway: "shop", descriptors: &described };
+        assert!(world.live.latest().matcher.find(&asked, &world.live.forms.older()).is_some());
+        assert_eq!(world.tend(2 * HOUR, ""), 1, "a request came");
+        assert_eq!(world.tend(2 * HOUR, ""), 0);
+    }
+
+    #[test]
+    fn a_form_that_is_the_newest_again_is_no_older_one_for_long() {
+        let mut world = World::new();
+        let _first = world.serve("x-a");
+        world.serve("x-b");
+        let routes = world.serve("x-a");
+        assert_eq!(world.tend(0, ""), 2);
+        assert_eq!(world.tend(HOUR, ""), 1, "the form that the first one has is the newest, too");
+        drop(routes);
+    }
+
+    #[test]
+    fn the_number_of_forms_is_bounded() {
+        let mut world = World::new();
+        let api = |number| {
+            format!("---\n{{kind: Api, name: n{number}, gateway: shop, match: {{path: /{number}}}, service: order}}\n")
+        };
+        world.serve_all(&(0..FORMS_MAX + 10).map(api).collect::<String>());
+        world.serve_all("");
+        assert_eq!(world.live.forms.older().len(), FORMS_MAX);
     }
 }

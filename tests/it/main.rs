@@ -32,6 +32,8 @@ mod etcd_requires;
 mod etcd_source;
 mod example;
 mod forgetful;
+mod forms;
+mod forms_random;
 mod hosts;
 mod last_good;
 mod matching;
