@@ -69,7 +69,7 @@ pub(super) async fn follow(mut source: Source, mut loader: Loader, shutdown: Can
         tokio::select! {
             documents = &mut next => Some(documents),
             () = patience(&board) => {
-                loader.serve_restored();
+                loader.serve_restored("the source is not heard");
                 shutdown.run_until_cancelled(next).await
             }
             () = shutdown.cancelled() => None,
@@ -108,11 +108,12 @@ impl Loader {
         Some(())
     }
 
-    pub(super) fn serve_restored(&mut self) {
+    /// Serves what an earlier run kept, where nothing is served yet.
+    fn serve_restored(&mut self, why: &str) {
         if self.writer.serve_restored(self.clock.now()) {
             self.board.restored(true);
             self.measure();
-            tracing::warn!("the source is not heard; the last good set of an earlier run is served");
+            tracing::warn!("{why}; the last good set of an earlier run is served");
         }
     }
 
@@ -144,6 +145,8 @@ impl Loader {
         }
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.measure();
+        // Who was started anew does as who went on running.
+        self.serve_restored("the source holds nothing that can be served");
     }
 
     fn measure(&self) {

@@ -24,8 +24,7 @@ fn set(number: u32) -> Vec<(String, String)> {
         let text = format!("kind: Tenant\nname: {name}\nlimits: [{{rate: {number}/h}}]\n# {padding}\n");
         (key("Tenant", &name), text)
     };
-    let plan = document("Plan", "standard", &format!("{{limits: [{{rate: {number}/h}}]}}"));
-    (0..TENANTS).map(tenant).chain([(key("Plan", "standard"), plan)]).collect()
+    (0..TENANTS).map(tenant).chain([(key("Plan", "standard"), plan(number))]).collect()
 }
 
 /// The numbers that the documents of the newest set tell.
@@ -108,12 +107,60 @@ async fn start(store: &Store, number: u32) -> Tierflow {
     tierflow
 }
 
+/// What a restart meets where the policies were, and that it goes on with what was served.
+async fn is_served_again(source: Vec<String>, empty: impl AsyncFnOnce(), fill: impl AsyncFnOnce()) {
+    let root = tempfile::tempdir().unwrap();
+    let flags = [format!("--state-dir={}", root.path().join("state").display())];
+    let log = root.path().join("log");
+    let tierflow = Tierflow::serve(&log, source.clone(), &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    tierflow.signal("TERM");
+    assert!(tierflow.ended().await.success());
+    empty().await;
+    let tierflow = Tierflow::serve(&log, source, &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    assert_eq!(tierflow.ask("/readyz").await.status, 200);
+    let status = tierflow.status().await;
+    let is_refused = status["refused"].as_array().unwrap().len() == 1;
+    assert_ne!(status["source"]["serves_last_good_of_earlier_run"] == true, is_refused, "one of the two is the reason");
+    fill().await;
+    serves_rate(&tierflow, 9).await;
+    assert_eq!(tierflow.status().await["source"]["serves_last_good_of_earlier_run"], false);
+}
+
+fn plan(rate: u32) -> String {
+    document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"))
+}
+
+#[tokio::test]
+async fn a_folder_that_is_empty_is_replaced_by_what_was_kept() {
+    for left in [None, Some("--- # all of it was taken out\n"), Some("nobody: [knows what this was\n")] {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("plan.yaml");
+        std::fs::write(&file, plan(7)).unwrap();
+        let source = vec![format!("--policies={}", root.path().display())];
+        let empty = async || match left {
+            None => std::fs::remove_file(&file).unwrap(),
+            Some(text) => std::fs::write(&file, text).unwrap(),
+        };
+        is_served_again(source, empty, async || std::fs::write(&file, plan(9)).unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_empty_is_replaced_by_what_was_kept() {
+    let store = Store::start().await;
+    let key = key("Plan", "standard");
+    store.put(&key, &plan(7)).await;
+    let fill = async || drop(store.put(&key, &plan(9)).await);
+    is_served_again(store.endpoint(), async || store.delete(&key).await, fill).await;
+}
+
 #[tokio::test]
 async fn a_folder_that_is_gone_is_replaced_by_what_was_kept() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("policies");
     std::fs::create_dir(&folder).unwrap();
-    let plan = |rate: u32| document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"));
     std::fs::write(folder.join("plan.yaml"), plan(7)).unwrap();
     let source = vec![format!("--policies={}", folder.display())];
     let flags = [format!("--state-dir={}", root.path().join("state").display())];
