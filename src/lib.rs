@@ -22,7 +22,8 @@
 //!
 //! *document*: one YAML mapping, and where it came from. *problem*: why a document is refused: place, what was
 //! found, what was expected. *policy set*: all policies at once, cross-checked. *generation*: a policy set with its
-//! snapshot and matcher. *revision*: what the source calls its state. *version*: content hash of resources.
+//! snapshot and matcher. *revision*: what the source calls its state. *version*: content hash of resources. *form*: what
+//! a route reports for limits, named by a content hash.
 //! *tier*: 1 for limits of an API, 2 for limits of a tenant. *rate*: N per window. *hit*, *counter*, *decision*:
 //! what a request costs, where that is counted, what came of it. *node*: a connected Envoy. *group*: the nodes
 //! that one gateway selects.
@@ -32,7 +33,8 @@
 //! 1. Pure modules (`policy`, `compile`, `snapshot`, `limiter`, `explain`) never await, spawn, log, read a clock or
 //!    touch a file. They fail only by returning problems.
 //! 2. `compile` is total and deterministic to the byte: equal policy sets give equal snapshots on every replica.
-//! 3. `live` has one writer. A generation is swapped whole, so routes and matcher never disagree.
+//! 3. `live` has one writer. A generation is swapped whole. Envoys have the routes of older generations for a while: a
+//!    route says in which form it reports, and the limiter keeps what fits each form that an Envoy may still have.
 //! 4. A refused document changes nothing that is served, and stays visible until it is mended.
 //! 5. A handler loads the generation once and keeps it to its end.
 //! 6. Protobuf types live in `compile`, `xds` and `rls` only.
