@@ -1,6 +1,6 @@
 //! Tier 2: whose request it is, and what becomes of it when nobody knows.
 
-use crate::harness::{Setup, World};
+use crate::harness::{Setup, World, eventually};
 
 const API: &str = "
 kind: Api
@@ -161,4 +161,56 @@ apis: { pay: [{ name: paying, rate: 2/h }] }
     assert_eq!(passed("initech").await, said(1, 2));
     assert_eq!(passed("acme").await, said(1, 4));
     assert_eq!(passed("globex").await, said(2, 1));
+}
+
+#[tokio::test]
+async fn no_list_makes_a_request_another_apis_or_tenants() {
+    let policies = "
+kind: Api
+name: x
+gateway: edge
+match: { path: /x }
+service: upstream
+limits: [{ rate: 5/h }]
+---
+kind: Api
+name: other
+gateway: edge
+match: { path: /other }
+service: upstream
+---
+kind: Plan
+name: standard
+limits: [{ rate: 1000/h }]
+---
+kind: Tenant
+name: initech
+plan: standard
+status: suspended
+---
+rate_limits:
+- actions: [{ request_headers: { header_name: x-mine, descriptor_key: mine } }]
+  limit: { unit: HOUR, requests_per_unit: 100000 }
+";
+    let gateway = "tenant: { from: { header: x-tenant-id }, default_plan: standard }";
+    let world = World::start(Setup { policies, gateway, ..Default::default() }).await;
+    for key in ["api", "tenant", "rate_limits", "header:x-a"] {
+        let list = policies.split("---").last().unwrap().replace("key: mine", &format!("key: '{key}'"));
+        world.save("posing.yaml", &list);
+        let refused = eventually("the list is refused", async || {
+            let refused = world.tierflow.status().await["refused"].clone();
+            refused.to_string().contains(&format!(r#"\"{key}\""#)).then_some(refused)
+        });
+        assert_eq!(refused.await.as_array().unwrap().len(), 1);
+    }
+    // Whatever a header says, a request is its route's and its tenant's.
+    for value in ["x", "x/", "initech"] {
+        for _ in 0..7 {
+            assert_eq!(world.edge.send("GET", "/other", &[("x-mine", value)]).await.status, 200);
+        }
+    }
+    let suspended = [("x-tenant-id", "initech"), ("x-mine", "acme")];
+    assert_eq!(world.edge.send("GET", "/x", &suspended).await.status, 403);
+    let answer = world.edge.send("GET", "/x", &[("x-tenant-id", "acme")]).await;
+    assert_eq!(answer.header("x-ratelimit-remaining"), Some("4"));
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Tierflow, any_addresses, eventually};
-use crate::store::{Store, serves_rate};
+use crate::harness::{Edge, Tierflow, any_addresses, eventually, free_address};
+use crate::store::{Store, document, key, serves_rate};
 
 async fn replica(store: &Store, log: &str, id: &str) -> Tierflow {
     let flags = [format!("--replica-id={id}")];
@@ -55,4 +55,45 @@ async fn of_two_with_one_name_the_second_waits() {
     first.signal("TERM");
     assert!(first.ended().await.success());
     eventually("the second is registered", async || log().await.contains("held in etcd").then_some(())).await;
+}
+
+/// An Envoy of one replica asks all of them for decisions: each has to remember what its routes report.
+#[tokio::test]
+async fn a_replica_tells_which_older_routes_its_envoys_have() {
+    let store = Store::start().await;
+    let listen = free_address();
+    let api = |header: &str, service: &str| {
+        let by = format!("limits: [{{rate: 5/h, by: [{{header: {header}}}]}}]");
+        (
+            key("Api", "x"),
+            document("Api", "x", &format!("{{gateway: edge, match: {{path: /x}}, service: {service}, {by}}}")),
+        )
+    };
+    let gateway = format!("{{nodes: {{clusters: [edge]}}, listen: '{listen}'}}");
+    let upstream = "{endpoints: ['127.0.0.1:9101']}";
+    store
+        .put_all(&[
+            (key("Gateway", "edge"), document("Gateway", "edge", &gateway)),
+            (key("Service", "upstream"), document("Service", "upstream", upstream)),
+            api("x-a", "upstream"),
+        ])
+        .await;
+    let tierflow = replica(&store, "a.log", "a").await;
+    knows(&tierflow, &["a"]).await;
+    let edge = Edge::start(store.folder.path(), &tierflow, "edge-1", "delta", listen);
+    edge.ready().await;
+    // Routes wait for a service that takes connections and never says that it is well.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = format!(
+        "{{endpoints: ['{}'], health_check: {{http: /, timeout: 60s, interval: 60s}}}}",
+        silent.local_addr().unwrap()
+    );
+    store.put_all(&[(key("Service", "silent"), document("Service", "silent", &service)), api("x-b", "silent")]).await;
+    let forms = async || {
+        let told = store.client.clone().get("/tierflow/servers/a", None).await.unwrap();
+        let told: serde_json::Value = serde_json::from_slice(told.kvs()[0].value()).unwrap();
+        Some(told["forms"].as_array()?.iter().map(|form| form.as_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    let forms = eventually("its forms are told", forms).await;
+    assert!(matches!(&forms[..], [form] if form.starts_with("edge/x/")), "{forms:?}");
 }
