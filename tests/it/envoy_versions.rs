@@ -1,6 +1,6 @@
-//! What older Envoys do not know, by the table of `compile::features`; with the oldest Envoy that is supported.
+//! What older Envoys do not know, by the table of `compile::features`; with the oldest Envoy that is supported. That it
+//! knows everything else is shown by `random_policies`.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +10,9 @@ use tierflow::compile::features::{FEATURES, NEWEST, OLDEST, Row};
 use tierflow::snapshot::feature::{EnvoyVersion, Feature, Older};
 
 use crate::harness::{Edge, Setup, Tierflow, eventually, free_address, gateway, printed, save, tierflow};
-use crate::kit::envoy::{validate, validate_with};
+use crate::kit::envoy::validate_with;
 use crate::kit::tools;
 use crate::kit::upstream::Upstream;
-use crate::tls::certificate;
 
 /// For each feature of the table a policy that leads to it.
 const USES: [(&str, &str); 4] = [
@@ -42,63 +41,27 @@ match: { path: / }
 service: upstream
 ";
 
-/// What is in no row of the table.
-const EVERY_OTHER_FIELD: &str = include_str!("every_field.yaml");
-
-fn compiled(policies: &str) -> String {
+/// Whether an Envoy knows what a gateway with these policies gets. In a bootstrap a field that it does not know is an
+/// error, also where it would be ignored in a resource.
+fn knows(envoy: &Path, policies: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
-    printed(&["compile", folder.path().to_str().unwrap()])
-}
-
-/// The bootstrap of a gateway that uses a feature of the table.
-fn using(policies: &str) -> String {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    compiled(&[&gateway(&Setup::default(), address, address), API, policies].join("---\n"))
+    let policies = [&gateway(&Setup::default(), address, address), API, policies].join("---\n");
+    std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
+    validate_with(envoy, folder.path(), &printed(&["compile", folder.path().to_str().unwrap()]))
 }
 
-fn is_taken_by_the_oldest(bootstrap: &str) -> Result<(), String> {
-    validate_with(tools::oldest_envoy().unwrap(), tempfile::tempdir().unwrap().path(), bootstrap)
-}
-
-/// Fields that Envoys hear nothing of: they need etcd, or are not supported yet.
-const NOT_FOR_ENVOY: [&str; 7] =
-    ["requires", "key", "revision", "create_revision", "registry", "when_empty", "client_certificate"];
-
-/// Whoever adds a field to the language adds it to the policies of this test, which tell whether it needs a row in the
-/// table.
-#[test]
-fn the_policies_that_the_oldest_envoy_is_shown_have_every_field() {
-    let policies = EVERY_OTHER_FIELD.to_owned() + &USES.map(|(_, policies)| policies).join("\n");
-    let schema: Value = serde_json::from_str(&printed(&["schema"])).unwrap();
-    let mut fields = BTreeSet::new();
-    collect_fields(&schema, &mut fields);
-    fields.retain(|field| !NOT_FOR_ENVOY.contains(field) && !policies.contains(&format!("{field}:")));
-    assert_eq!(fields, BTreeSet::new());
-}
-
-fn collect_fields<'a>(schema: &'a Value, fields: &mut BTreeSet<&'a str>) {
-    match schema {
-        Value::Object(entries) => {
-            let properties = entries.get("properties").and_then(Value::as_object);
-            fields.extend(properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str)));
-            entries.values().for_each(|value| collect_fields(value, fields));
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect_fields(item, fields)),
-        _ => {}
-    }
+pub(crate) fn version_of(envoy: &Path) -> EnvoyVersion {
+    let output = Command::new(envoy).arg("--version").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, build) = said.split_once("version: ").unwrap();
+    EnvoyVersion::parse(build.split('/').nth(1).unwrap()).unwrap()
 }
 
 #[test]
 fn the_oldest_envoy_is_the_one_that_the_table_speaks_of() {
-    let version = |program: &Path| {
-        let output = Command::new(program).arg("--version").output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let (_, build) = said.split_once("version: ").unwrap();
-        EnvoyVersion::parse(build.split('/').nth(1).unwrap()).unwrap()
-    };
-    assert_eq!(version(tools::oldest_envoy().unwrap()), OLDEST);
-    assert!((OLDEST..=NEWEST).contains(&version(tools::envoy().unwrap())));
+    assert_eq!(version_of(tools::oldest_envoy().unwrap()), OLDEST);
+    assert!((OLDEST..=NEWEST).contains(&version_of(tools::envoy().unwrap())));
 }
 
 #[test]
@@ -114,28 +77,18 @@ fn the_docs_have_the_same_table() {
     assert!(docs.contains(&format!("| Envoy | {OLDEST} to {NEWEST} |")));
 }
 
-/// A field in a bootstrap that an Envoy does not know is an error, also where it would be passed over in a resource.
-#[test]
-fn the_oldest_envoy_knows_everything_but_what_is_in_the_table() {
-    for gateway in ["shop", "inventory-sidecar"] {
-        is_taken_by_the_oldest(&printed(&["compile", "policies", "--gateway", gateway])).unwrap();
-    }
-    let policies = EVERY_OTHER_FIELD.replace("TLS/", &certificate(""));
-    is_taken_by_the_oldest(&compiled(&policies)).unwrap();
-}
-
 #[test]
 fn the_oldest_envoy_does_not_know_what_is_in_the_table() {
     assert_eq!(USES.map(|(name, _)| name), FEATURES.each_ref().map(|row| row.feature.name));
     for (name, policies) in USES {
-        assert!(is_taken_by_the_oldest(&using(policies)).is_err(), "{name}");
+        assert!(knows(tools::oldest_envoy().unwrap(), policies).is_err(), "{name}");
     }
 }
 
 #[test]
 fn the_newest_envoy_knows_what_is_in_the_table_since_envoy_1_40() {
     for (name, policies) in USES {
-        validate(tempfile::tempdir().unwrap().path(), &using(policies)).unwrap_or_else(|said| panic!("{name}: {said}"));
+        knows(tools::envoy().unwrap(), policies).unwrap_or_else(|said| panic!("{name}: {said}"));
     }
 }
 

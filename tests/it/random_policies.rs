@@ -1,5 +1,5 @@
 //! What `check` passes, Envoy takes: policies drawn from the whole language are built as `tierflow check` builds them,
-//! and a real Envoy judges what is compiled of them.
+//! and real Envoys judge what is compiled of them: the newest all of it, the oldest what it is said to know.
 //!
 //! The fields are drawn from the JSON Schema of the language, so a new field is drawn from the day it is there; where
 //! it is a text, `texts` has to know what to write. What is drawn and then refused is no fault; but every field and
@@ -18,10 +18,13 @@ use tierflow::document::{Documents, Instances};
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 use tierflow::policy::problem::Problem;
+use tierflow::snapshot::feature::EnvoyVersion;
 use tierflow::snapshot::render;
 
+use crate::envoy_versions::version_of;
 use crate::harness::printed;
-use crate::kit::envoy::validate;
+use crate::kit::envoy::validate_with;
+use crate::kit::tools;
 use crate::seed::Seed;
 use draw::{Draw, Drawn};
 
@@ -50,26 +53,40 @@ impl Set {
     }
 }
 
-/// What an Envoy says of the sets, all of them at once.
-fn judge(folder: &Path, sets: &[Set]) -> Result<(), String> {
-    let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
-    let groups = generations.flat_map(|generation| generation.snapshot.groups.into_values());
-    let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
-    let mut names = BTreeSet::new();
-    for group in groups {
-        let Value::Object(kinds) = render::to_static_bootstrap(&group)["static_resources"].take() else { continue };
-        for (kind, resources) in kinds {
-            let Value::Array(resources) = resources else { continue };
-            let is_new = |resource: &Value| names.insert((kind.clone(), resource["name"].to_string()));
-            let new: Vec<Value> = resources.into_iter().filter(is_new).collect();
-            let all = &mut bootstrap["static_resources"][&kind];
-            match all.as_array_mut() {
-                Some(all) => all.extend(new),
-                None => *all = new.into(),
+/// An Envoy that is asked about policies.
+struct Judge<'a> {
+    envoy: &'a Path,
+    version: EnvoyVersion,
+    folder: &'a Path,
+}
+
+impl<'a> Judge<'a> {
+    fn new(envoy: &'a Path, folder: &'a Path) -> Self {
+        Self { envoy, version: version_of(envoy), folder }
+    }
+
+    /// What it says of the sets, all of them at once; but for gateways that are said to need a newer one.
+    fn judge(&self, sets: &[Set]) -> Result<(), String> {
+        let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
+        let groups = generations.flat_map(|generation| generation.snapshot.groups.into_values());
+        let groups = groups.filter(|group| group.unknown_to(self.version).next().is_none());
+        let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
+        let mut names = BTreeSet::new();
+        for group in groups {
+            let Value::Object(kinds) = render::to_static_bootstrap(&group)["static_resources"].take() else { continue };
+            for (kind, resources) in kinds {
+                let Value::Array(resources) = resources else { continue };
+                let is_new = |resource: &Value| names.insert((kind.clone(), resource["name"].to_string()));
+                let new: Vec<Value> = resources.into_iter().filter(is_new).collect();
+                let all = &mut bootstrap["static_resources"][&kind];
+                match all.as_array_mut() {
+                    Some(all) => all.extend(new),
+                    None => *all = new.into(),
+                }
             }
         }
+        validate_with(self.envoy, self.folder, &bootstrap.to_string())
     }
-    validate(folder, &bootstrap.to_string())
 }
 
 #[test]
@@ -89,8 +106,11 @@ fn what_check_passes_envoy_takes() {
         }
         sets.push(set);
     }
-    if let Err(said) = judge(folder.path(), &sets) {
-        panic!("{}", shrink::shrunk(folder.path(), &sets, &said));
+    for envoy in BTreeSet::from([tools::envoy().unwrap(), tools::oldest_envoy().unwrap()]) {
+        let judge = Judge::new(envoy, folder.path());
+        if let Err(said) = judge.judge(&sets) {
+            panic!("Envoy {}: {}", judge.version, shrink::shrunk(&judge, &sets, &said));
+        }
     }
     assert!(
         missing.is_empty(),

@@ -23,10 +23,17 @@ const CHOICES: [(&str, &[&[&str]]); 10] = [
     ("RawHealthCheck", &[&["http"], &["grpc"], &["tcp"]]),
     ("RawActionLimit", &[&["unit", "requests_per_unit"], &["unlimited"]]),
     ("RawHitsAddend", &[&["number"], &["format"]]),
-    ("RawStringMatch", &[&["exact"], &["prefix"], &["suffix"], &["contains"], &["safe_regex"]]),
+    ("RawStringMatch", &STRING_MATCHES),
     ("RawHeaderMatcher", &HEADER_TESTS),
     ("RawQueryParameterMatcher", &[&[], &["present_match"], &["string_match"]]),
     ("Requirement", &[&["revision"], &["create_revision"]]),
+];
+const STRING_MATCHES: [&[&str]; 5] = [
+    &["exact", "ignore_case"],
+    &["prefix", "ignore_case"],
+    &["suffix", "ignore_case"],
+    &["contains", "ignore_case"],
+    &["safe_regex"],
 ];
 const HEADER_TESTS: [&[&str]; 9] = [
     &[],

@@ -1,30 +1,28 @@
 //! From a thousand policies that an Envoy does not take to the few fields that it does not take.
 
-use std::path::Path;
-
 use serde_json::Value;
 
-use super::{Set, judge};
+use super::{Judge, Set};
 
 /// The smallest part of the sets that is still refused, and why.
-pub(super) fn shrunk(folder: &Path, sets: &[Set], said: &str) -> String {
-    let Some(set) = refused_one(folder, sets) else {
+pub(super) fn shrunk(judge: &Judge<'_>, sets: &[Set], said: &str) -> String {
+    let Some(set) = refused_one(judge, sets) else {
         return format!("an Envoy takes each of the sets and not all together: {said}");
     };
-    let smallest = without_fields(folder, without_documents(folder, set));
+    let smallest = without_fields(judge, without_documents(judge, set));
     // Before it comes to the point, Envoy may quote all that it was given.
     let said: Vec<String> =
-        judge(folder, std::slice::from_ref(&smallest)).unwrap_err().lines().map(str::to_owned).collect();
+        judge.judge(std::slice::from_ref(&smallest)).unwrap_err().lines().map(str::to_owned).collect();
     let said = said[said.len().saturating_sub(10)..].join("\n");
     let documents: Vec<String> = smallest.documents.iter().map(|drawn| drawn.json.to_string()).collect();
     format!("check passes these, and Envoy does not take them:\n{}\n{said}", documents.join("\n---\n"))
 }
 
-fn refused_one(folder: &Path, sets: &[Set]) -> Option<Set> {
+fn refused_one(judge: &Judge<'_>, sets: &[Set]) -> Option<Set> {
     let (mut refused, mut is_known) = (sets, false);
     while refused.len() > 1 || !is_known {
         let (left, right) = refused.split_at(refused.len() / 2);
-        let half = [left, right].into_iter().find(|half| !half.is_empty() && judge(folder, half).is_err())?;
+        let half = [left, right].into_iter().find(|half| !half.is_empty() && judge.judge(half).is_err())?;
         (refused, is_known) = (half, true);
         if half.len() == 1 {
             break;
@@ -33,17 +31,17 @@ fn refused_one(folder: &Path, sets: &[Set]) -> Option<Set> {
     refused.first().cloned()
 }
 
-fn is_refused(folder: &Path, set: &Set) -> bool {
-    set.build().is_ok() && judge(folder, std::slice::from_ref(set)).is_err()
+fn is_refused(judge: &Judge<'_>, set: &Set) -> bool {
+    set.build().is_ok() && judge.judge(std::slice::from_ref(set)).is_err()
 }
 
-fn without_documents(folder: &Path, mut set: Set) -> Set {
+fn without_documents(judge: &Judge<'_>, mut set: Set) -> Set {
     let mut index = set.documents.len();
     while index > 0 {
         index -= 1;
         let mut smaller = set.clone();
         smaller.documents.remove(index);
-        if is_refused(folder, &smaller) {
+        if is_refused(judge, &smaller) {
             // What was kept only for the sake of this one may go now.
             index = smaller.documents.len();
             set = smaller;
@@ -52,13 +50,13 @@ fn without_documents(folder: &Path, mut set: Set) -> Set {
     set
 }
 
-fn without_fields(folder: &Path, mut set: Set) -> Set {
+fn without_fields(judge: &Judge<'_>, mut set: Set) -> Set {
     for document in 0..set.documents.len() {
         let mut kept = Vec::new();
         while let Some(pointer) = pointers(&set.documents[document].json).into_iter().find(|p| !kept.contains(p)) {
             let mut smaller = set.clone();
             take_out(&mut smaller.documents[document].json, &pointer);
-            match is_refused(folder, &smaller) {
+            match is_refused(judge, &smaller) {
                 true => set = smaller,
                 false => kept.push(pointer),
             }
