@@ -152,7 +152,9 @@ async fn an_etcd_that_is_empty_is_replaced_by_what_was_kept() {
     let store = Store::start().await;
     let key = key("Plan", "standard");
     store.put(&key, &plan(7)).await;
-    let fill = async || drop(store.put(&key, &plan(9)).await);
+    let fill = async || {
+        store.put(&key, &plan(9)).await;
+    };
     is_served_again(store.endpoint(), async || store.delete(&key).await, fill).await;
 }
 
