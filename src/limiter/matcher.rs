@@ -164,6 +164,10 @@ pub(super) struct TenantLimits {
 pub struct GatewayForms(Arc<GatewayLimits>);
 
 impl GatewayForms {
+    pub fn has(&self, id: &str) -> bool {
+        self.0.apis.contains_key(id) || self.0.rate_limits.contains_key(id)
+    }
+
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.apis.keys().chain(self.0.rate_limits.keys()).map(String::as_str)
     }

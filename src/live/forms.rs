@@ -97,10 +97,9 @@ impl Forms {
     /// The older forms that an Envoy of this replica has or is offered, as `gateway/id`.
     pub fn had(&self) -> Vec<String> {
         let mut state = self.state.lock();
-        let had = state.had();
-        let older = self.older.load();
-        let had = had.into_iter().filter(|(gateway, id)| older.has(gateway, id));
-        let mut had: Vec<_> = had.map(|(gateway, id)| format!("{gateway}/{id}")).collect();
+        state.forget_routes();
+        let older = state.seen.keys().filter(|(gateway, id)| state.is_had(gateway, id));
+        let mut had: Vec<_> = older.map(|(gateway, id)| format!("{gateway}/{id}")).collect();
         had.sort();
         had
     }
@@ -133,33 +132,33 @@ impl State {
         self.seen.insert((gateway.clone(), id.into()), now);
     }
 
-    fn had(&mut self) -> HashSet<(Name, Box<str>)> {
+    fn forget_routes(&mut self) {
         self.routes.retain(|routes| routes.resource.strong_count() > 0);
-        let ids = |routes: &Routes| -> Vec<_> {
-            routes.forms.ids().map(|id| (routes.gateway.clone(), Box::from(id))).collect()
-        };
-        self.routes.iter().flat_map(ids).collect()
+    }
+
+    /// Whether somebody has a route that reports it.
+    fn is_had(&self, gateway: &Name, id: &str) -> bool {
+        self.routes.iter().any(|routes| routes.gateway == *gateway && routes.forms.has(id))
     }
 
     fn forget(&mut self, older: &mut OlderForms, now: Timestamp, has_elsewhere: impl Fn(&Name, &str) -> bool) {
-        let had = self.had();
-        let seen = &mut self.seen;
+        self.forget_routes();
         older.retain(|gateway, id, is_used| {
             let key = (gateway.clone(), Box::from(id));
-            if is_used || had.contains(&key) || has_elsewhere(gateway, id) {
-                seen.insert(key, now);
+            if is_used || self.is_had(gateway, id) || has_elsewhere(gateway, id) {
+                self.seen.insert(key, now);
                 return true;
             }
-            seen.get(&key).is_some_and(|at| now.since(*at) < KEPT)
+            self.seen.get(&key).is_some_and(|at| now.since(*at) < KEPT)
         });
         let excess = older.len().saturating_sub(FORMS_MAX);
         if excess > 0 {
-            let mut all: Vec<_> = seen.iter().filter(|((gateway, id), _)| older.has(gateway, id)).collect();
+            let mut all: Vec<_> = self.seen.iter().filter(|((gateway, id), _)| older.has(gateway, id)).collect();
             all.sort_unstable_by_key(|(_, at)| **at);
             let longest_ago: HashSet<_> = all.into_iter().take(excess).map(|(key, _)| key).collect();
             older.retain(|gateway, id, _| !longest_ago.contains(&(gateway.clone(), Box::from(id))));
         }
-        seen.retain(|(gateway, id), _| older.has(gateway, id));
+        self.seen.retain(|(gateway, id), _| older.has(gateway, id));
     }
 }
 

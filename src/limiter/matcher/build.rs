@@ -73,8 +73,7 @@ impl Matcher {
     }
 
     pub fn has(&self, gateway: &Name, id: &str) -> bool {
-        let gateway = self.gateways.get(gateway);
-        gateway.is_some_and(|gateway| gateway.apis.contains_key(id) || gateway.rate_limits.contains_key(id))
+        self.forms(gateway).is_some_and(|forms| forms.has(id))
     }
 
     /// What the id is counted by, to be remembered.
