@@ -1,39 +1,39 @@
 //! Why a request is treated as it is: which API takes it, and which limits it meets. The same matcher answers
 //! that the rate limit service asks; only what Envoy would do with the request is done here instead.
 
+mod arrival;
 mod list;
+mod request;
+mod route;
 
-use std::net::IpAddr;
+use std::borrow::Cow;
 
 use serde::Serialize;
 
 use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
 use crate::limiter::older::OlderForms;
-use crate::names::{Name, descriptor};
-use crate::policy::api::Api;
+use crate::names::descriptor;
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Algorithm, Dimension, Mode};
-use crate::policy::matches::{HostMatch, Match};
+use crate::policy::matches::name_length;
 use crate::policy::set::PolicySet;
 
-/// A request as a client would send it.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
-    /// With the query.
-    pub path: String,
-    pub host: String,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub client_ip: IpAddr,
-}
+use arrival::arrive;
+use route::find_api;
+
+pub use arrival::Answer;
+pub use request::Request;
 
 /// What one gateway does with the request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Explanation {
     pub gateway: String,
-    /// `None`: the gateway answers with 404.
+    /// What the gateway answers before it looks for an Api.
+    pub answer: Option<Answer>,
+    /// Path and query as Apis, limits and the service see them.
+    pub path: Option<String>,
+    /// `None` without an answer: the gateway answers with 404.
     pub api: Option<String>,
     pub service: Option<String>,
     /// As the request names it.
@@ -58,11 +58,17 @@ pub struct ExplainedLimit {
 }
 
 pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
-    let request = &Request { path: normalized(&request.path), ..request.clone() };
+    let name = gateway.name.to_string();
+    let request = &match arrive(gateway, request) {
+        Ok(request) => request,
+        Err(answer) => return Explanation { gateway: name, answer: Some(answer), ..Default::default() },
+    };
     let api = find_api(policies, &gateway.name, request);
     let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
     let mut explanation = Explanation {
-        gateway: gateway.name.to_string(),
+        gateway: name,
+        answer: None,
+        path: Some(request.path.clone()),
         api: api.map(|api| api.name.to_string()),
         service: api.map(|api| api.service.to_string()),
         tenant: tenant.clone(),
@@ -92,48 +98,11 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
     explanation
 }
 
-/// The API that Envoy's routes would choose.
-fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Name, request: &Request) -> Option<&'a Api> {
-    let host = HostMatch::of_header(&request.host);
-    let taking = policies.apis_of(gateway).filter(|api| takes(&api.matches, &host, request));
-    let order = |a: &&&std::sync::Arc<Api>, b: &&&std::sync::Arc<Api>| {
-        a.matches.precedence(Some(&host)).cmp(&b.matches.precedence(Some(&host))).then_with(|| a.name.cmp(&b.name))
-    };
-    taking.collect::<Vec<_>>().iter().min_by(order).map(|api| &***api)
-}
-
-/// The path as Envoy's routes see it: without dot segments (RFC 3986, section 5.2.4) and doubled slashes.
-fn normalized(path_and_query: &str) -> String {
-    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
-    let mut segments = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    let is_folder = !segments.is_empty() && ["/", "/.", "/.."].iter().any(|end| path.ends_with(end));
-    format!("/{}{}{query}", segments.join("/"), if is_folder { "/" } else { "" })
-}
-
-fn takes(matches: &Match, host: &HostMatch, request: &Request) -> bool {
-    let (path, _) = request.path.split_once('?').unwrap_or((&request.path, ""));
-    (matches.hosts.is_empty() || matches.hosts.iter().any(|own| own.covers(host)))
-        && (matches.methods.is_empty() || matches.methods.contains(&request.method))
-        && matches.path.matches(path)
-        && matches.headers.iter().all(|(name, condition)| match name.as_str() {
-            "host" => condition.holds_for_host(&request.host),
-            name => condition.holds(header(request, name)),
-        })
-        && matches.query.iter().all(|(name, condition)| condition.holds(query(request, name)))
-}
-
 fn tenant_of(source: &TenantSource, request: &Request) -> Option<String> {
     match source {
-        TenantSource::Header(name) => header(request, name).map(str::to_owned),
-        TenantSource::Query(name) => query(request, name).map(str::to_owned),
-        TenantSource::Cookie(name) => cookie(request, name).map(str::to_owned),
+        TenantSource::Header(name) => request.first_header(name).map(str::to_owned),
+        TenantSource::Query(name) => request.query(name).map(Cow::into_owned),
+        TenantSource::Cookie(name) => request.cookie(name).map(str::to_owned),
         // Tokens are Envoy's to read.
         TenantSource::JwtClaim(_) => None,
     }
@@ -153,8 +122,8 @@ fn own_entries(id: String, tenant: Option<String>, request: &Request) -> Vec<(St
         (dimension(name.to_owned()).descriptor_key(), value.to_owned())
     };
     entries.extend(request.headers.iter().map(|(name, value)| keyed(Dimension::Header, (name, value))));
-    entries.extend(query_pairs(request).map(|pair| keyed(Dimension::Query, pair)));
-    entries.extend(cookie_pairs(request).map(|pair| keyed(Dimension::Cookie, pair)));
+    entries.extend(request.decoded_query_pairs().map(|(name, value)| keyed(Dimension::Query, (&name, &value))));
+    entries.extend(request.cookie_pairs().map(|pair| keyed(Dimension::Cookie, pair)));
     entries
 }
 
@@ -163,7 +132,13 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
     let value = |dimension: &Dimension| {
         let key = dimension.descriptor_key();
         let entry = descriptors.iter().copied().flatten().find(|(own, _)| *own == key);
-        format!("{dimension}={}", entry.map_or("", |(_, value)| *value))
+        let value = entry.map_or("", |(_, value)| *value);
+        let counted = match dimension {
+            Dimension::Path => value.split('?').next(),
+            Dimension::Host => value.get(..name_length(value.as_bytes())),
+            _ => None,
+        };
+        format!("{dimension}={}", counted.unwrap_or(value))
     };
     ExplainedLimit {
         tier: applied.tier.as_str(),
@@ -182,29 +157,4 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         status: limit.status,
         cost: applied.charge.hits,
     }
-}
-
-fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    if name == "host" {
-        return Some(request.host.as_str()).filter(|host| !host.is_empty());
-    }
-    request.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
-}
-
-fn query<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    query_pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
-}
-
-fn query_pairs(request: &Request) -> impl Iterator<Item = (&str, &str)> {
-    let (_, query) = request.path.split_once('?').unwrap_or_default();
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-}
-
-fn cookie<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    cookie_pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
-}
-
-fn cookie_pairs(request: &Request) -> impl Iterator<Item = (&str, &str)> {
-    let cookies = header(request, "cookie").unwrap_or_default();
-    cookies.split(';').filter_map(|pair| pair.trim().split_once('='))
 }

@@ -6,6 +6,7 @@ pub mod form;
 pub mod gateway;
 pub mod limit;
 pub mod matches;
+pub mod normalize;
 pub mod parse;
 pub mod problem;
 pub mod rate;

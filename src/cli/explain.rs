@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use super::output::{self, Format};
 use crate::compile::RateLimitService;
-use crate::explain::{Explanation, Request, explain};
+use crate::explain::{Answer, Explanation, Request, explain};
 
 /// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct Args {
     path: PathBuf,
     #[arg(long, default_value = "GET")]
     method: String,
-    /// Path and query.
+    /// Path and query as they are sent, or a whole URL as a proxy is asked for.
     #[arg(long = "path", value_name = "/PATH")]
     request_path: String,
     /// With its port, if it has one. Default: any host, where only APIs without `hosts` match.
@@ -76,6 +76,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn table(explanation: &Explanation) -> String {
     let mut lines = vec![format!("gateway  {}", explanation.gateway)];
+    if let Some(Answer { status, reason, location }) = &explanation.answer {
+        let location = location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
+        lines.push(format!("answer   {status}{location}: {reason}"));
+        return lines.join("\n") + "\n";
+    }
+    lines.extend(explanation.path.as_ref().map(|path| format!("path     {path}")));
     match (&explanation.api, &explanation.service) {
         (Some(api), Some(service)) => lines.push(format!("api      {api} -> service {service}")),
         _ => lines.push("api      none: 404".to_owned()),

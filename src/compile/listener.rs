@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsCo
 
 use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, pb, tls};
 use crate::names::secret;
-use crate::policy::gateway::Gateway;
+use crate::policy::gateway::{EscapedSlashes, Gateway};
 
 pub(super) fn listener(gateway: &Gateway) -> Listener {
     let manager = Filter {
@@ -49,7 +49,7 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         // One spelling of a path, so that another one is no way round a limit.
         normalize_path: pb::boolean(true),
         merge_slashes: true,
-        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect as i32,
+        path_with_escaped_slashes_action: escaped_slashes_action(gateway.escaped_slashes) as i32,
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: pb::duration(Duration::from_secs(3600)),
             max_headers_count: pb::uint32(100),
@@ -64,6 +64,15 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         stream_idle_timeout: pb::duration(Duration::from_secs(300)),
         request_headers_timeout: pb::duration(Duration::from_secs(10)),
         ..Default::default()
+    }
+}
+
+fn escaped_slashes_action(escaped_slashes: EscapedSlashes) -> PathWithEscapedSlashesAction {
+    match escaped_slashes {
+        EscapedSlashes::Redirect => PathWithEscapedSlashesAction::UnescapeAndRedirect,
+        EscapedSlashes::Decode => PathWithEscapedSlashesAction::UnescapeAndForward,
+        EscapedSlashes::Keep => PathWithEscapedSlashesAction::KeepUnchanged,
+        EscapedSlashes::Refuse => PathWithEscapedSlashesAction::RejectRequest,
     }
 }
 

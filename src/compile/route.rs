@@ -142,6 +142,9 @@ fn route_match(api: &Api, methods: &[&str]) -> RouteMatch {
 }
 
 fn path_specifier(path: &PathMatch) -> PathSpecifier {
+    if let Some(regex) = path.escapes_regex() {
+        return PathSpecifier::SafeRegex(pb::regex(&regex));
+    }
     match path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Prefix(prefix) if prefix.is_empty() => PathSpecifier::Prefix("/".to_owned()),

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use percent_encoding::percent_decode_str;
-
 use super::Request;
 use crate::names::descriptor;
 use crate::policy::api::Api;
@@ -37,7 +35,7 @@ pub(super) fn descriptors(policies: &PolicySet, gateway: &Gateway, api: &Api, re
                 }
             }
             if let Cost::Header(name) = &limit.cost {
-                let cost = header(request, name).map(Cow::into_owned);
+                let cost = request.header(name).map(Cow::into_owned);
                 entries.extend(limit.cost.descriptor_key().zip(cost));
             }
             Some(entries)
@@ -55,9 +53,9 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
     let fixed = |entry: &Entry, applies: bool| found(&entry.key, applies.then_some((&*entry.value).into()), false);
     match action {
         Action::RequestHeader { key, name, skip_if_absent } => {
-            found(key, first_header(request, name).map(Cow::Borrowed), *skip_if_absent)
+            found(key, request.first_header(name).map(Cow::Borrowed), *skip_if_absent)
         }
-        Action::QueryParameter { key, name, skip_if_absent } => found(key, query(request, name), *skip_if_absent),
+        Action::QueryParameter { key, name, skip_if_absent } => found(key, request.query(name), *skip_if_absent),
         Action::RemoteAddress => Added::Entry(action.descriptor_key().to_owned(), request.client_ip.to_string()),
         Action::MaskedRemoteAddress { v4_bits, v6_bits } => {
             let bits = if request.client_ip.is_ipv4() { v4_bits } else { v6_bits };
@@ -69,11 +67,11 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
         }
         Action::GenericKey(entry) => fixed(entry, true),
         Action::HeaderMatch { entry, expect_match, headers } => {
-            let matches = headers.iter().all(|matcher| matcher.matches(header(request, &matcher.name).as_deref()));
+            let matches = headers.iter().all(|matcher| matcher.matches(request.header(&matcher.name).as_deref()));
             fixed(entry, matches == *expect_match)
         }
         Action::QueryMatch { entry, expect_match, parameters } => {
-            let matches = parameters.iter().all(|matcher| matcher.matches(query(request, &matcher.name).as_deref()));
+            let matches = parameters.iter().all(|matcher| matcher.matches(request.query(&matcher.name).as_deref()));
             fixed(entry, matches == *expect_match)
         }
         // Nothing on a gateway's Envoys writes metadata that actions could find.
@@ -84,39 +82,6 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
         Action::SourceCluster => Added::Entry(action.descriptor_key().to_owned(), String::new()),
         Action::DestinationCluster => Added::Entry(action.descriptor_key().to_owned(), api.service.as_str().to_owned()),
     }
-}
-
-/// All values of a header as one, which is what Envoy's matchers look at. HTTP/2's pseudo headers are headers too.
-fn header<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
-    let mut values = headers(request, name);
-    let first = values.next()?;
-    let joined = values.fold(Cow::Borrowed(first), |joined, value| Cow::Owned(format!("{joined},{value}")));
-    Some(joined)
-}
-
-/// What Envoy reports of a header.
-fn first_header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    headers(request, name).next()
-}
-
-fn headers<'a>(request: &'a Request, name: &str) -> impl Iterator<Item = &'a str> {
-    let pseudo = match name {
-        ":path" => Some(request.path.as_str()),
-        ":method" => Some(request.method.as_str()),
-        ":authority" | "host" => Some(request.host.as_str()),
-        _ => None,
-    };
-    let named = request.headers.iter().filter(move |(own, _)| own == name);
-    pseudo.into_iter().chain(named.map(|(_, value)| value.as_str()))
-}
-
-/// The first value of a parameter, decoded.
-fn query<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
-    super::query_pairs(request).find(|(own, _)| decoded(own) == name).map(|(_, value)| decoded(value))
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    percent_decode_str(text).decode_utf8_lossy()
 }
 
 fn masked(address: IpAddr, bits: u32) -> IpAddr {

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::problem::Findings;
-use super::raw::{RawGateway, RawLimiter, RawNodes, RawOnError, RawTenantRule, RawTenantSource, RawTls};
+use super::raw::{
+    RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule, RawTenantSource,
+    RawTls,
+};
 use super::text;
 use crate::names::{Name, TenantName};
 
@@ -20,8 +23,32 @@ pub struct Gateway {
     pub listen: SocketAddr,
     pub tls: Option<Tls>,
     pub trusted_hops: u32,
+    pub escaped_slashes: EscapedSlashes,
     pub tenant: Option<TenantRule>,
     pub limiter: LimiterSettings,
+}
+
+/// What is done with a path that has `%2F` or `%5C` in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// 307 to the decoded path.
+    #[default]
+    Redirect,
+    Decode,
+    Keep,
+    /// 400
+    Refuse,
+}
+
+impl EscapedSlashes {
+    fn read(raw: Option<&RawPathRules>) -> Self {
+        match raw.and_then(|raw| raw.escaped_slashes) {
+            None | Some(RawEscapedSlashes::Redirect) => Self::Redirect,
+            Some(RawEscapedSlashes::Decode) => Self::Decode,
+            Some(RawEscapedSlashes::Keep) => Self::Keep,
+            Some(RawEscapedSlashes::Refuse) => Self::Refuse,
+        }
+    }
 }
 
 /// A certificate that Envoy shows, by the paths of its files on Envoy's host.
@@ -125,6 +152,7 @@ impl Gateway {
             listen: listen?,
             tls: text::optional(tls)?,
             trusted_hops: trusted_hops?,
+            escaped_slashes: EscapedSlashes::read(raw.path.as_ref()),
             tenant: text::optional(tenant)?,
             limiter: limiter?,
         })

@@ -46,6 +46,8 @@ pub struct RawGateway {
     pub tls: Option<RawTls>,
     /// How the client's address is found.
     pub client_ip: Option<RawClientIp>,
+    /// What becomes of the paths of requests.
+    pub path: Option<RawPathRules>,
     /// Where requests say which tenant they belong to. Without it the gateway has no tenant limits.
     pub tenant: Option<RawTenantRule>,
     /// How Envoy asks the rate limit service.
@@ -83,6 +85,26 @@ pub struct RawClientIp {
     /// that the outermost of them saw; with 0 it is the connection's.
     #[schemars(range(max = 16))]
     pub trusted_hops: u32,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawPathRules {
+    /// What is done with a path that has `%2F` or `%5C` in it. Default: redirect.
+    pub escaped_slashes: Option<RawEscapedSlashes>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawEscapedSlashes {
+    /// 307 to the decoded path.
+    Redirect,
+    /// The request goes on with the decoded path, which is also what the service sees.
+    Decode,
+    /// They are no slashes: `/pkg/a%2Fb` has two segments, for Apis, limits and the service.
+    Keep,
+    /// 400.
+    Refuse,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::api::Api;
 use super::gateway::{DefaultPlan, Gateway};
+use super::normalize::Normalized;
 use super::parse::{Parsed, Policy};
 use super::problem::{Finding, Path, Problem, Target, nearest};
 use super::rate_limits::RateLimits;
@@ -57,6 +58,7 @@ impl PolicySet {
         }
         linker.check_listeners();
         linker.check_matches();
+        linker.check_paths();
         let problems = linker.problems;
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
@@ -279,6 +281,25 @@ impl Linker<'_> {
             }
         }
         self.problems.extend(problems);
+    }
+
+    /// What becomes of escaped slashes is for an Api's gateway to say, and with it whether a path that has some arrives.
+    fn check_paths(&mut self) {
+        let set = self.set;
+        for api in set.apis.values() {
+            let Some(gateway) = set.gateways.get(&api.gateway) else { continue };
+            let Some(normalized) = api.matches.path.arrives_otherwise(gateway.escaped_slashes) else { continue };
+            let name = &gateway.name;
+            let message = match normalized {
+                Normalized::Redirect(path) => format!("never arrives: Gateway {name} redirects it to {path}"),
+                Normalized::Path(path) => format!("never arrives: Gateway {name} makes {path} of it"),
+                Normalized::Refused(reason) => format!("never arrives: Gateway {name} refuses it ({reason})"),
+            };
+            let help = format!("Gateway {name} can leave escaped slashes alone: `path: {{ escaped_slashes: keep }}`");
+            let from = DocumentId::new(Kind::Api, api.name.as_str());
+            let others = [DocumentId::new(Kind::Gateway, name.as_str())];
+            self.tell(&from, &others, Path::of(["match", api.matches.path.field()]), message, Some(help));
+        }
     }
 
     /// A problem that two documents have with each other, told at both.

@@ -48,6 +48,7 @@ mod reload_edit;
 mod reload_saves;
 mod replicas;
 mod serve_lifetime;
+mod spellings;
 mod store;
 mod tidy;
 mod timeouts;

@@ -1,5 +1,6 @@
 //! A limit, ready to be asked of: everything about its counters that is the same for every request.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::limiter::key::KeyHasher;
 use crate::names::{FormId, Reported, descriptor};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
 use crate::policy::matches::name_length;
+use crate::policy::normalize::capitalize_escapes;
 
 #[derive(Debug)]
 pub(in crate::limiter) struct Prepared {
@@ -104,7 +106,7 @@ pub(super) fn value<'a>(entries: &Entries<'a>, key: &[u8]) -> Option<&'a [u8]> {
 fn add_entry(hasher: KeyHasher, key: &[u8], value: &[u8]) -> KeyHasher {
     let hasher = hasher.part(key);
     match value {
-        [b'/', ..] => hasher.part(without_query(value)),
+        [b'/', ..] => hasher.part(&path(value)),
         value if key == descriptor::CLIENT_IP.as_bytes() => hasher.part(&address(value)),
         value => hasher.part(value),
     }
@@ -114,7 +116,7 @@ fn add_value(hasher: KeyHasher, dimension: &Dimension, value: &[u8]) -> KeyHashe
     match dimension {
         Dimension::ClientIp { prefix: Some(bits) } => hasher.part(&network(value, *bits)),
         Dimension::ClientIp { prefix: None } => hasher.part(&address(value)),
-        Dimension::Path => hasher.part(without_query(value)),
+        Dimension::Path => hasher.part(&path(value)),
         Dimension::Host => hasher.part(&host_name(value)),
         _ => hasher.part(value),
     }
@@ -147,8 +149,9 @@ fn network(value: &[u8], bits: u8) -> SmallVec<[u8; 16]> {
     }
 }
 
-fn without_query(path: &[u8]) -> &[u8] {
-    path.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default()
+/// Without the query, and the same whichever case its percent-escapes are written in.
+fn path(path_and_query: &[u8]) -> Cow<'_, [u8]> {
+    capitalize_escapes(path_and_query.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default())
 }
 
 /// The name of a host as all its spellings have it: in lower case, without the port.
@@ -166,7 +169,8 @@ mod tests {
         assert_eq!(host_name(b"shop.example:x"), b"shop.example");
         assert_eq!(host_name(b"[::1]:80"), b"[::1]");
         assert_eq!(host_name(b"\xff:80"), b"\xff");
-        assert_eq!(without_query(b"/a?b#c"), b"/a");
+        assert_eq!(*path(b"/a?b#c"), *b"/a");
+        assert_eq!(*path(b"/a%2f?%2f"), *b"/a%2F");
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! How a request arrives at the routes of a gateway, or what Envoy answers before it gets there.
+//!
+//! The rules are those of HTTP/1.1 (RFC 9112, section 3.2) as Envoy has them. HTTP/2 has a path only, and may have any
+//! byte in it; what is no ASCII is escaped there.
+
+use serde::Serialize;
+
+use super::Request;
+use crate::policy::gateway::Gateway;
+use crate::policy::matches::name_length;
+use crate::policy::normalize::{Normalized, normalize};
+
+/// The most bytes of a request's head that Envoy reads (`HttpConnectionManager.max_request_headers_kb`).
+const HEAD_BYTES_MAX: usize = 60 * 1024;
+
+/// What Envoy answers by itself, whatever Apis there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    pub status: u16,
+    pub reason: &'static str,
+    /// Where the client is sent.
+    pub location: Option<String>,
+}
+
+impl Answer {
+    fn new(status: u16, reason: &'static str) -> Self {
+        Self { status, reason, location: None }
+    }
+}
+
+/// The request with the path and the host that routes are matched by.
+pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, Answer> {
+    let Request { method, path, host, headers, client_ip } = request;
+    let head: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if path.len() + head > HEAD_BYTES_MAX {
+        return Err(Answer::new(431, "the head of the request is over 60 KiB"));
+    }
+    let target = Target::read(gateway, method, path)?;
+    let host = match target.host {
+        Some(host) => host,
+        None if host.bytes().all(is_of_host) => host,
+        None => return Err(Answer::new(400, "the host has a character that no host has")),
+    };
+    match normalize(target.path_and_query, gateway.escaped_slashes) {
+        Normalized::Path(path) => Ok(Request {
+            path,
+            host: host.to_owned(),
+            method: method.clone(),
+            headers: headers.clone(),
+            client_ip: client_ip.to_canonical(),
+        }),
+        // Clients of gRPC follow no redirects.
+        Normalized::Redirect(_) if request.is_grpc() => Err(Answer::new(400, "the path has an escaped slash")),
+        Normalized::Redirect(location) => {
+            Err(Answer { location: Some(location), ..Answer::new(307, "the path has an escaped slash") })
+        }
+        Normalized::Refused(reason) => Err(Answer::new(400, reason)),
+    }
+}
+
+/// A request target, taken apart.
+struct Target<'a> {
+    /// Stands in the place of the `host` header.
+    host: Option<&'a str>,
+    path_and_query: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn read(gateway: &Gateway, method: &str, target: &'a str) -> Result<Self, Answer> {
+        let malformed = Answer::new(400, "the request target is none of RFC 9112, section 3.2");
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Answer::new(400, "the request target has a byte that HTTP/1.1 does not allow"));
+        }
+        match (method, target) {
+            ("CONNECT", target) if is_authority(target) && has_port(target) => {
+                Err(Answer::new(404, "no Api takes CONNECT"))
+            }
+            ("CONNECT", _) => Err(malformed),
+            ("OPTIONS", target) if target.starts_with('*') => Err(Answer::new(404, "asks for no path")),
+            (_, target) if target.starts_with('/') => Ok(Self { host: None, path_and_query: target }),
+            (_, target) => Self::read_absolute(gateway, target).ok_or(malformed)?,
+        }
+    }
+
+    /// A whole URL. `None`: it is no URL of HTTP.
+    fn read_absolute(gateway: &Gateway, target: &'a str) -> Option<Result<Self, Answer>> {
+        let (scheme, rest) = target.split_once("://")?;
+        let is_https = scheme.eq_ignore_ascii_case("https");
+        if !is_https && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        if !is_authority(host) {
+            return None;
+        }
+        let path_and_query = if path.is_empty() { "/" } else { path };
+        Some(match () {
+            () if is_https && gateway.tls.is_none() => Err(Answer::new(403, "asks for https without TLS")),
+            () if !path_and_query.starts_with('/') => Err(Answer::new(404, "the URL has a query and no path")),
+            () => Ok(Self { host: Some(host), path_and_query }),
+        })
+    }
+}
+
+/// A name or an address, and a port of digits if any.
+fn is_authority(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if has_port(host) => (name, Some(port)),
+        _ => (host, None),
+    };
+    let is_of_name = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+    let is_of_address = |b: u8| b.is_ascii_hexdigit() || b":.".contains(&b);
+    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => !address.is_empty() && address.bytes().all(is_of_address),
+        None => !name.is_empty() && name.bytes().all(is_of_name),
+    };
+    is_name && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn has_port(host: &str) -> bool {
+    name_length(host.as_bytes()) < host.len()
+}
+
+/// Characters of the authority (RFC 3986, section 3.2), as Envoy checks the `host` header.
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&byte)
+}
