@@ -47,7 +47,8 @@ const HEADER_TESTS: [&[&str]; 9] = [
     &["safe_regex_match"],
 ];
 /// What a set has besides gateways.
-const KINDS: [Kind; 6] = [Kind::Service, Kind::Api, Kind::Api, Kind::Plan, Kind::Tenant, Kind::RateLimits];
+const KINDS: [Kind; 7] =
+    [Kind::Service, Kind::Api, Kind::Api, Kind::Plan, Kind::Tenant, Kind::RateLimits, Kind::RateLimits];
 /// So often a document is drawn until it passes.
 const TRIES_MAX: usize = 2000;
 
