@@ -1,7 +1,7 @@
 //! Documents as a source hands them over: bytes, and where they came from. What they mean is `policy`'s to say.
 //!
 //! A file holds any number of documents. They are cut apart before they are parsed, so that a broken one
-//! takes none of its neighbours along. YAML makes that safe: a line that begins with `---` ends a document
+//! takes none of its neighbours along. YAML makes that safe: a line that begins with `---` or `...` ends a document
 //! even inside a quoted or block scalar (YAML 1.2.2, rule 206 `c-forbidden`).
 
 use std::collections::BTreeMap;
@@ -150,24 +150,23 @@ pub fn requirements(bytes: &[u8]) -> Vec<Requirement> {
     text.and_then(|text| serde_yaml::from_str::<Requires>(text).ok()).map(|read| read.requires).unwrap_or_default()
 }
 
-/// Cuts a file into its documents. Documents without content (blank lines and comments only) are left out.
+/// Cuts a file into its documents. Documents without content (blank lines, comments and `%YAML` lines only) are left
+/// out.
 pub fn split(path: &Arc<str>, bytes: &[u8]) -> Vec<Document> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut documents: Vec<Document> = Vec::new();
     let mut chunk = Chunk { line: 1, bytes: Vec::new() };
     for (line, text) in (1u32..).zip(bytes.split_inclusive(|&b| b == b'\n')) {
-        if is_separator(text) {
-            let rest = text.get(3..).unwrap_or_default();
-            let next = match rest.trim_ascii().is_empty() {
-                true => Chunk { line: line + 1, bytes: Vec::new() },
-                // What follows the dashes on their line is content of the document that begins there.
-                false => Chunk { line, bytes: [b"   ", rest].concat() },
-            };
-            let number = documents.len() + 1;
-            documents.extend(std::mem::replace(&mut chunk, next).into_document(path, number));
-        } else {
+        let Some(rest) = after_marker(text) else {
             chunk.bytes.extend_from_slice(text);
-        }
+            continue;
+        };
+        let next = match rest.trim_ascii().is_empty() {
+            true => Chunk { line: line + 1, bytes: Vec::new() },
+            // What follows the marker on its line is content of the document that begins there.
+            false => Chunk { line, bytes: [b"   ", rest].concat() },
+        };
+        let number = documents.len() + 1;
+        documents.extend(std::mem::replace(&mut chunk, next).into_document(path, number));
     }
     let number = documents.len() + 1;
     documents.extend(chunk.into_document(path, number));
@@ -181,16 +180,33 @@ struct Chunk {
 
 impl Chunk {
     fn into_document(self, path: &Arc<str>, number: usize) -> Option<Document> {
-        let is_content = |line: &[u8]| !line.is_empty() && !line.starts_with(b"#");
-        let has_content = self.bytes.split(|&b| b == b'\n').any(|line| is_content(line.trim_ascii()));
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let origin = Origin::File { path: Arc::clone(path), line: self.line, number };
-        has_content.then(|| Document { origin, revision: None, content: Ok(self.bytes.into()) })
+        // Where files were put together, a byte order mark can begin any of their documents.
+        let bytes = without_mark(&self.bytes);
+        let is_content = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii().starts_with(b"#");
+        let mut content = bytes.split(|&b| b == b'\n').filter(is_content).peekable();
+        // The version of YAML makes no difference to what is taken of it.
+        while content.next_if(|line| line.starts_with(b"%YAML ")).is_some() {}
+        let first = content.next()?;
+        let is_directive = first.starts_with(b"%");
+        let content = match is_directive {
+            true => Err("has a directive other than %YAML: tags, which %TAG is for, are not taken".into()),
+            false => Ok(bytes.into()),
+        };
+        Some(Document { origin, revision: None, content })
     }
 }
 
-fn is_separator(line: &[u8]) -> bool {
-    line.strip_prefix(b"---").is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// What follows the marker on a line that ends a document.
+fn after_marker(line: &[u8]) -> Option<&[u8]> {
+    let line = without_mark(line);
+    let rest = line.strip_prefix(b"---").or_else(|| line.strip_prefix(b"..."))?;
+    rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
 }
 
 impl Document {
@@ -203,7 +219,11 @@ impl Document {
         let text = std::str::from_utf8(self.content.as_ref().ok()?).ok()?;
         let field = |key: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-            let value = value.split(" #").next().unwrap_or_default().trim();
+            let mut value = value.split(" #").next().unwrap_or_default().trim();
+            // What is refused may stand before it.
+            while let Some((_, rest)) = value.split_once(' ').filter(|_| value.starts_with(['&', '!'])) {
+                value = rest.trim_start();
+            }
             Some(value.trim_matches(['"', '\'']).to_owned())
         };
         let is_rate_limits = || text.lines().any(|l| l.starts_with("rate_limits:") || l.starts_with("rateLimits:"));
@@ -238,6 +258,22 @@ mod tests {
     fn documents_of_blank_lines_and_comments_are_left_out() {
         assert_eq!(cut("\u{feff}# head\n\n---\r\na: 1\r\n---\n# tail"), [(4, "a: 1\r\n".into())]);
         assert_eq!(cut(""), []);
+    }
+
+    #[test]
+    fn what_tools_write_between_documents_is_no_document() {
+        let text = "%YAML 1.2\n# c\n---\na: 1\n... # end\n%YAML 1.1\n---\nb: 2\n...\nc: 3\n\u{feff}---\n\u{feff}d: 4\n---\n...\n";
+        assert_eq!(
+            cut(text),
+            [(4, "a: 1\n"), (8, "b: 2\n"), (10, "c: 3\n"), (12, "d: 4\n")].map(|(line, text)| (line, text.to_owned()))
+        );
+    }
+
+    #[test]
+    fn another_directive_is_refused_with_the_reason() {
+        let documents = split(&"p.yaml".into(), b"%TAG ! tag:x,2000:\n---\na: 1\n");
+        let refused: Vec<_> = documents.iter().map(|document| document.content.is_err()).collect();
+        assert_eq!(refused, [true, false]);
     }
 
     #[test]

@@ -172,7 +172,22 @@ impl Attempt<'_> {
         } else {
             to_blame.into_iter().for_each(|id| self.revert(id));
         }
+        let problems: Vec<_> = problems.into_iter().map(|problem| self.because_of_broken(problem)).collect();
         self.problems.extend(problems);
+    }
+
+    /// What is referred to and makes no sense is there all the same.
+    fn because_of_broken(&self, problem: Problem) -> Problem {
+        let broken = |id: &&DocumentId| self.offered.broken().any(|refused| refused.id.as_ref() == Some(*id));
+        let is_other = |id: &&DocumentId| problem.document.as_ref() != Some(*id) && !self.candidate.contains_key(*id);
+        match problem.involves.iter().filter(is_other).find(broken) {
+            Some(id) => Problem {
+                message: format!("{id} is refused, and no earlier version of it is served"),
+                help: None,
+                ..problem
+            },
+            None => problem,
+        }
     }
 
     /// Where a document stands makes no difference.
@@ -324,6 +339,17 @@ limits: [{rate: 10/minute}]
         assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
         world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "30/minute"))]);
         assert_eq!((world.rate().as_str(), world.refused()), ("30/minute", vec![]));
+    }
+
+    #[test]
+    fn what_lacks_a_broken_document_is_told_that_it_is_broken() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let api = "{kind: Api, name: pay, gateway: shop, match: {path: /pay}, service: pay}";
+        world.adopt(&[("a.yaml", SHOP), ("b.yaml", api), ("c.yaml", "{kind: Service, name: pay, dns: 7}")]);
+        assert_eq!(world.refused(), ["Service pay!", "Api pay!"]);
+        let refused = world.live.refused();
+        let api = refused.iter().find(|refusal| refusal.origin.container().as_ref() == "b.yaml").unwrap();
+        assert_eq!(api.problems[0].message, "Service pay is refused, and no earlier version of it is served");
     }
 
     #[test]

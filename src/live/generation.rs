@@ -79,13 +79,10 @@ impl Generation {
         let base = Self::empty(settings);
         let mut offered = Offered::default();
         let ids = offered.update(&documents.documents, &base.documents);
-        let problems = offered.problems();
-        // Documents that make no sense would only be reported again by those that refer to them.
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        let broken: Vec<Option<DocumentId>> = offered.broken().map(|refused| refused.id.clone()).collect();
         let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
-        let policies = PolicySet::link(&base.policies, &parsed, &ids)?;
+        let linked = PolicySet::link(&base.policies, &parsed, &ids);
+        let policies = told_together(offered.problems(), &broken, &parsed, linked)?;
         let registered = registered(&policies, documents.instances.as_deref(), &base.registered);
         let parts = Parts { revision: documents.revision, documents: parsed, policies, registered };
         Ok(base.next(1, parts, &ids, settings))
@@ -97,16 +94,21 @@ impl Generation {
         &self,
         changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Document>>)>,
     ) -> Result<PolicySet, Vec<Problem>> {
-        let (mut documents, mut ids, mut problems) = (self.documents.clone(), BTreeSet::new(), Vec::new());
+        let (mut documents, mut ids) = (self.documents.clone(), BTreeSet::new());
+        let (mut problems, mut broken) = (Vec::new(), Vec::new());
         for (id, document) in changes {
             match document.as_ref().map(parse) {
                 Some(Ok(parsed)) => drop(documents.insert(id.clone(), Arc::new(parsed))),
-                Some(Err(refused)) => problems.extend(refused.problems),
+                Some(Err(refused)) => {
+                    problems.extend(refused.problems);
+                    broken.push(Some(id.clone()));
+                }
                 None => drop(documents.remove(&id)),
             }
             ids.insert(id);
         }
-        if problems.is_empty() { PolicySet::link(&self.policies, &documents, &ids) } else { Err(problems) }
+        let linked = PolicySet::link(&self.policies, &documents, &ids);
+        told_together(problems, &broken, &documents, linked)
     }
 
     /// The generation that differs from this one in the changed documents and in who is registered. What they have
@@ -192,6 +194,28 @@ impl Group {
         let policy = self.documents.get(id).map(|parsed| &parsed.policy);
         matches!(policy, Some(Policy::Api(api)) if api.gateway.as_str() == gateway)
     }
+}
+
+/// The policies, where single documents have no problems and neither have they together. What documents that make no
+/// sense lack for others is no problem of the others: it would only be told twice. `broken` says who they are, where that
+/// can be told.
+fn told_together(
+    mut problems: Vec<Problem>,
+    broken: &[Option<DocumentId>],
+    documents: &ParsedById,
+    linked: Result<PolicySet, Vec<Problem>>,
+) -> Result<PolicySet, Vec<Problem>> {
+    let is_caused = |problem: &Problem| {
+        let mut missing = problem.involves.iter().filter(|id| !documents.contains_key(*id));
+        missing.any(|missing| broken.iter().any(|id| id.as_ref().is_none_or(|id| id == missing)))
+    };
+    match linked {
+        Ok(policies) if problems.is_empty() => return Ok(policies),
+        Ok(_) => {}
+        Err(of_set) => problems.extend(of_set.into_iter().filter(|problem| !is_caused(problem))),
+    }
+    problems.sort_by(|a, b| (&a.origin, a.place_in_text()).cmp(&(&b.origin, b.place_in_text())));
+    Err(problems)
 }
 
 /// Who is registered for which service: as the source says, or, where it says that nobody is, as the service wants it.

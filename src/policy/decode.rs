@@ -3,6 +3,8 @@
 //! A decoder stops at the first field that does not fit. So the field is reported and cut out, and the rest is
 //! decoded again, until what is left fits. What then only seems wrong because something was cut is kept quiet.
 
+mod plain;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,7 +20,7 @@ pub(super) fn decode<R: DeserializeOwned, P>(
 ) -> Option<P> {
     let mut cutter = Cutter { json, cuts: Vec::new() };
     let raw: R = loop {
-        match serde_path_to_error::deserialize(&cutter.json) {
+        match serde_path_to_error::deserialize(plain::Plain(&cutter.json)) {
             Ok(raw) => break raw,
             Err(error) => {
                 let is_hopeless = !cutter.handle(&error, findings) || cutter.cuts.len() > CUTS_MAX;
@@ -59,8 +61,10 @@ impl Cutter {
             path.0.push(field.into());
             self.cuts.contains(&path)
         });
-        if !is_consequence {
-            findings.add(explain(written.clone(), &message));
+        // That a value is missing is told whatever the field is.
+        let is_told = self.at(&here).is_some_and(Value::is_null);
+        if !is_consequence && !is_told {
+            findings.add(explain(written.clone(), &message, self.at(&here)));
         }
         let mut cut = here;
         // Without its only entry a mapping that chooses a variant chooses none, so the choice as a whole goes.
@@ -68,6 +72,13 @@ impl Cutter {
             cut = before_last_enums(error.path());
         }
         self.cut(&cut)
+    }
+
+    fn at(&self, path: &Path) -> Option<&Value> {
+        path.0.iter().try_fold(&self.json, |value, segment| match segment {
+            Segment::Key(key) => value.get(&**key),
+            Segment::Index(index) => value.get(*index),
+        })
     }
 
     /// Takes out what `path` leads to, and what is left empty by that. `false` where nothing else would be left.
@@ -138,23 +149,49 @@ fn segment(segment: &serde_path_to_error::Segment) -> Option<Segment> {
     }
 }
 
-/// serde's messages in the words of the other problems.
-fn explain(path: Path, message: &str) -> Finding {
-    let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+/// serde's messages in the words of the other problems. `found` is what stands at the place.
+fn explain(mut path: Path, message: &str, found: Option<&Value>) -> Finding {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     let help = match quoted.split_first() {
         Some((written, known)) if is_unknown => nearest(written, known.iter().copied()),
-        _ if message.contains("integer") && message.ends_with("expected a string") => {
-            Some("write it as a text: in quotes, or with its unit as in 5s".to_owned())
-        }
-        _ => None,
+        _ => found.and_then(|found| help_for(found, message)),
     };
+    if let Some(written) =
+        quoted.first().filter(|written| is_unknown && found.is_some_and(|f| f.get(written).is_some()))
+    {
+        path.0.push((*written).into());
+    }
     let is_about_the_key =
         is_unknown && matches!(path.0.last(), Some(Segment::Key(key)) if quoted.first() == Some(&&**key));
     let target = if is_about_the_key { Target::Key } else { Target::Value };
     let message = match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
-        Some(rest) => format!("found {rest}").replace("expected u32", "expected a whole number from 0"),
-        None => message.to_owned(),
+        // What serde's own code says for the types that are written by hand.
+        Some(rest) => {
+            let expected = rest.rsplit_once(", expected ").map_or("another value", |(_, expected)| expected);
+            let expected =
+                if matches!(expected, "enum" | "map with a single key") { "exactly one field" } else { expected };
+            format!("found {}, expected {expected}", found.map_or_else(|| "another value".to_owned(), plain::shown))
+        }
+        None if is_about_the_key => message.replacen("unknown variant", "unknown field", 1),
+        None => message.replacen("unknown variant", "unknown word", 1),
     };
     Finding { path, target, message, help }
+}
+
+/// YAML takes some texts for something else, and in quotes everything is a text.
+fn help_for(found: &Value, message: &str) -> Option<String> {
+    let is_text_wanted = message.ends_with("expected a text");
+    let is_other_wanted = message.contains("expected a whole number") || message.ends_with("expected true or false");
+    let help = match found {
+        Value::Number(number) if is_text_wanted && number.is_u64() => {
+            "write it as a text: in quotes, or with its unit as in 5s"
+        }
+        Value::Number(_) | Value::Bool(_) if is_text_wanted => "write it as a text: in quotes",
+        Value::String(text) if is_other_wanted && serde_json::from_str::<Value>(text).is_ok() => {
+            "write it without quotes"
+        }
+        _ => return None,
+    };
+    Some(help.to_owned())
 }

@@ -54,7 +54,7 @@ pub struct Refused {
 
 pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     let refuse = |id: Option<DocumentId>, findings: Vec<Finding>, tree: Option<&Tree>| {
-        let id = document.origin.id().cloned().or(id);
+        let id = document.origin.id().cloned().or(id).or_else(|| document.claimed_id());
         let problems = findings.into_iter().map(|finding| Problem::locate(document, id.as_ref(), finding, tree));
         let mut problems: Vec<_> = problems.collect();
         problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
@@ -63,7 +63,7 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     let text = match read_text(document) {
         Ok(text) => text,
         Err((message, place)) => {
-            let mut refused = refuse(document.claimed_id(), vec![of_document(message, None)], None);
+            let mut refused = refuse(None, vec![of_document(message, None)], None);
             refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
             return Err(refused);
         }
@@ -72,7 +72,7 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
         Ok(tree) => tree,
         Err(error) => {
             let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
-            let mut refused = refuse(document.claimed_id(), vec![of_document(error.message, None)], None);
+            let mut refused = refuse(None, vec![of_document(error.message, None)], None);
             refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
             return Err(refused);
         }
@@ -84,7 +84,7 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     let mut findings = Findings::default();
     tree.findings().into_iter().for_each(|finding| findings.add(finding));
     let mut json = tree.to_json();
-    let kind = take_kind(&mut json).map_err(|finding| refuse(document.claimed_id(), vec![finding], Some(&tree)))?;
+    let kind = take_kind(&mut json).map_err(|finding| refuse(None, vec![finding], Some(&tree)))?;
     if document.origin.id().is_none() && json.get("requires").is_some() {
         let message = "needs policies in etcd, which is where the keys are".to_owned();
         findings.add(Finding { path: Path::of(["requires"]), target: Target::Key, message, help: None });
@@ -142,6 +142,9 @@ fn read_text(document: &Document) -> Result<&str, (String, Option<Place>)> {
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(Place::of(document, narrow(line), narrow(column), 1))
     };
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(("is UTF-16: save it as UTF-8".to_owned(), None));
+    }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ("holds bytes that are not UTF-8".to_owned(), place_of(error.valid_up_to())))?;
     let is_forbidden = |c: &char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');

@@ -102,7 +102,7 @@ impl Service {
         let circuit_breaker =
             findings.within("circuit_breaker", |findings| CircuitBreaker::read(raw.circuit_breaker.as_ref(), findings));
         let asks_grpc = raw.health_check.as_ref().is_some_and(|raw| raw.grpc.is_some());
-        if asks_grpc && !matches!(raw.protocol, Some(RawProtocol::Http2)) {
+        if asks_grpc && !matches!(raw.protocol, Some(RawProtocol::Http2 | RawProtocol::Auto)) {
             findings.within("health_check", |findings| {
                 findings.within("grpc", |findings| findings.say("needs `protocol: http2`".to_owned()));
             });

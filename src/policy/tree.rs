@@ -3,6 +3,7 @@
 //! YAML is read once into this tree; what it means is then decoded from its JSON form. So every later
 //! check names a field by its path alone, and the tree turns paths into lines and columns.
 
+use granit_parser::Parser;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
@@ -56,7 +57,8 @@ impl Tree {
                 max_nodes: NODES_MAX,
             },
         };
-        serde_yaml::from_str_with_options(text, options).map(Self).map_err(|error| SyntaxError::from(&error))
+        let tree = serde_yaml::from_str_with_options(text, options).map_err(|error| SyntaxError::from(&error))?;
+        tag(text).map_or(Ok(Self(tree)), Err)
     }
 
     /// The tree without its places. Of repeated keys the first is kept.
@@ -145,7 +147,8 @@ impl Node {
             }
             if matches!(node, Self::Scalar(Value::Null)) {
                 let message = "is empty: expected a value".to_owned();
-                let help = Some("leave the field out to get its default".to_owned());
+                let help =
+                    Some("leave the field out to get its default; {} is an empty mapping, and a text like ~ or null goes into quotes".to_owned());
                 findings.push(Finding { path: path.clone(), target: Target::Key, message, help });
             }
             node.collect_findings(path, findings);
@@ -177,6 +180,23 @@ fn snake_case(key: &str) -> String {
     snake
 }
 
+/// The first tag of the document (YAML 1.2.2, section 6.8.2). Programs are told by tags what a value is; policies say that
+/// by their fields, so a tag that meant something would be lost.
+fn tag(text: &str) -> Option<SyntaxError> {
+    let may_have_one = text.contains('!');
+    let events = Parser::new_from_str(text).map_while(Result::ok).filter(|_| may_have_one);
+    let tagged = events.filter(|(event, _)| event.tag().is_some());
+    let at = tagged.map(|(_, span)| span.tag_start.unwrap_or(span.start)).next()?;
+    let line = text.lines().nth(at.line().saturating_sub(1)).unwrap_or_default();
+    let written: String =
+        line.chars().skip(at.col()).take_while(|c| !c.is_whitespace() && !",[]{}".contains(*c)).collect();
+    let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let span =
+        Span { line: narrow(at.line()), column: narrow(at.col() + 1), width: narrow(written.chars().count()).max(1) };
+    let message = format!("has the tag {written}: tags are not taken; leave it out, or put a text in quotes");
+    Some(SyntaxError { message, span: Some(span) })
+}
+
 impl From<Location> for Span {
     fn from(location: Location) -> Self {
         let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -201,6 +221,15 @@ impl From<&serde_yaml::Error> for SyntaxError {
                 format!("is nested deeper than {DEPTH_MAX} levels")
             }
             m if m.contains("Nodes") => format!("has more than {NODES_MAX} values"),
+            m if m.contains("<document start>") => {
+                "does not belong to what stands before it: expected the same indentation, or a line of `---` between \
+                 two documents"
+                    .to_owned()
+            }
+            m if m.contains("multiple YAML documents") => "holds a second document: expected one".to_owned(),
+            m if m.contains("null into string") => "a key is empty: expected the name of a field".to_owned(),
+            m if m.contains("expected string scalar") => "a key is a list or a mapping: expected a text".to_owned(),
+            m if m.contains("non-finite float") => "is no number that counts; put a text in quotes".to_owned(),
             m if m.contains("merge keys") => "merge keys (<<) are not taken".to_owned(),
             m => m,
         };
@@ -301,10 +330,32 @@ mod tests {
             ("<<: {a: 1}\nb: 1", "merge keys (<<) are not taken"),
             ("a: [1, 2", "unclosed bracket '['"),
             (&"[".repeat(200_000), "is nested deeper than 32 levels"),
-            ("? [x]\n: 1", "expected string scalar"),
+            ("? [x]\n: 1", "a key is a list or a mapping: expected a text"),
+            ("a: .nan", "is no number that counts; put a text in quotes"),
+            (
+                "  a: 1\nb: 2",
+                "does not belong to what stands before it: expected the same indentation, or a line of `---` between two documents",
+            ),
         ] {
             assert_eq!(Tree::parse(text).unwrap_err().message, message, "{:.40}", text);
         }
+    }
+
+    #[test]
+    fn tags_are_refused_where_they_stand() {
+        for (text, column, tag) in [
+            ("a: !!python/object:x 5s", 4, "!!python/object:x"),
+            ("a: [!custom {b: 1}]", 5, "!custom"),
+            ("!!map\na: 1", 1, "!!map"),
+            ("a: ! b", 4, "!"),
+            ("a:\n  - !<tag:x,2000:y> b", 5, "!<tag:x"),
+            ("!!str a: 1", 1, "!!str"),
+        ] {
+            let error = Tree::parse(text).unwrap_err();
+            assert!(error.message.starts_with(&format!("has the tag {tag}")), "{text}: {}", error.message);
+            assert_eq!(error.span.map(|span| span.column), Some(column), "{text}");
+        }
+        assert!(Tree::parse("a: '!b' # !c\nd: x!y\ne: |\n  !f\n").is_ok());
     }
 
     #[test]
