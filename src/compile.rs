@@ -11,10 +11,12 @@
 //! A limit's rate is in none of these bytes; routes only say what a request is to be counted by.
 
 mod cluster;
+mod cors;
 mod endpoint;
 pub mod features;
 mod filters;
 mod listener;
+mod local_replies;
 mod pb;
 mod rate_limit;
 mod route;
@@ -133,7 +135,7 @@ mod tests {
 
     const SHOP: &str = "\
 {kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
- tenant: {from: {cookie: tenant}, default_plan: standard}}
+ tenant: {from: {cookie: tenant}, default_plan: standard}, cors: {allow_origins: ['https://*.a.b', 'https://c.d']}}
 ---
 {kind: Gateway, name: side, nodes: {clusters: [side]}, listen: '127.0.0.1:2',
  tls: {certificate_chain: /tls.crt, private_key: /tls.key}}

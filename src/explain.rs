@@ -20,7 +20,7 @@ use crate::policy::matches::name_length;
 use crate::policy::set::PolicySet;
 
 use arrival::arrive;
-use route::find_api;
+use route::{find_api, is_preflight};
 
 pub use arrival::Answer;
 pub use request::Request;
@@ -36,6 +36,8 @@ pub struct Explanation {
     /// `None` without an answer: the gateway answers with 404.
     pub api: Option<String>,
     pub service: Option<String>,
+    /// Whether it is a preflight (CORS), which Envoy answers itself. Nobody is asked for a tenant then, and nothing counted.
+    pub preflight: bool,
     /// As the request names it.
     pub tenant: Option<String>,
     /// Why the tenant is denied whatever the counters say.
@@ -63,7 +65,8 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         Ok(request) => request,
         Err(answer) => return Explanation { gateway: name, answer: Some(answer), ..Default::default() },
     };
-    let api = find_api(policies, &gateway.name, request);
+    let api = find_api(policies, gateway, request);
+    let preflight = api.is_some_and(|api| is_preflight(api, gateway, request));
     let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
     let mut explanation = Explanation {
         gateway: name,
@@ -71,11 +74,12 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         path: Some(request.path.clone()),
         api: api.map(|api| api.name.to_string()),
         service: api.map(|api| api.service.to_string()),
+        preflight,
         tenant: tenant.clone(),
         denied: None,
         limits: Vec::new(),
     };
-    let Some(api) = api else { return explanation };
+    let Some(api) = api.filter(|_| !preflight) else { return explanation };
     let form = Form::of(policies, gateway, api).id();
     let own = own_entries(descriptor::api_id(&api.name, &form), tenant, request);
     let descriptors: Vec<Vec<(String, String)>> =

@@ -86,6 +86,10 @@ fn table(explanation: &Explanation) -> String {
         (Some(api), Some(service)) => lines.push(format!("api      {api} -> service {service}")),
         _ => lines.push("api      none: 404".to_owned()),
     }
+    if explanation.preflight {
+        lines.push("answer   by Envoy, to a preflight: nothing is counted".to_owned());
+        return lines.join("\n") + "\n";
+    }
     lines.extend(explanation.tenant.as_ref().map(|tenant| format!("tenant   {tenant}")));
     lines.extend(explanation.denied.map(|reason| format!("denied   {reason}")));
     if explanation.api.is_some() && explanation.denied.is_none() {

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
 
-use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, pb, tls};
+use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, local_replies, pb, tls};
 use crate::names::secret;
 use crate::policy::gateway::{EscapedSlashes, Gateway};
 
@@ -42,7 +42,7 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         route_specifier: Some(RouteSpecifier::Rds(rds)),
         http_filters: filters::http_filters(gateway),
-        local_reply_config: Some(filters::local_replies()),
+        local_reply_config: Some(local_replies::local_replies()),
         // The connection's address, or what the trusted proxies in front saw: never what a client says of itself.
         use_remote_address: pb::boolean(true),
         xff_num_trusted_hops: gateway.trusted_hops,

@@ -43,16 +43,17 @@ pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) ->
     std::iter::once(rate_limit(own.collect())).chain(lists.flat_map(|list| list::rate_limits(list))).collect()
 }
 
-/// Makes the cookies that the route reports readable to its actions, where it reports any.
-pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Option<HeaderToMetadata> {
-    let form = Form::of(policies, gateway, api);
-    let mut cookies: BTreeSet<String> = form
-        .dimensions
-        .into_iter()
-        .filter_map(|dimension| if let Dimension::Cookie(name) = dimension { Some(name) } else { None })
-        .collect();
-    if let Some(TenantSource::Cookie(name)) = form.tenant {
-        cookies.insert(name);
+/// Makes the cookies that the gateway's routes report readable to their actions, where they report any.
+pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway) -> Option<HeaderToMetadata> {
+    let mut cookies: BTreeSet<String> = BTreeSet::new();
+    for form in policies.apis_of(&gateway.name).map(|api| Form::of(policies, gateway, api)) {
+        cookies.extend(form.dimensions.into_iter().filter_map(|dimension| match dimension {
+            Dimension::Cookie(name) => Some(name),
+            _ => None,
+        }));
+        if let Some(TenantSource::Cookie(name)) = form.tenant {
+            cookies.insert(name);
+        }
     }
     let rule = |cookie: String| Rule {
         on_header_present: Some(KeyValuePair {

@@ -1,8 +1,7 @@
 //! The routes of a gateway. Envoy takes the first route that matches, so they are in the order of precedence,
 //! and which API a request belongs to does not depend on the order of documents.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
@@ -21,7 +20,7 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::filters::HEADER_TO_METADATA;
-use super::{any, pb, rate_limit};
+use super::{any, cors, pb, rate_limit};
 use crate::policy::api::{Api, IDEMPOTENT_METHODS, Retry, Upgrade, is_idempotent};
 use crate::policy::gateway::Gateway;
 use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
@@ -42,6 +41,11 @@ pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> Ro
     RouteConfiguration {
         name: gateway.name.as_str().to_owned(),
         virtual_hosts: virtual_hosts(&apis).into_iter().enumerate().map(virtual_host).collect(),
+        // What all routes share stands here, since maps of routes may hold one entry.
+        typed_per_filter_config: rate_limit::cookies(policies, gateway)
+            .iter()
+            .map(|cookies| (HEADER_TO_METADATA.to_owned(), any(cookies)))
+            .collect(),
         // Hosts are matched without the port and forwarded as they came: clients sign them.
         ignore_port_in_host_matching: true,
         ..Default::default()
@@ -73,52 +77,60 @@ fn virtual_hosts<'a>(apis: &[&'a Arc<Api>]) -> Vec<(Vec<&'a Api>, Vec<String>)> 
     virtual_hosts
 }
 
-/// An API is one route, or two where its methods differ in what may be retried.
+/// An API is one route, or two where its methods differ in what may be retried; and one for preflights before them.
 fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
-    let rate_limits = rate_limit::rate_limits(policies, gateway, api);
-    let cookies = rate_limit::cookies(policies, gateway, api);
-    let route = |methods: &[&str], retry: Option<&Retry>| Route {
-        name: api.name.as_str().to_owned(),
-        r#match: Some(route_match(api, methods)),
-        action: Some(Action::Route(RouteAction {
-            cluster_specifier: Some(ClusterSpecifier::Cluster(api.service.as_str().to_owned())),
+    let cors = api.cors(gateway).map(|cors| any(&cors::policy(cors, api)));
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(api.service.as_str().to_owned())),
+        rate_limits: rate_limit::rate_limits(policies, gateway, api),
+        ..Default::default()
+    };
+    let route = |name: String, matches: RouteMatch, action: RouteAction| Route {
+        name,
+        r#match: Some(matches),
+        action: Some(Action::Route(action)),
+        typed_per_filter_config: cors.iter().map(|policy| (cors::FILTER.to_owned(), policy.clone())).collect(),
+        ..Default::default()
+    };
+    // The filter answers. Were there a preflight that it does not answer, it would be limited like any request of the API.
+    let preflight =
+        cors.as_ref().map(|_| route(format!("{}/preflight", api.name), preflight_match(api), action.clone()));
+    let own = methods_by_retry(policies, api).into_iter().map(|(methods, retry)| {
+        let action = RouteAction {
             // Zero stands for no limit. Without a value of its own, a route has the idle timeout of the listener.
             timeout: pb::duration(api.timeout.unwrap_or_default()),
             idle_timeout: pb::duration(api.idle_timeout.unwrap_or_default()),
-            retry_policy: retry.map(retry_policy),
-            rate_limits: rate_limits.clone(),
+            retry_policy: retry.as_ref().map(retry_policy),
             upgrade_configs: api.upgrades.iter().map(|upgrade| upgrade_config(*upgrade)).collect(),
-            ..Default::default()
-        })),
-        typed_per_filter_config: cookies
-            .iter()
-            .map(|c| (HEADER_TO_METADATA.to_owned(), any(c)))
-            .collect::<HashMap<_, _>>(),
-        ..Default::default()
-    };
+            ..action.clone()
+        };
+        route(api.name.to_string(), route_match(api, &methods), action)
+    });
+    preflight.into_iter().chain(own).collect()
+}
+
+/// What is retried of which methods; no methods stand for all others.
+fn methods_by_retry<'a>(policies: &PolicySet, api: &'a Api) -> Vec<(Vec<&'a str>, Option<Retry>)> {
     let methods: Vec<&str> = api.matches.methods.iter().map(String::as_str).collect();
     let (safe, unsafe_): (Vec<&str>, Vec<&str>) = methods.iter().partition(|method| is_idempotent(method));
     let retry = retry(policies, api);
-    let retry = retry.as_deref();
-    let retry_of_unsafe = retry.and_then(Retry::for_unsafe_methods);
-    if retry == retry_of_unsafe.as_ref() || (unsafe_.is_empty() && !methods.is_empty()) {
-        return vec![route(&methods, retry)];
+    let retry_of_unsafe = retry.as_ref().and_then(Retry::for_unsafe_methods);
+    if retry == retry_of_unsafe || (unsafe_.is_empty() && !methods.is_empty()) {
+        return vec![(methods, retry)];
     }
     match (methods.is_empty(), safe.is_empty()) {
-        // The first takes the methods that may be repeated, the second all others.
-        (true, _) => vec![route(&IDEMPOTENT_METHODS, retry), route(&[], retry_of_unsafe.as_ref())],
-        (false, true) => vec![route(&methods, retry_of_unsafe.as_ref())],
-        (false, false) => vec![route(&safe, retry), route(&unsafe_, retry_of_unsafe.as_ref())],
+        (true, _) => vec![(IDEMPOTENT_METHODS.to_vec(), retry), (Vec::new(), retry_of_unsafe)],
+        (false, true) => vec![(methods, retry_of_unsafe)],
+        (false, false) => vec![(safe, retry), (unsafe_, retry_of_unsafe)],
     }
 }
 
 /// Where some addresses of the service may be dead, a request that met one goes on to another: nobody has seen it yet.
-fn retry<'a>(policies: &PolicySet, api: &'a Api) -> Option<Cow<'a, Retry>> {
+fn retry(policies: &PolicySet, api: &Api) -> Option<Retry> {
     let service = policies.services.get(&api.service);
-    let retry = api.retry.as_ref().map(Cow::Borrowed);
     match service.is_some_and(|service| service.discovery.may_have_dead_addresses()) {
-        true => Some(Cow::Owned(retry.map_or_else(Retry::of_connections, Cow::into_owned).with_connections())),
-        false => retry,
+        true => Some(api.retry.clone().unwrap_or_else(Retry::of_connections).with_connections()),
+        false => api.retry.clone(),
     }
 }
 
@@ -138,6 +150,14 @@ fn route_match(api: &Api, methods: &[&str]) -> RouteMatch {
         headers: method.into_iter().chain(api.matches.headers.iter().map(header_matcher)).collect(),
         query_parameters: api.matches.query.iter().map(query_matcher).collect(),
         ..Default::default()
+    }
+}
+
+fn preflight_match(api: &Api) -> RouteMatch {
+    let conditions = api.matches.headers_of_preflight().map(header_matcher);
+    RouteMatch {
+        headers: cors::preflight_headers(api).into_iter().chain(conditions).collect(),
+        ..route_match(api, &[])
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cors::{ApiCors, Cors};
+use super::gateway::Gateway;
 use super::limit::Limit;
 use super::matches::Match;
 use super::problem::Findings;
@@ -25,6 +27,7 @@ pub struct Api {
     /// `None`: a request may stand still for as long as it likes.
     pub idle_timeout: Option<Duration>,
     pub upgrades: Vec<Upgrade>,
+    pub cors: ApiCors,
     pub retry: Option<Retry>,
     pub limits: Vec<Arc<Limit>>,
 }
@@ -91,6 +94,7 @@ impl Api {
             .as_deref()
             .map(|text| findings.within("idle_timeout", |f| f.check(text, text::duration(text, Duration::ZERO..=DAY))));
         let upgrades = Upgrade::read_list(raw.upgrades.as_deref(), findings);
+        let cors = ApiCors::read(raw.cors.as_ref(), findings);
         let retry = raw.retry.as_ref();
         let retry = retry.map(|raw| findings.within("retry", |f| Retry::read(raw, matches.as_ref(), f)));
         let limits = Limit::read_list("limits", "api", raw.limits.as_deref(), findings);
@@ -110,9 +114,21 @@ impl Api {
             timeout,
             idle_timeout,
             upgrades: upgrades?,
+            cors: cors?,
             retry,
             limits: limits?,
         })
+    }
+}
+
+impl Api {
+    /// Which pages of other origins may use it; `None`: Envoy does not care.
+    pub fn cors<'a>(&'a self, gateway: &'a Gateway) -> Option<&'a Cors> {
+        match &self.cors {
+            ApiCors::OfGateway => gateway.cors.as_ref(),
+            ApiCors::None => None,
+            ApiCors::Own(cors) => Some(cors),
+        }
     }
 }
 

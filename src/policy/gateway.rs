@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::cors::Cors;
 use super::problem::Findings;
 use super::raw::{
     RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule, RawTenantSource,
@@ -24,6 +25,7 @@ pub struct Gateway {
     pub tls: Option<Tls>,
     pub trusted_hops: u32,
     pub escaped_slashes: EscapedSlashes,
+    pub cors: Option<Cors>,
     pub tenant: Option<TenantRule>,
     pub limiter: LimiterSettings,
 }
@@ -143,6 +145,7 @@ impl Gateway {
             let hops = raw.client_ip.as_ref().map(|raw| raw.trusted_hops);
             text::number_within(findings, "trusted_hops", hops, 0, 0..=TRUSTED_HOPS_MAX)
         });
+        let cors = raw.cors.as_ref().map(|raw| Cors::read(raw, findings));
         let tenant =
             raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
         let limiter = findings.within("limiter", |findings| LimiterSettings::read(raw.limiter.as_ref(), findings));
@@ -153,6 +156,7 @@ impl Gateway {
             tls: text::optional(tls)?,
             trusted_hops: trusted_hops?,
             escaped_slashes: EscapedSlashes::read(raw.path.as_ref()),
+            cors: text::optional(cors)?,
             tenant: text::optional(tenant)?,
             limiter: limiter?,
         })

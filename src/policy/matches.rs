@@ -85,6 +85,12 @@ impl Match {
         }
     }
 
+    /// The conditions on headers that hold for a preflight if they hold for the request that it asks for. All others are
+    /// on headers that a preflight does not have.
+    pub fn headers_of_preflight(&self) -> impl Iterator<Item = (&String, &Condition)> {
+        self.headers.iter().filter(|(name, _)| matches!(name.as_str(), "host" | "origin"))
+    }
+
     /// Whether some request would fit both equally well, so that nothing but chance could choose.
     pub fn collides(&self, other: &Self) -> bool {
         let methods_meet = self.methods.is_empty()
@@ -102,7 +108,7 @@ impl Match {
     }
 }
 
-fn parse_method(method: &str) -> Result<String, String> {
+pub(super) fn parse_method(method: &str) -> Result<String, String> {
     let well_formed = (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
     well_formed.then(|| method.to_owned()).ok_or_else(|| "a method in capitals, as in POST".to_owned())
 }

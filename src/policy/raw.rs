@@ -4,6 +4,7 @@
 //! is decided when a raw document is turned into a policy (see `policy::{gateway, service, api, tenant, limit}`).
 //! The doc comments here are what an editor shows, so they are written for the operator.
 
+mod cors;
 mod either;
 mod rate_limits;
 mod service;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 use crate::document::Requirement;
 
+pub use cors::*;
 pub use either::{Integer, NumberOr, WordOr};
 
 pub use rate_limits::*;
@@ -48,6 +50,8 @@ pub struct RawGateway {
     pub client_ip: Option<RawClientIp>,
     /// What becomes of the paths of requests.
     pub path: Option<RawPathRules>,
+    /// Which pages of other origins may use the Apis that do not say it themselves. Default: none.
+    pub cors: Option<RawCors>,
     /// Where requests say which tenant they belong to. Without it the gateway has no tenant limits.
     pub tenant: Option<RawTenantRule>,
     /// How Envoy asks the rate limit service.
@@ -168,6 +172,8 @@ pub struct RawApi {
     pub idle_timeout: Option<String>,
     /// Protocols that a connection may be handed over to: `websocket`. Default: none, such requests get 403.
     pub upgrades: Option<Vec<String>>,
+    /// Which pages of other origins may use it, or `none`. Default: what the gateway says.
+    pub cors: Option<WordOr<RawCors>>,
     /// When a request is tried again.
     pub retry: Option<RawRetry>,
     /// Limits of this API, all tenants together.

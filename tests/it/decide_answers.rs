@@ -122,3 +122,25 @@ limits: [{{ rate: 1/h }}]
     check().await.unwrap();
     assert_eq!(check().await.unwrap_err().code(), Code::ResourceExhausted);
 }
+
+/// The status is among the headers, and at the end as trailers are: a frame of bytes, or of text for who asked in text.
+#[tokio::test]
+async fn a_grpc_web_client_is_told_that_a_resource_is_exhausted() {
+    let world = limited().await;
+    assert_eq!(world.edge.get("/pay").await.status, 200);
+    let binary: &[u8] = b"\x80\0\0\0\x0fgrpc-status:8\r\n";
+    let text: &[u8] = b"gAAAAA9ncnBjLXN0YXR1czo4DQo=";
+    let rows = [
+        ("application/grpc-web", "application/grpc-web+proto", binary),
+        ("application/grpc-web+proto", "application/grpc-web+proto", binary),
+        ("application/grpc-web-text", "application/grpc-web-text+proto", text),
+    ];
+    for (asked_in, answered_in, trailers) in rows {
+        let denied = world.edge.send("GET", "/pay", &[("content-type", asked_in)]).await;
+        assert_eq!((denied.status.as_u16(), denied.header("grpc-status")), (200, Some("8")), "{asked_in}");
+        assert_eq!(denied.header("content-type"), Some(answered_in));
+        assert_eq!(denied.body, trailers);
+        assert!(denied.header("retry-after").is_some());
+    }
+    assert_eq!(world.edge.get("/pay").await.status, 429);
+}
