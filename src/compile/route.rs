@@ -26,8 +26,9 @@ use crate::policy::gateway::Gateway;
 use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
 use crate::policy::set::PolicySet;
 
-/// How often a retry may draw an instance that was tried before, until it takes that one all the same.
-const HOST_SELECTION_ATTEMPTS: i64 = 5;
+/// How often a retry may draw an instance that was tried before, until it takes that one all the same. Draws cost next to
+/// nothing; with five, one in ten retries missed the only live one of four instances.
+const HOST_SELECTION_ATTEMPTS: i64 = 40;
 
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
     let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
