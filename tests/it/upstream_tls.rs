@@ -23,6 +23,7 @@ async fn secure(name: &str, client_ca: Option<&str>, protocols: &[&str]) -> Sock
     async fn serve(acceptor: TlsAcceptor, connection: TcpStream) {
         let Ok(stream) = acceptor.accept(connection).await else { return };
         let (_, tls) = stream.get_ref();
+        let is_http2 = tls.alpn_protocol() == Some(b"h2");
         let host = tls.server_name().unwrap_or("nobody").to_owned();
         let client = if tls.peer_certificates().is_some() { "known" } else { "unknown" };
         let app = Router::new().fallback(move |request: Request| {
@@ -30,6 +31,8 @@ async fn secure(name: &str, client_ca: Option<&str>, protocols: &[&str]) -> Sock
             async move { answer }
         });
         let builder = Builder::new(TokioExecutor::new());
+        // What the handshake found out, and nothing else.
+        let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
         let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
     }
     let certificates = |file: &str| CertificateDer::pem_file_iter(certificate(file)).unwrap().map(Result::unwrap);
