@@ -28,7 +28,7 @@ pub struct Match {
     pub query: BTreeMap<String, Condition>,
 }
 
-/// Smaller comes first. Equal only where two APIs could not be told apart (their hosts and methods aside).
+/// Smaller comes first. Equal only where two APIs could not be told apart (their hosts and which methods aside).
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence<'a> {
     path_kind: u8,
@@ -41,6 +41,8 @@ pub struct Precedence<'a> {
     path: &'a PathMatch,
     headers: &'a BTreeMap<String, Condition>,
     query: &'a BTreeMap<String, Condition>,
+    /// Of two that are the same but for their methods, the one with methods comes first.
+    takes_any_method: bool,
 }
 
 impl Match {
@@ -82,6 +84,7 @@ impl Match {
             path: &self.path,
             headers: &self.headers,
             query: &self.query,
+            takes_any_method: self.methods.is_empty(),
         }
     }
 
@@ -93,9 +96,10 @@ impl Match {
 
     /// Whether some request would fit both equally well, so that nothing but chance could choose.
     pub fn collides(&self, other: &Self) -> bool {
-        let methods_meet = self.methods.is_empty()
-            || other.methods.is_empty()
-            || self.methods.iter().any(|method| other.methods.contains(method));
+        let methods_meet = match (self.methods.as_slice(), other.methods.as_slice()) {
+            ([], []) => true,
+            (a, b) => a.iter().any(|method| b.contains(method)),
+        };
         let hosts_meet = match (self.hosts.as_slice(), other.hosts.as_slice()) {
             ([], []) => true,
             (a, b) => a.iter().any(|host| b.contains(host)),
@@ -106,6 +110,26 @@ impl Match {
             && self.headers == other.headers
             && self.query == other.query
     }
+
+    /// What would tell the two apart that collide.
+    pub fn told_apart_by(&self, other: &Self) -> String {
+        let shared_methods = shared(&self.methods, &other.methods);
+        let shared_hosts = shared(&self.hosts, &other.hosts);
+        let disjoint = [("methods", shared_methods), ("hosts", shared_hosts)];
+        let mut ways: Vec<String> = disjoint
+            .into_iter()
+            .map(|(field, shared)| match shared.is_empty() {
+                true => format!("`{field}` on one of the two"),
+                false => format!("`{field}` without {} on one of the two", shared.join(" and ")),
+            })
+            .collect();
+        ways.push("another condition of `headers` or `query` on one of the two".to_owned());
+        ways.join(", or ")
+    }
+}
+
+fn shared<T: PartialEq + fmt::Display>(a: &[T], b: &[T]) -> Vec<String> {
+    a.iter().filter(|value| b.contains(value)).map(ToString::to_string).collect()
 }
 
 pub(super) fn parse_method(method: &str) -> Result<String, String> {
@@ -193,7 +217,10 @@ mod tests {
             hosts: hosts.iter().map(|host| HostMatch::parse(host).unwrap()).collect(),
             ..orders.clone()
         };
-        assert!(with(&[], &[]).collides(&with(&["GET"], &[])));
+        assert!(with(&[], &[]).collides(&with(&[], &[])));
+        assert!(with(&["GET", "POST"], &[]).collides(&with(&["GET"], &[])));
+        assert!(!with(&[], &[]).collides(&with(&["GET"], &[])));
+        assert!(with(&["GET"], &[]).precedence(None) < with(&[], &[]).precedence(None));
         assert!(!with(&["POST"], &[]).collides(&with(&["GET"], &[])));
         assert!(with(&[], &["a.b", "c.d"]).collides(&with(&[], &["c.d"])));
         assert!(!with(&[], &["a.b"]).collides(&with(&[], &[])));

@@ -260,7 +260,13 @@ impl Linker<'_> {
                 let message = |other: &Gateway| {
                     format!("collides with Gateway {}, which listens on {} of the same nodes", other.name, other.listen)
                 };
-                problems.extend(self.both(Kind::Gateway, (&a.name, message(b)), (&b.name, message(a)), &["listen"]));
+                problems.extend(self.both(
+                    Kind::Gateway,
+                    (&a.name, message(b)),
+                    (&b.name, message(a)),
+                    &["listen"],
+                    None,
+                ));
             }
         }
         self.problems.extend(problems);
@@ -275,9 +281,9 @@ impl Linker<'_> {
         let mut problems = Vec::new();
         for apis in by_path.values() {
             for (a, b) in pairs(apis).filter(|(a, b)| a.matches.collides(&b.matches)) {
-                let message =
-                    |other: &Api| format!("takes the same requests as Api {}: nothing tells the two apart", other.name);
-                problems.extend(self.both(Kind::Api, (&a.name, message(b)), (&b.name, message(a)), &["match"]));
+                let message = |other: &Api| format!("takes the same requests as Api {}", other.name);
+                let help = Some(format!("told apart by {}", a.matches.told_apart_by(&b.matches)));
+                problems.extend(self.both(Kind::Api, (&a.name, message(b)), (&b.name, message(a)), &["match"], help));
             }
         }
         self.problems.extend(problems);
@@ -303,13 +309,20 @@ impl Linker<'_> {
     }
 
     /// A problem that two documents have with each other, told at both.
-    fn both(&self, kind: Kind, a: (&Name, String), b: (&Name, String), path: &[&str]) -> Vec<Problem> {
+    fn both(
+        &self,
+        kind: Kind,
+        a: (&Name, String),
+        b: (&Name, String),
+        path: &[&str],
+        help: Option<String>,
+    ) -> Vec<Problem> {
         let id = |name: &Name| DocumentId::new(kind, name.as_str());
         let path = || Path(path.iter().map(|key| (*key).into()).collect());
         let (id_a, id_b) = (id(a.0), id(b.0));
         let tell = |this: &DocumentId, that: &DocumentId, message: String| {
             let parsed = self.documents.get(this)?;
-            Some(problem(parsed, std::slice::from_ref(that), path(), message, None))
+            Some(problem(parsed, std::slice::from_ref(that), path(), message, help.clone()))
         };
         [tell(&id_a, &id_b, a.1), tell(&id_b, &id_a, b.1)].into_iter().flatten().collect()
     }

@@ -110,6 +110,29 @@ async fn by_method_and_host() {
 }
 
 #[tokio::test]
+async fn an_api_with_methods_comes_before_the_same_without() {
+    // An API whose methods differ in what may be retried is two routes.
+    let apis = [
+        ("any", "path: /a }\nretry: { on: [503, connect-failure]"),
+        ("preflight", "path: /a, methods: [OPTIONS]"),
+        ("all", "path_prefix: /b"),
+        ("write", "path_prefix: /b, methods: [PUT, POST] }\nretry: { on: [503, connect-failure]"),
+        ("with-header", "path: /a, headers: { x-kind: { present: true } }"),
+    ];
+    let rows: [Row<'_>; 8] = [
+        ("OPTIONS", "/a", &[], Some("preflight")),
+        ("GET", "/a", &[], Some("any")),
+        ("POST", "/a", &[], Some("any")),
+        ("OPTIONS", "/a", &[("x-kind", "1")], Some("with-header")),
+        ("PUT", "/b/1", &[], Some("write")),
+        ("POST", "/b/1", &[], Some("write")),
+        ("GET", "/b/1", &[], Some("all")),
+        ("DELETE", "/b/1", &[], Some("all")),
+    ];
+    requests_belong(&apis, &rows).await;
+}
+
+#[tokio::test]
 async fn by_header() {
     let apis = [
         ("exact", "path: /, headers: { x-kind: exact }"),
