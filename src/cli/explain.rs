@@ -27,6 +27,7 @@ pub(super) struct Args {
     /// A request header; may be given several times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
+    /// The client's address as the gateway finds it, but for one in a header that the gateway reads it from.
     #[arg(long, default_value = "127.0.0.1")]
     client_ip: IpAddr,
     /// Only this gateway. Default: all.

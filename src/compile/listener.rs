@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions, TransportSocket};
+use envoy_types::pb::envoy::config::core::v3::{
+    Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, TypedExtensionConfig,
+};
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds};
+use envoy_types::pb::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
 
 use super::{any, cluster::CONNECTION_BUFFER_BYTES, filters, local_replies, pb, tls};
 use crate::names::secret;
-use crate::policy::gateway::{EscapedSlashes, Gateway};
+use crate::policy::gateway::{ClientIp, EscapedSlashes, Gateway};
 
 pub(super) fn listener(gateway: &Gateway) -> Listener {
     let manager = Filter {
@@ -37,6 +40,10 @@ pub(super) fn listener(gateway: &Gateway) -> Listener {
 
 fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
     let rds = Rds { config_source: pb::ads(), route_config_name: gateway.name.as_str().to_owned() };
+    let (trusted_hops, detection) = match &gateway.client_ip {
+        ClientIp::TrustedHops(hops) => (*hops, Vec::new()),
+        ClientIp::Header(name) => (0, vec![detected_in_header(name)]),
+    };
     HttpConnectionManager {
         stat_prefix: gateway.name.as_str().to_owned(),
         codec_type: CodecType::Auto as i32,
@@ -44,8 +51,9 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         http_filters: filters::http_filters(gateway),
         local_reply_config: Some(local_replies::local_replies()),
         // The connection's address, or what the trusted proxies in front saw: never what a client says of itself.
-        use_remote_address: pb::boolean(true),
-        xff_num_trusted_hops: gateway.trusted_hops,
+        use_remote_address: pb::boolean(detection.is_empty()),
+        xff_num_trusted_hops: trusted_hops,
+        original_ip_detection_extensions: detection,
         // One spelling of a path, so that another one is no way round a limit.
         normalize_path: pb::boolean(true),
         merge_slashes: true,
@@ -64,6 +72,15 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         stream_idle_timeout: pb::duration(Duration::from_secs(300)),
         request_headers_timeout: pb::duration(Duration::from_secs(10)),
         ..Default::default()
+    }
+}
+
+/// An address in it is not taken for one of the own network, which would open Envoy's own headers to clients.
+fn detected_in_header(name: &str) -> TypedExtensionConfig {
+    let config = CustomHeaderConfig { header_name: name.to_owned(), ..Default::default() };
+    TypedExtensionConfig {
+        name: "envoy.http.original_ip_detection.custom_header".to_owned(),
+        typed_config: Some(any(&config)),
     }
 }
 

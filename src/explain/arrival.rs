@@ -3,10 +3,12 @@
 //! The rules are those of HTTP/1.1 (RFC 9112, section 3.2) as Envoy has them. HTTP/2 has a path only, and may have any
 //! byte in it; what is no ASCII is escaped there.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::Request;
-use crate::policy::gateway::Gateway;
+use crate::policy::gateway::{ClientIp, Gateway};
 use crate::policy::matches::name_length;
 use crate::policy::normalize::{Normalized, normalize};
 
@@ -30,7 +32,7 @@ impl Answer {
 
 /// The request with the path and the host that routes are matched by.
 pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, Answer> {
-    let Request { method, path, host, headers, client_ip } = request;
+    let Request { method, path, host, headers, .. } = request;
     let head: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if path.len() + head > HEAD_BYTES_MAX {
         return Err(Answer::new(431, "the head of the request is over 60 KiB"));
@@ -47,7 +49,7 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
             host: host.to_owned(),
             method: method.clone(),
             headers: headers.clone(),
-            client_ip: client_ip.to_canonical(),
+            client_ip: client_ip_of(gateway, request).to_canonical(),
         }),
         // Clients of gRPC follow no redirects.
         Normalized::Redirect(_) if request.is_grpc() => Err(Answer::new(400, "the path has an escaped slash")),
@@ -56,6 +58,15 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
         }
         Normalized::Refused(reason) => Err(Answer::new(400, reason)),
     }
+}
+
+/// What a trusted proxy says of the client, or else what the caller says.
+fn client_ip_of(gateway: &Gateway, request: &Request) -> IpAddr {
+    let named = match &gateway.client_ip {
+        ClientIp::TrustedHops(_) => None,
+        ClientIp::Header(name) => request.first_header(name).and_then(|value| value.parse().ok()),
+    };
+    named.unwrap_or(request.client_ip)
 }
 
 /// A request target, taken apart.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::cors::Cors;
 use super::problem::Findings;
 use super::raw::{
-    RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule, RawTenantSource,
-    RawTls,
+    RawClientIp, RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule,
+    RawTenantSource, RawTls,
 };
 use super::text;
 use crate::names::{Name, TenantName};
@@ -23,11 +23,45 @@ pub struct Gateway {
     pub nodes: NodeSelector,
     pub listen: SocketAddr,
     pub tls: Option<Tls>,
-    pub trusted_hops: u32,
+    pub client_ip: ClientIp,
     pub escaped_slashes: EscapedSlashes,
     pub cors: Option<Cors>,
     pub tenant: Option<TenantRule>,
     pub limiter: LimiterSettings,
+}
+
+/// Where the client's address is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientIp {
+    /// What the outermost of so many trusted proxies saw, by `x-forwarded-for`. 0: the connection's address.
+    TrustedHops(u32),
+    /// A header that a trusted proxy sets; the connection's address where it holds none.
+    Header(String),
+}
+
+impl ClientIp {
+    fn read(raw: Option<&RawClientIp>, findings: &mut Findings) -> Option<Self> {
+        let Some(raw) = raw else { return Some(Self::TrustedHops(0)) };
+        match (raw.trusted_hops, &raw.header) {
+            (hops, None) => {
+                text::number_within(findings, "trusted_hops", hops, 0, 0..=TRUSTED_HOPS_MAX).map(Self::TrustedHops)
+            }
+            (None, Some(name)) => findings.within("header", |findings| {
+                let name = findings.check(name, text::header_name(name))?;
+                if matches!(name.as_str(), "x-forwarded-for" | "forwarded") {
+                    findings.say(format!(
+                        "{name} is a list, of which clients write a part: expected a header of one address"
+                    ));
+                    return None;
+                }
+                Some(Self::Header(name))
+            }),
+            (Some(_), Some(_)) => {
+                findings.within("header", |findings| findings.say("expected either trusted_hops or header".to_owned()));
+                None
+            }
+        }
+    }
 }
 
 /// What is done with a path that has `%2F` or `%5C` in it.
@@ -141,10 +175,7 @@ impl Gateway {
             findings.check(&raw.listen, address.ok_or("an IP address and a port, as in 0.0.0.0:10000"))
         });
         let tls = raw.tls.as_ref().map(|raw| findings.within("tls", |findings| Tls::read(raw, findings)));
-        let trusted_hops = findings.within("client_ip", |findings| {
-            let hops = raw.client_ip.as_ref().map(|raw| raw.trusted_hops);
-            text::number_within(findings, "trusted_hops", hops, 0, 0..=TRUSTED_HOPS_MAX)
-        });
+        let client_ip = findings.within("client_ip", |findings| ClientIp::read(raw.client_ip.as_ref(), findings));
         let cors = raw.cors.as_ref().map(|raw| Cors::read(raw, findings));
         let tenant =
             raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
@@ -154,7 +185,7 @@ impl Gateway {
             nodes: nodes?,
             listen: listen?,
             tls: text::optional(tls)?,
-            trusted_hops: trusted_hops?,
+            client_ip: client_ip?,
             escaped_slashes: EscapedSlashes::read(raw.path.as_ref()),
             cors: text::optional(cors)?,
             tenant: text::optional(tenant)?,

@@ -86,9 +86,12 @@ pub struct RawTls {
 #[serde(deny_unknown_fields)]
 pub struct RawClientIp {
     /// How many proxies in front are believed in `x-forwarded-for`, 0 to 16. The client's address is the one
-    /// that the outermost of them saw; with 0 it is the connection's.
+    /// that the outermost of them saw; with 0 it is the connection's. Default: 0.
     #[schemars(range(max = 16))]
-    pub trusted_hops: u32,
+    pub trusted_hops: Option<u32>,
+    /// Instead: the header in which the proxy in front puts the client's address, whatever the client sent. Whoever
+    /// reaches the Envoy is believed. Where it holds no address it is the connection's.
+    pub header: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use prost::Message;
 
-const ENVOY_ROOTS: [&str; 21] = [
+const ENVOY_ROOTS: [&str; 22] = [
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -19,6 +19,7 @@ const ENVOY_ROOTS: [&str; 21] = [
     "envoy/extensions/filters/http/ratelimit/v3/rate_limit.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "envoy/extensions/http/original_ip_detection/custom_header/v3/custom_header.proto",
     "envoy/extensions/path/match/uri_template/v3/uri_template_match.proto",
     "envoy/extensions/rate_limit_descriptors/jwt_claim/v3/jwt_claim.proto",
     "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto",

@@ -16,6 +16,7 @@ mod ads;
 mod cli_check;
 mod cli_compile;
 mod cli_edit;
+mod client_address;
 mod cors;
 mod decide_answers;
 mod decide_bytes;

@@ -7,8 +7,11 @@ use tierflow::document::Documents;
 use tierflow::explain::{Explanation, Request, explain};
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
+use tierflow::snapshot::feature::EnvoyVersion;
 
+use crate::envoy_versions::version_of;
 use crate::harness::{Setup, World, eventually, free_address};
+use crate::kit::tools;
 use crate::raw_http::{RawAnswer, send, start_echo};
 use crate::seed::Seed;
 
@@ -145,8 +148,12 @@ async fn explain_says_of_any_request_what_envoy_does() {
     let seed = Seed::of("SPELLINGS_SEED");
     let mut differences = Vec::new();
     let mut random = fastrand::Rng::with_seed(seed.number);
+    let cuts_parameters = version_of(tools::envoy().unwrap()) >= EnvoyVersion::parse("1.39.1").unwrap();
     for _ in 0..REQUESTS {
         let request = random_request(&mut random);
+        if request.path.contains(".;") && !cuts_parameters {
+            continue;
+        }
         for (name, listen) in ESCAPED_SLASHES.into_iter().zip(gateways.listen) {
             let gateway = &generation.policies.gateways[name];
             let explained = explain(&generation.policies, &generation.matcher, gateway, &request);

@@ -16,9 +16,10 @@ use tierflow::policy::parse::parse;
 use super::Set;
 
 /// Fields of which people write either these or those.
-const CHOICES: [(&str, &[&[&str]]); 10] = [
+const CHOICES: [(&str, &[&[&str]]); 11] = [
     ("Service", &[&["endpoints"], &["dns", "dns_family"], &["registry", "when_empty"]]),
     ("RawUpstreamTls", &[&[], &["certificate_chain", "private_key"]]),
+    ("RawClientIp", &[&["trusted_hops"], &["header"]]),
     ("RawMatch", &[&["path"], &["path_prefix"], &["path_template"], &["path_regex"]]),
     ("RawHealthCheck", &[&["http"], &["grpc"], &["tcp"]]),
     ("RawActionLimit", &[&["unit", "requests_per_unit"], &["unlimited"]]),

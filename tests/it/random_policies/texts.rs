@@ -100,9 +100,11 @@ impl Draw {
             },
             "RawNodes.clusters" | "RawNodes.ids" => self.odd(1..=20) + self.one_of(&["", "*"]).as_str(),
             "RawNodes.metadata" | "RawNodes.metadata{}" => self.odd(0..=20),
-            "RawTenantSource.header" | "RawDimension.header" | "RawCostSource.header" | "RawMatch.headers{}" => {
-                self.header()
-            }
+            "RawClientIp.header"
+            | "RawTenantSource.header"
+            | "RawDimension.header"
+            | "RawCostSource.header"
+            | "RawMatch.headers{}" => self.header(),
             "RawRequestHeaders.header_name" | "RawHeaderMatcher.name" => match self.random.bool() {
                 true => self.one_of(&PSEUDO_HEADERS),
                 false => self.header(),
