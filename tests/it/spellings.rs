@@ -95,7 +95,8 @@ async fn a_path_with_escapes_is_an_api_and_a_counter_whichever_case_they_have() 
 ---
 {{kind: Api, name: template, gateway: edge, service: echo, match: {{path_template: '/template/a%2Fb/{{x}}'}}, limits: [{{rate: 2/h, by: [path]}}]}}
 ---
-{{name: list, rate_limits: [{{actions: [{{request_headers: {{header_name: ':path', descriptor_key: p}}}}], limit: {{unit: HOUR, requests_per_unit: 2}}}}]}}
+{{name: list, rate_limits: [{{actions: [{{request_headers: {{header_name: ':path', descriptor_key: p}}}},
+ {{header_value_match: {{descriptor_value: other, headers: [{{name: ':path', string_match: {{prefix: /other}}}}]}}}}], limit: {{unit: HOUR, requests_per_unit: 2}}}}]}}
 ---
 {{kind: Api, name: other, gateway: edge, service: echo, match: {{path_prefix: /}}}}
 "
