@@ -52,11 +52,20 @@ async fn a_port_is_no_way_round_a_limit_by_host() {
 ---
 {kind: Api, name: tenant, gateway: edge, service: echo, match: {path: /tenant}}
 ---
+{kind: Api, name: list, gateway: edge, service: echo, match: {path: /list}}
+---
 {kind: Plan, name: each, apis: {tenant: [{rate: 4/h}]}}
+---
+name: of-list
+rate_limits:
+- actions:
+  - request_headers: { header_name: ':authority', descriptor_key: asked }
+  - header_value_match: { descriptor_value: list, headers: [{ name: ':path', string_match: { exact: /list } }] }
+  limit: { unit: HOUR, requests_per_unit: 4 }
 ";
     let tenant = "tenant: {from: {header: host}, default_plan: each}";
     let world = start(policies, tenant).await;
-    for path in ["/word", "/header", "/tenant"] {
+    for path in ["/word", "/header", "/tenant", "/list"] {
         for host in SPELLINGS {
             assert_eq!(ask(&world, path, host).await.status, 200, "{path} {host}");
         }

@@ -150,5 +150,5 @@ fn prepare_by_api(apis: &LimitsByApi) -> HashMap<Name, Vec<Prepared>> {
 fn rate_limits_of(policies: &PolicySet, gateway: &Name) -> HashMap<String, Arc<Prepared>> {
     let lists = policies.rate_limits.values();
     let entries = lists.filter(|list| list.is_for(gateway)).flat_map(|list| list.limited());
-    entries.map(|(entry, limit)| (entry.id.clone(), Arc::new(Prepared::new(limit)))).collect()
+    entries.map(|(entry, limit)| (entry.id.clone(), Arc::new(Prepared::of_list(entry, limit)))).collect()
 }

@@ -13,6 +13,7 @@ use crate::names::{FormId, Reported, descriptor};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
 use crate::policy::matches::name_length;
 use crate::policy::normalize::capitalize_escapes;
+use crate::policy::rate_limits::{Action, RateLimitEntry};
 
 #[derive(Debug)]
 pub(in crate::limiter) struct Prepared {
@@ -20,6 +21,8 @@ pub(in crate::limiter) struct Prepared {
     identity: Box<str>,
     /// The keys of the entries that `limit.by` reads, in its order.
     by_keys: Box<[String]>,
+    /// Of a list's entry, the keys of what is reported of the host that is asked for.
+    host_keys: Box<[String]>,
     /// The key of the entry that says what a request costs.
     cost_key: Option<String>,
     /// What a route has to report for it.
@@ -40,9 +43,20 @@ impl Prepared {
             limit: Arc::clone(limit),
             identity: identity.into(),
             by_keys: limit.by.iter().map(Dimension::descriptor_key).collect(),
+            host_keys: Box::default(),
             cost_key: limit.cost.descriptor_key(),
             needs: limit.needs().collect(),
         }
+    }
+
+    pub(super) fn of_list(entry: &RateLimitEntry, limit: &Arc<Limit>) -> Self {
+        let host_key = |action: &Action| match action {
+            Action::RequestHeader { key, name, .. } if matches!(name.as_str(), ":authority" | "host") => {
+                Some(key.clone())
+            }
+            _ => None,
+        };
+        Self { host_keys: entry.actions.iter().filter_map(host_key).collect(), ..Self::new(limit) }
     }
 
     /// Whether a request of the form tells all that it takes to count it.
@@ -76,7 +90,11 @@ impl Prepared {
     pub(super) fn add_entries(&self, hasher: KeyHasher, entries: &Entries<'_>) -> KeyHasher {
         let is_cost = |key: &[u8]| self.cost_key.as_ref().is_some_and(|cost| cost.as_bytes() == key);
         let split_by = entries.iter().filter(|(key, _)| !is_cost(key));
-        split_by.fold(hasher, |hasher, (key, value)| add_entry(hasher, key, value))
+        let is_host = |key: &[u8]| self.host_keys.iter().any(|host| host.as_bytes() == key);
+        split_by.fold(hasher, |hasher, (key, value)| match *value {
+            value if is_host(key) => hasher.part(key).part(&host_name(value)),
+            value => add_entry(hasher, key, value),
+        })
     }
 
     fn cost(&self, entries: &Entries<'_>) -> u32 {
