@@ -15,6 +15,45 @@ use crate::policy::normalize::{Normalized, normalize};
 /// The most bytes of a request's head that Envoy reads (`HttpConnectionManager.max_request_headers_kb`).
 const HEAD_BYTES_MAX: usize = 60 * 1024;
 
+/// The methods that Envoy takes over HTTP/1.1, unless it is told to take any (`Http1ProtocolOptions.allow_custom_methods`).
+const METHODS: [&str; 35] = [
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "MSEARCH",
+    "NOTIFY",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "TRACE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+];
+
 /// What Envoy answers by itself, whatever Apis there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
@@ -37,7 +76,13 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
     if path.len() + head > HEAD_BYTES_MAX {
         return Err(Answer::new(431, "the head of the request is over 60 KiB"));
     }
+    if !METHODS.contains(&method.as_str()) {
+        return Err(Answer::new(400, "Envoy takes no such method over HTTP/1.1"));
+    }
     let target = Target::read(gateway, method, path)?;
+    if method == "QUERY" && request.first_header("content-type").is_none() {
+        return Err(Answer::new(400, "QUERY needs a content-type"));
+    }
     let host = match target.host {
         Some(host) => host,
         None if host.bytes().all(is_of_host) => host,

@@ -197,6 +197,11 @@ fn difference(request: &Request, explained: &Explanation, answer: &RawAnswer) ->
     }
 }
 
+const METHODS: [&str; 16] = [
+    "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "OPTIONS", "CONNECT", "PROPFIND", "MSEARCH",
+    "M-SEARCH", "QUERY", "get",
+];
+
 /// Of what paths are made, and what is strange in one.
 const PATH_PIECES: [&str; 72] = [
     "/", "/", "/", "/", "/", "/a", "/a", "/b", "/a/b", "/a/b", "a", "b", "a", "b", "e", "x", "%61", "%62", "%2F",
@@ -268,7 +273,7 @@ fn random_request(random: &mut fastrand::Rng) -> Request {
     };
     let is_grpc = random.u8(..) < 16;
     Request {
-        method: random.choice(["GET", "GET", "GET", "GET", "GET", "OPTIONS", "CONNECT"]).unwrap().to_owned(),
+        method: random.choice(METHODS).unwrap().to_owned(),
         path,
         host: random.choice(&HOSTS).unwrap().to_string(),
         headers: is_grpc.then(|| ("content-type".to_owned(), "application/grpc".to_owned())).into_iter().collect(),
