@@ -3,9 +3,9 @@
 //! YAML is read once into this tree; what it means is then decoded from its JSON form. So every later
 //! check names a field by its path alone, and the tree turns paths into lines and columns.
 
-use granit_parser::Parser;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_yaml::granit_parser::Parser;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_yaml::{Location, Spanned};
 
