@@ -33,8 +33,12 @@ async fn a_refusal_is_on_record_until_it_is_mended(xds: &str) {
     assert!(refused["since"].as_str().unwrap().ends_with('Z'), "{refused}");
     assert_eq!(refused["sent"]["generation"], 2);
     assert_eq!(listeners_of(&world).await["acknowledged"]["generation"], 1);
-    let nodes = world.tierflow.status().await["nodes"].clone();
-    assert_eq!([&nodes["connected"], &nodes["refusing"], &nodes["live"]], [&json!(1), &json!(1), &json!(0)]);
+    let is_counted = async || {
+        let nodes = world.tierflow.status().await["nodes"].clone();
+        let counts = [&nodes["connected"], &nodes["refusing"], &nodes["live"]];
+        (counts == [&json!(1), &json!(1), &json!(0)]).then_some(())
+    };
+    eventually("it is counted as refusing", is_counted).await;
     assert!(world.tierflow.ask("/metrics").await.text().contains("tierflow_xds_nack_total{type=\"listener\"} 1"));
     // Envoy goes on with what it had, and other changes still reach it.
     assert_eq!(world.edge.get("/pay").await.status, 200);
