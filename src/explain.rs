@@ -16,7 +16,7 @@ use crate::names::descriptor;
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Algorithm, Dimension, Mode};
-use crate::policy::matches::name_length;
+use crate::policy::matches::host_name;
 use crate::policy::set::PolicySet;
 
 use arrival::arrive;
@@ -139,7 +139,7 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         let value = entry.map_or("", |(_, value)| *value);
         let counted = match dimension {
             Dimension::Path => value.split('?').next(),
-            Dimension::Host => value.get(..name_length(value.as_bytes())),
+            Dimension::Host => value.get(..host_name(value.as_bytes()).len()),
             _ => None,
         };
         format!("{dimension}={}", counted.unwrap_or(value))

@@ -67,12 +67,13 @@ fn virtual_hosts<'a>(apis: &[&'a Arc<Api>]) -> Vec<(Vec<&'a Api>, Vec<String>)> 
         taking.sort_by(|a, b| {
             a.matches.precedence(host).cmp(&b.matches.precedence(host)).then_with(|| a.name.cmp(&b.name))
         });
-        let domain = host.map_or_else(|| "*".to_owned(), ToString::to_string);
+        // A name is the same with a dot at its end, but not to Envoy.
+        let domains = host.map_or_else(|| vec!["*".to_owned()], |host| vec![host.to_string(), format!("{host}.")]);
         let is_same =
             |(other, _): &&mut (Vec<&Api>, _)| other.iter().map(|api| &api.name).eq(taking.iter().map(|api| &api.name));
         match virtual_hosts.iter_mut().find(is_same) {
-            Some((_, domains)) => domains.push(domain),
-            None => virtual_hosts.push((taking, vec![domain])),
+            Some((_, others)) => others.extend(domains),
+            None => virtual_hosts.push((taking, domains)),
         }
     }
     virtual_hosts

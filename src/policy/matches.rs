@@ -13,7 +13,7 @@ use super::raw::{RawCondition, RawMatch, WordOr};
 use super::text;
 
 pub use condition::Condition;
-pub use host::{HostMatch, name_length};
+pub use host::{HostMatch, host_name, name_length};
 pub use path::{PathMatch, TemplateSegment};
 
 /// Methods and hosts are sorted and hold no value twice, so that equal conditions are equal values.

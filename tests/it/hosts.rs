@@ -3,8 +3,9 @@
 use crate::harness::{Setup, World};
 use crate::raw_http::{RawAnswer, send, start_echo};
 
-/// One host in some of its spellings. The last is no port at all, and Envoy still takes it for one.
-const SPELLINGS: [&str; 4] = ["shop.example", "shop.example:8443", "SHOP.example:1", "shop.example:x"];
+/// One host in some of its spellings, of which two say that the name is whole. The last is no port at all, and Envoy still takes it for one.
+const SPELLINGS: [&str; 6] =
+    ["shop.example", "shop.example:8443", "SHOP.example:1", "shop.example.", "Shop.example.:80", "shop.example:x"];
 
 async fn start(policies: &str, gateway: &str) -> World {
     let echo = start_echo().await;
@@ -44,24 +45,24 @@ async fn a_host_is_matched_without_its_port_and_forwarded_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_port_is_no_way_round_a_limit_by_host() {
+async fn a_port_and_a_dot_are_no_way_round_a_limit_by_host() {
     let policies = "---
-{kind: Api, name: word, gateway: edge, service: echo, match: {path: /word}, limits: [{rate: 4/h, by: [host]}]}
+{kind: Api, name: word, gateway: edge, service: echo, match: {path: /word}, limits: [{rate: 6/h, by: [host]}]}
 ---
-{kind: Api, name: header, gateway: edge, service: echo, match: {path: /header}, limits: [{rate: 4/h, by: [{header: Host}]}]}
+{kind: Api, name: header, gateway: edge, service: echo, match: {path: /header}, limits: [{rate: 6/h, by: [{header: Host}]}]}
 ---
 {kind: Api, name: tenant, gateway: edge, service: echo, match: {path: /tenant}}
 ---
 {kind: Api, name: list, gateway: edge, service: echo, match: {path: /list}}
 ---
-{kind: Plan, name: each, apis: {tenant: [{rate: 4/h}]}}
+{kind: Plan, name: each, apis: {tenant: [{rate: 6/h}]}}
 ---
 name: of-list
 rate_limits:
 - actions:
   - request_headers: { header_name: ':authority', descriptor_key: asked }
   - header_value_match: { descriptor_value: list, headers: [{ name: ':path', string_match: { exact: /list } }] }
-  limit: { unit: HOUR, requests_per_unit: 4 }
+  limit: { unit: HOUR, requests_per_unit: 6 }
 ";
     let tenant = "tenant: {from: {header: host}, default_plan: each}";
     let world = start(policies, tenant).await;

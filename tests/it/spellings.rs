@@ -152,7 +152,8 @@ async fn explain_says_of_any_request_what_envoy_does() {
     let cuts_parameters = version_of(tools::envoy().unwrap()) >= EnvoyVersion::parse("1.39.1").unwrap();
     for _ in 0..REQUESTS {
         let request = random_request(&mut random);
-        if request.path.contains(".;") && !cuts_parameters {
+        // Older Envoys do not know the method either.
+        if !cuts_parameters && (request.path.contains(".;") || request.method == "QUERY") {
             continue;
         }
         for (name, listen) in ESCAPED_SLASHES.into_iter().zip(gateways.listen) {

@@ -11,7 +11,7 @@ use crate::limiter::Charge;
 use crate::limiter::key::KeyHasher;
 use crate::names::{FormId, Reported, descriptor};
 use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
-use crate::policy::matches::name_length;
+use crate::policy::matches;
 use crate::policy::normalize::capitalize_escapes;
 use crate::policy::rate_limits::{Action, RateLimitEntry};
 
@@ -172,9 +172,9 @@ fn path(path_and_query: &[u8]) -> Cow<'_, [u8]> {
     capitalize_escapes(path_and_query.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default())
 }
 
-/// The name of a host as all its spellings have it: in lower case, without the port.
+/// The name of a host as all its spellings have it.
 pub(super) fn host_name(host: &[u8]) -> Vec<u8> {
-    host.get(..name_length(host)).unwrap_or(host).to_ascii_lowercase()
+    matches::host_name(host).to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn ports_and_queries_are_no_way_round_a_limit() {
         assert_eq!(host_name(b"Shop.example:8080"), b"shop.example");
-        assert_eq!(host_name(b"shop.example:x"), b"shop.example");
+        assert_eq!(host_name(b"shop.example.:x"), b"shop.example");
         assert_eq!(host_name(b"[::1]:80"), b"[::1]");
         assert_eq!(host_name(b"\xff:80"), b"\xff");
         assert_eq!(*path(b"/a?b#c"), *b"/a");

@@ -33,8 +33,8 @@ impl Condition {
         }
     }
 
-    /// For the `host` header: an expression for all of it that leaves the port and the case of letters aside, as `hosts`
-    /// do. `None`: whether there is one.
+    /// For the `host` header: an expression for all of it that leaves the port, a dot at the name's end and the case of
+    /// letters aside, as `hosts` do. `None`: whether there is one.
     pub fn host_regex(&self) -> Option<String> {
         let name = match self {
             Self::Exact(text) => regex::escape(text),
@@ -44,7 +44,7 @@ impl Condition {
             Self::Regex(regex) => format!("(?:{regex})"),
             Self::Present(_) => return None,
         };
-        Some(format!("(?i){name}(?::[^:\\]]*)?"))
+        Some(format!("(?i){name}\\.?(?::[^:\\]]*)?"))
     }
 
     /// Whether it holds for a value of the `host` header.

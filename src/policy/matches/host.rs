@@ -28,7 +28,7 @@ impl HostMatch {
 
     /// The host that a request's `host` header names.
     pub fn of_header(host: &str) -> Self {
-        let name = host.get(..name_length(host.as_bytes())).unwrap_or(host);
+        let name = host.get(..host_name(host.as_bytes()).len()).unwrap_or(host);
         Self::Exact(name.to_ascii_lowercase())
     }
 
@@ -43,7 +43,14 @@ impl HostMatch {
     }
 }
 
-/// How much of a `host` header is the name. Envoy takes whatever stands after the last colon for a port, unless that colon
+/// The name in a `host` header, without the port and without the dot by which it says that it is whole (RFC 1034, section
+/// 3.1): `shop.example.` is where `shop.example` is.
+pub fn host_name(host: &[u8]) -> &[u8] {
+    let name = host.get(..name_length(host)).unwrap_or(host);
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+/// How much of a `host` header is not the port. Envoy takes whatever stands after the last colon for a port, unless that colon
 /// is one of an IPv6 address in brackets (`RouteConfiguration.ignore_port_in_host_matching`).
 pub fn name_length(host: &[u8]) -> usize {
     let last = |wanted: u8| host.iter().rposition(|byte| *byte == wanted);
@@ -74,7 +81,9 @@ mod tests {
         assert!(host("*.example").covers(&host("*.shop.example")));
         assert!(!host("*.shop.example").covers(&host("shop.example")));
         assert_eq!(host("Shop.Example").to_string(), "shop.example");
-        assert_eq!(HostMatch::of_header("Shop.Example:8443"), host("shop.example"));
+        for spelling in ["Shop.Example:8443", "shop.example.", "shop.example.:x"] {
+            assert_eq!(HostMatch::of_header(spelling), host("shop.example"));
+        }
         for bad in ["*", "shop.*", "a:80", "a..b", "*shop"] {
             assert!(HostMatch::parse(bad).is_err(), "{bad}");
         }
