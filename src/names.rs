@@ -245,6 +245,13 @@ impl fmt::Display for FormId {
 pub mod descriptor {
     use super::{FormId, Name};
 
+    /// The most actions of lists that routes of a gateway report by. Each can report what a client sends once more, so this
+    /// also bounds what the rate limit service has to read.
+    pub const LIST_ACTIONS_MAX: usize = 256;
+    /// The longest value: all headers of a request, as Envoy takes them by default
+    /// (`HttpConnectionManager.max_request_headers_kb`).
+    pub const VALUE_BYTES_MAX: usize = 60 * 1024;
+
     /// The Api that the route belongs to and the form that it reports in: `name/form`.
     pub const API: &str = "api";
     /// The value of the gateway's tenant source; left out by Envoy where the request has none.

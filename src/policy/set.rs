@@ -13,6 +13,7 @@ use super::rate_limits::RateLimits;
 use super::service::{Discovery, Protocol, Service};
 use super::tenant::{LimitsByApi, Plan, ReportedForTenants, Tenant};
 use super::tree::Tree;
+use crate::names::descriptor::LIST_ACTIONS_MAX;
 use crate::names::{DocumentId, Kind, Name, TenantName};
 use crate::shared_map::SharedMap;
 
@@ -59,6 +60,7 @@ impl PolicySet {
         linker.check_listeners();
         linker.check_matches();
         linker.check_paths();
+        linker.check_lists();
         let problems = linker.problems;
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
@@ -287,6 +289,26 @@ impl Linker<'_> {
             }
         }
         self.problems.extend(problems);
+    }
+
+    /// All lists of a gateway together are bounded.
+    fn check_lists(&mut self) {
+        let set = self.set;
+        for gateway in set.gateways.keys() {
+            let lists: Vec<_> = set.rate_limits.values().filter(|list| list.is_for(gateway)).collect();
+            let actions = |list: &RateLimits| list.limited().map(|(entry, _)| entry.actions.len()).sum::<usize>();
+            let all: usize = lists.iter().map(|list| actions(list)).sum();
+            if all <= LIST_ACTIONS_MAX {
+                continue;
+            }
+            let ids: Vec<_> = lists.iter().map(|list| DocumentId::new(Kind::RateLimits, &list.name)).collect();
+            for id in &ids {
+                let message = format!(
+                    "the lists for Gateway {gateway} have {all} actions in all, expected at most {LIST_ACTIONS_MAX}"
+                );
+                self.tell(id, &ids, Path::of(["rate_limits"]), message, None);
+            }
+        }
     }
 
     /// What becomes of escaped slashes is for an Api's gateway to say, and with it whether a path that has some arrives.

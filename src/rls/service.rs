@@ -14,9 +14,11 @@ use tower_service::Service;
 
 use super::wire::RateLimitRequest;
 use super::{Rls, SERVICE_NAME};
+use crate::names::descriptor::{LIST_ACTIONS_MAX, VALUE_BYTES_MAX};
 
-/// The largest request, in bytes: many times what the headers of a request can hold.
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// The largest request, in bytes: more than any Envoy sends for our routes, whatever its clients send, or a long value
+/// would be a way round all limits. An Api's own descriptor holds what a request has a few times at most.
+const REQUEST_BYTES_MAX: usize = (LIST_ACTIONS_MAX + 16) * VALUE_BYTES_MAX;
 const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Edge, Setup, World};
+use crate::harness::{Edge, Setup, World, eventually};
 
 /// A request as these bytes, and the status of its answer.
 async fn status_of(edge: &Edge, request: &[u8]) -> u16 {
@@ -92,6 +92,25 @@ limits: [{ rate: 1/h }]
         // It is nobody else.
         assert_eq!(world.edge.get("/pay").await.status, 200);
     }
+}
+
+/// As long as Envoy takes it, and reported as often as lists may.
+#[tokio::test]
+async fn a_long_value_is_no_way_round_a_limit() {
+    let entry = "- actions: [{ request_headers: { header_name: x-long, descriptor_key: a } }, \
+                 { request_headers: { header_name: x-long, descriptor_key: b } }]\n  limit: { unit: SECOND, requests_per_unit: 1000 }\n";
+    let lists: String = (0..8).map(|n| format!("---\nname: list-{n}\nrate_limits:\n{}", entry.repeat(16))).collect();
+    let policies = api("long", "/long", "method") + &lists;
+    let world = World::start(Setup { policies: &policies, ..Default::default() }).await;
+    let value = [b"x-long: ", "v".repeat(59 * 1024).as_bytes()].concat();
+    is_counted(&world.edge, "59 KiB", &get("/long", &value)).await;
+    assert_eq!(errors(&world).await, 0);
+    world.save("more.yaml", &format!("---\nname: one-more\nrate_limits:\n{entry}"));
+    eventually("there may be no more", async || {
+        let refused = world.tierflow.status().await["refused"].to_string();
+        refused.contains("258 actions in all").then_some(())
+    })
+    .await;
 }
 
 /// How many requests were not decided.
