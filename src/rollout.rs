@@ -476,6 +476,24 @@ mod tests {
     }
 
     #[test]
+    fn what_refers_to_something_new_that_is_held_is_held_with_it() {
+        let mut world = World::proven();
+        let new = "---
+{kind: Service, name: new, endpoints: ['127.0.0.1:9301']}
+---
+{kind: Api, name: new, gateway: shop, match: {path: /new}, service: new}
+";
+        world.serve(&format!("{SHOP}{new}"));
+        assert_eq!(world.refuse("shop", ResourceType::Cluster, "new"), ["Service new"]);
+        assert!(world.is_offered("shop", SHOP));
+        // The rest of the group goes on.
+        let text = SHOP.replace("/create", "/other");
+        world.serve(&format!("{text}{new}"));
+        assert_eq!(world.held("shop"), ["Service new"]);
+        assert!(world.is_offered("shop", &text));
+    }
+
+    #[test]
     fn a_group_stays_as_it_was_where_no_document_is_to_blame() {
         let mut world = World::proven();
         let text = SHOP.replace("/create", "/new");

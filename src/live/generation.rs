@@ -141,17 +141,26 @@ impl Generation {
         Some(Group { resources, matcher, documents, registered })
     }
 
-    /// The gateway's Envoys as they would have to be if some documents were still what an earlier group was made from.
-    /// `None` where these do not fit together with the others.
+    /// The gateway's Envoys as they would have to be if some documents were still what an earlier group was made from,
+    /// and with them those that changed since and do not fit together with that, as an Api does whose new service is held.
+    /// `None` where there are no such versions that fit together.
     pub fn group_with_earlier(&self, gateway: &str, ids: &BTreeSet<DocumentId>, earlier: &Group) -> Option<Group> {
-        let mut documents = self.documents.clone();
-        for id in ids {
-            match earlier.documents.get(id) {
-                Some(parsed) => drop(documents.insert(id.clone(), Arc::clone(parsed))),
-                None => drop(documents.remove(id)),
+        let mut ids = ids.clone();
+        let (documents, policies) = loop {
+            let documents = self.documents_with_earlier(&ids, earlier);
+            let problems = match PolicySet::link(&self.policies, &documents, &ids) {
+                Ok(policies) => break (documents, policies),
+                Err(problems) => problems,
+            };
+            let known = ids.len();
+            let involved =
+                problems.into_iter().flat_map(|problem| problem.document.into_iter().chain(problem.involves));
+            ids.extend(involved.filter(|id| self.documents.get(id) != earlier.documents.get(id)));
+            if ids.len() == known {
+                return None;
             }
-        }
-        let policies = PolicySet::link(&self.policies, &documents, ids).ok()?;
+        };
+        let ids = &ids;
         let mut registered = self.registered.clone();
         for (service, instances) in &earlier.registered {
             registered.entry(service.clone()).or_insert_with(|| Arc::clone(instances));
@@ -160,6 +169,17 @@ impl Generation {
             compile_gateway(&policies, &registered, policies.gateways.get(gateway)?, &self.rate_limit_service);
         let matcher = self.matcher.next(&self.policies, &policies, ids);
         Some(Group { resources: Arc::new(resources), matcher, documents, registered })
+    }
+
+    fn documents_with_earlier(&self, ids: &BTreeSet<DocumentId>, earlier: &Group) -> ParsedById {
+        let mut documents = self.documents.clone();
+        for id in ids {
+            match earlier.documents.get(id) {
+                Some(parsed) => drop(documents.insert(id.clone(), Arc::clone(parsed))),
+                None => drop(documents.remove(id)),
+            }
+        }
+        documents
     }
 }
 
