@@ -68,6 +68,12 @@ impl ResourceType {
 }
 
 impl ResourceType {
+    /// Whether each resource has a response of its own. Envoy refuses a response as a whole, and its files may be missing
+    /// for one secret and there for another (xDS rule 51).
+    pub fn is_sent_alone(self) -> bool {
+        matches!(self, Self::Secret)
+    }
+
     /// Whether an Envoy is ever told that a resource is gone. A listener that drains still uses what it named, and
     /// answers 5xx without it; an empty layer of runtime keys is refused (xDS rules 23, 53 and 85).
     pub fn is_removed(self) -> bool {

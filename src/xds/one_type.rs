@@ -183,6 +183,7 @@ impl OneType {
         let difference = self.compare(wanted, context);
         let is_mended = self.is_mended && !(difference.along.is_empty() && difference.removed_along.is_empty());
         if !difference.due.is_empty() || !difference.removed.is_empty() || is_mended || is_first_of_all {
+            let difference = self.next_part(difference, context);
             return Some(self.send(wanted, difference, context));
         }
         self.is_mended = false;
@@ -251,6 +252,17 @@ impl OneType {
         }
     }
 
+    /// What of the difference is said now. The rest stays a difference, which is found again after the answer.
+    fn next_part(&self, mut difference: Difference, context: &Context<'_>) -> Difference {
+        if context.resource_type.is_sent_alone() && difference.due.len() > 1 {
+            for later in difference.due.split_off(1) {
+                let has = self.known.get(&later.name, &self.subscription);
+                difference.kept.insert(Arc::clone(&later.name), has);
+            }
+        }
+        difference
+    }
+
     fn send(&mut self, wanted: &Arc<OfType>, difference: Difference, context: &Context<'_>) -> Outgoing {
         let Difference { mut due, mut removed, along, removed_along, mut kept, .. } = difference;
         removed.extend(removed_along);
@@ -266,6 +278,7 @@ impl OneType {
         let new = due.iter().map(|resource| change(&resource.name, What::Content(resource.version)));
         let gone = removed.iter().map(|name| change(name, What::Removal));
         let changes: Vec<Change> = new.chain(gone).collect();
+        let changed_names: BTreeSet<Arc<str>> = changes.iter().map(|change| Arc::clone(&change.name)).collect();
         for change in &changes {
             self.parked.remove(&change.name);
             kept.remove(&change.name);
@@ -277,7 +290,10 @@ impl OneType {
             true => Version::of(&resources.iter().flat_map(|r| r.version.to_bytes()).collect::<Vec<u8>>()),
             false => wanted.version,
         };
-        self.owed.clear();
+        match context.resource_type.is_sent_alone() {
+            true => self.owed.retain(|name| wanted.by_name.contains_key(name) && !changed_names.contains(name)),
+            false => self.owed.clear(),
+        }
         self.is_mended = false;
         self.known.rebase(wanted, kept);
         self.nonce = context.nonce;

@@ -205,3 +205,45 @@ async fn a_service_with_tls_is_replaced_by_another_without_a_failure() {
         assert_eq!(load.stop().await, [""; 0], "{xds}");
     }
 }
+
+/// Envoy refuses a response as a whole: an authority that makes no sense must not take those of others along, neither on an
+/// Envoy that starts nor on one that runs.
+async fn one_authority_that_makes_no_sense_is_nobody_elses(xds: &str) {
+    let upstream = secure("first", None, &BOTH).await;
+    let folder = tempfile::tempdir().unwrap();
+    let junk = folder.path().join("junk.crt");
+    std::fs::write(&junk, "no certificate").unwrap();
+    let good = format!("tls: {{ ca: {}, sni: edge.test }}", certificate("first.crt"));
+    let bad = format!("tls: {{ ca: {}, sni: edge.test }}", junk.display());
+    // Enough that some of them are asked for together, and the bad ones are among those.
+    let is_bad = |number: usize| number % 8 == 1;
+    let of = |number| service(&format!("s{number}"), upstream, if is_bad(number) { &bad } else { &good });
+    let policies: String = (0..32).map(of).collect();
+    let world = World::start(Setup { policies: &policies, xds, ..Default::default() }).await;
+    let answers = async |services: usize| {
+        eventually("all others are spoken to", async || {
+            for number in 0..services {
+                let status = world.edge.get(&format!("/s{number}")).await.status;
+                if status != if is_bad(number) { 503 } else { 200 } {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    };
+    answers(32).await;
+    // One more, on the Envoy that runs.
+    world.save("policies.yaml", &(policies + &of(32)));
+    answers(33).await;
+}
+
+#[tokio::test]
+async fn one_authority_that_makes_no_sense_is_nobody_elses_with_delta() {
+    one_authority_that_makes_no_sense_is_nobody_elses("delta").await;
+}
+
+#[tokio::test]
+async fn one_authority_that_makes_no_sense_is_nobody_elses_with_state_of_the_world() {
+    one_authority_that_makes_no_sense_is_nobody_elses("sotw").await;
+}

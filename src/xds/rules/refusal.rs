@@ -57,6 +57,23 @@ fn xds_rule_51_each_gateway_has_one_route_configuration_and_only_changed_ones_ar
     }
 }
 
+/// Whichever of them is bad: Envoy refuses a response as a whole.
+#[test]
+fn xds_rule_51_a_secret_that_is_refused_keeps_no_other_from_being_taken() {
+    for mut talk in Talk::both(&["secret:r=bad", "secret:s=1", "secret:t=1"]) {
+        assert_eq!(talk.ask("secret", &["r", "s", "t"]), ["secret r"]);
+        assert_eq!(talk.nack("secret"), ["secret s"]);
+        assert_eq!(talk.ack("secret"), ["secret t"]);
+        assert_eq!(talk.ack("secret"), SILENCE);
+        assert_eq!(talk.session.standing(), Standing::Refusing);
+        assert_eq!(talk.change(&["secret:r=bad", "secret:s=2", "secret:t=1"]), ["secret s"]);
+        assert_eq!(talk.ack("secret"), SILENCE);
+        assert_eq!(talk.change(&["secret:r=good", "secret:s=2", "secret:t=1"]), ["secret r"]);
+        assert_eq!(talk.ack("secret"), SILENCE);
+        assert_eq!(talk.session.standing(), Standing::Live);
+    }
+}
+
 #[test]
 fn xds_rule_61_the_error_alone_makes_a_refusal() {
     for mut talk in Talk::both(&["route:r=1"]) {
