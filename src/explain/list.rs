@@ -35,7 +35,7 @@ pub(super) fn descriptors(policies: &PolicySet, gateway: &Gateway, api: &Api, re
                 }
             }
             if let Cost::Header(name) = &limit.cost {
-                let cost = request.header(name).map(Cow::into_owned);
+                let cost = request.first_header(name).map(str::to_owned);
                 entries.extend(limit.cost.descriptor_key().zip(cost));
             }
             Some(entries)
@@ -67,7 +67,7 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
         }
         Action::GenericKey(entry) => fixed(entry, true),
         Action::HeaderMatch { entry, expect_match, headers } => {
-            let matches = headers.iter().all(|matcher| matcher.matches(request.header(&matcher.name).as_deref()));
+            let matches = headers.iter().all(|matcher| matcher.matches(&request.header_values(&matcher.name)));
             fixed(entry, matches == *expect_match)
         }
         Action::QueryMatch { entry, expect_match, parameters } => {

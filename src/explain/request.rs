@@ -40,12 +40,9 @@ impl Request {
         self.headers(name).next()
     }
 
-    /// All values of a header as one, which is what Envoy's matchers look at.
-    pub(super) fn header<'a>(&'a self, name: &str) -> Option<Cow<'a, str>> {
-        let mut values = self.headers(name);
-        let first = values.next()?;
-        let joined = values.fold(Cow::Borrowed(first), |joined, value| Cow::Owned(format!("{joined},{value}")));
-        Some(joined)
+    /// All values of a header. Envoy's matchers look at each of them.
+    pub(super) fn header_values<'a>(&'a self, name: &str) -> Vec<&'a str> {
+        self.headers(name).collect()
     }
 
     /// The first value of a parameter as it is written, which is what routes are matched by.

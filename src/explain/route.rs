@@ -22,11 +22,11 @@ pub(super) fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Gateway, reques
 /// Whether the request asks if a page of another origin may send one of the API (CORS, Fetch standard). The route for
 /// that stands in front of the API's own.
 pub(super) fn is_preflight(api: &Api, gateway: &Gateway, request: &Request) -> bool {
-    let value = |name| request.header(name).filter(|value| !value.is_empty());
+    let value = |name| request.first_header(name).filter(|value| !value.is_empty());
     api.cors(gateway).is_some()
         && request.method == "OPTIONS"
         && value("origin").is_some()
-        && value("access-control-request-method").is_some_and(|method| takes_method(&api.matches, &method))
+        && value("access-control-request-method").is_some_and(|method| takes_method(&api.matches, method))
         && takes_place(&api.matches, request)
         && api.matches.headers_of_preflight().all(|(name, condition)| holds(name, condition, request))
 }
@@ -44,7 +44,10 @@ fn takes_method(matches: &Match, method: &str) -> bool {
 fn holds(name: &str, condition: &Condition, request: &Request) -> bool {
     match name {
         "host" => condition.holds_for_host(&request.host),
-        name => condition.holds(request.header(name).as_deref()),
+        name => match request.header_values(name).as_slice() {
+            [] => condition.holds(None),
+            values => values.iter().any(|value| condition.holds(Some(value))),
+        },
     }
 }
 

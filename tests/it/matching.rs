@@ -197,3 +197,61 @@ async fn by_query() {
     ];
     requests_belong(&apis, &rows).await;
 }
+
+#[tokio::test]
+async fn a_header_that_stands_several_times_matches_by_any_of_its_values() {
+    let policies = "
+kind: Api
+name: free
+gateway: edge
+match: { path: /x, headers: { x-plan: free } }
+service: upstream
+limits: [{ name: of-free, rate: 1000/h }]
+---
+kind: Api
+name: any
+gateway: edge
+match: { path: /x }
+service: upstream
+limits: [{ name: of-any, rate: 1000/h }]
+---
+name: list
+rate_limits:
+- actions:
+  - header_value_match: { descriptor_value: paid, headers: [{ name: x-plan, string_match: { exact: free }, invert_match: true }] }
+  limit: { unit: HOUR, requests_per_unit: 1000 }
+";
+    let world = World::start(Setup { policies, ..Default::default() }).await;
+    let sets: [&[&str]; 8] = [
+        &[],
+        &["free"],
+        &["paid"],
+        &["free", "free"],
+        &["free", "paid"],
+        &["paid", "free"],
+        &["paid", "paid"],
+        &["free,free"],
+    ];
+    for values in sets {
+        let headers: Vec<(&str, &str)> = values.iter().map(|value| ("x-plan", *value)).collect();
+        let answer = world.edge.send("GET", "/x", &headers).await;
+        let named = answer.header("x-ratelimit-limit").unwrap().to_owned();
+        let flags: Vec<String> = values.iter().map(|value| format!("--header=x-plan={value}")).collect();
+        let folder = world.path("");
+        let args = [
+            &["explain", folder.to_str().unwrap(), "--path=/x", "--output=json"][..],
+            &flags.iter().map(String::as_str).collect::<Vec<_>>(),
+        ]
+        .concat();
+        let explained: serde_json::Value = serde_json::from_str(&printed(&args)).unwrap();
+        let limits: Vec<String> = explained[0]["limits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|limit| limit["name"].as_str().unwrap().to_owned())
+            .collect();
+        let met: Vec<String> =
+            named.split("name=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+        assert_eq!(limits, met, "{values:?}");
+    }
+}

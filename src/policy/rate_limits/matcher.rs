@@ -59,14 +59,17 @@ impl HeaderMatcher {
         })
     }
 
-    /// A header that is missing and not taken for an empty one does not match, inverted or not.
-    pub fn matches(&self, value: Option<&str>) -> bool {
-        let value = value.or(self.treat_missing_as_empty.then_some(""));
-        let matches = match (&self.test, value) {
-            (HeaderTest::Present(expected), value) => value.is_some() == *expected,
-            (_, None) => return false,
-            (HeaderTest::Text(matcher), Some(value)) => matcher.matches(value),
-            (HeaderTest::Range(range), Some(value)) => value.parse().is_ok_and(|number| range.contains(&number)),
+    /// A header matches by any of its values; inverted, where none does. One that is missing and not taken for an empty
+    /// one does not match, inverted or not.
+    pub fn matches(&self, values: &[&str]) -> bool {
+        let values = if values.is_empty() && self.treat_missing_as_empty { &[""] } else { values };
+        let matches = match (&self.test, values) {
+            (HeaderTest::Present(expected), values) => values.is_empty() != *expected,
+            (_, []) => return false,
+            (HeaderTest::Text(matcher), values) => values.iter().any(|value| matcher.matches(value)),
+            (HeaderTest::Range(range), values) => {
+                values.iter().any(|value| value.parse().is_ok_and(|number| range.contains(&number)))
+            }
         };
         matches != self.is_inverted
     }
