@@ -133,6 +133,11 @@ fn shared<T: PartialEq + fmt::Display>(a: &[T], b: &[T]) -> Vec<String> {
 }
 
 pub(super) fn parse_method(method: &str) -> Result<String, String> {
+    if method == "CONNECT" {
+        return Err(
+            "a method that gateways take: what goes through CONNECT could be requests that no limit sees".to_owned()
+        );
+    }
     let well_formed = (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
     well_formed.then(|| method.to_owned()).ok_or_else(|| "a method in capitals, as in POST".to_owned())
 }
@@ -225,5 +230,11 @@ mod tests {
         assert!(with(&[], &["a.b", "c.d"]).collides(&with(&[], &["c.d"])));
         assert!(!with(&[], &["a.b"]).collides(&with(&[], &[])));
         assert!(!orders.collides(&matching(path(PathMatch::parse_prefix, "/order"), &["b"])));
+    }
+
+    #[test]
+    fn methods_are_in_capitals_and_gateways_take_no_connect() {
+        assert!(parse_method("POST").is_ok() && parse_method("VERSION-CONTROL").is_ok());
+        assert!(["CONNECT", "post", ""].iter().all(|method| parse_method(method).is_err()));
     }
 }

@@ -12,7 +12,7 @@ const TOKEN: &str = "!#$%&'*+-.^_`|~09azAZ";
 const ODD: &str = "az09 .-_/\\\"'`{}[]()<>%$#@!&*+=?,;:|^~éß☺語𝕏\u{a0}\u{200b}\u{feff}\u{85}\u{7f}\t\n\0";
 const PATH: &str = "azAZ09-._~!$&'()*+,;=:@%<>[]{}|\\^`\"";
 const METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "VERSION-CONTROL"];
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PROPFIND", "OPTIONS", "TRACE", "PATCH", "VERSION-CONTROL"];
 const RETRY_ON: [&str; 11] = [
     "5xx",
     "cancelled",
