@@ -36,7 +36,6 @@ pub use service::RateLimitServer;
 /// The service's name in `grpc.health.v1`, which the generated clusters ask for.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
-#[derive(Clone)]
 pub struct Rls {
     pub live: Arc<Live>,
     pub counters: Arc<Memory>,
@@ -47,7 +46,7 @@ pub struct Rls {
 
 impl Rls {
     pub fn into_service(self) -> RateLimitServer {
-        RateLimitServer(self)
+        RateLimitServer(Arc::new(self))
     }
 
     fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {

@@ -13,11 +13,10 @@ use crate::metrics::{CodeLabels, Metrics};
 /// The shortest time from one line of the log to the next.
 const PAUSE: Duration = Duration::from_secs(10);
 
-#[derive(Clone)]
 pub struct Failures {
     metrics: Arc<Metrics>,
     clock: Clock,
-    logged: Arc<Mutex<Logged>>,
+    logged: Mutex<Logged>,
 }
 
 #[derive(Default)]
@@ -33,7 +32,7 @@ impl Failures {
         for code in [Code::Internal, Code::InvalidArgument, Code::OutOfRange, Code::Unavailable] {
             let _ = metrics.decision_errors.get_or_create(&CodeLabels { code: name(code) });
         }
-        Self { metrics, clock, logged: Arc::default() }
+        Self { metrics, clock, logged: Mutex::default() }
     }
 
     /// Counts an answer, and logs the first of many. A status that is no error is none.

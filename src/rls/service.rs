@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
@@ -22,7 +23,7 @@ const REQUEST_BYTES_MAX: usize = (LIST_ACTIONS_MAX + 16) * VALUE_BYTES_MAX;
 const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 #[derive(Clone)]
-pub struct RateLimitServer(pub(super) Rls);
+pub struct RateLimitServer(pub(super) Arc<Rls>);
 
 impl NamedService for RateLimitServer {
     const NAME: &'static str = SERVICE_NAME;
@@ -38,7 +39,7 @@ impl Service<http::Request<Body>> for RateLimitServer {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let rls = self.0.clone();
+        let rls = Arc::clone(&self.0);
         Box::pin(async move {
             let response = match request.uri().path() {
                 SHOULD_RATE_LIMIT => {
