@@ -22,7 +22,7 @@ pub struct Entry {
     /// Tells the two lines of a change from all others.
     pub change: String,
     pub who: String,
-    /// What is changed, as `put Api pay` or `delete Tenant acme`.
+    /// The changes, as `put Api pay` or `delete Tenant acme`.
     pub what: Vec<String>,
     pub base: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

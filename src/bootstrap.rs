@@ -9,18 +9,18 @@ use crate::policy::gateway::Gateway;
 use crate::snapshot::render;
 use crate::snapshot::resource::ResourceType;
 
-/// What a bootstrap is made from.
+/// The choices that a bootstrap is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Bootstrap<'a> {
     /// The gateway that the Envoy is to serve: its `nodes` will select the Envoy.
     pub gateway: &'a Gateway,
     /// `None`: an id that the gateway's `nodes.ids` selects, else the gateway's name and `-1`.
     pub node_id: Option<&'a str>,
-    /// Where Tierflow's xDS port is.
+    /// The address of Tierflow's xDS port.
     pub server: &'a HostPort,
     /// TLS with Tierflow's ports. `None`: plain text.
     pub tls: Option<EnvoyTls<'a>>,
-    /// Where Envoy's own admin interface listens. `None`: nowhere.
+    /// The address of Envoy's own admin interface. `None`: it has none.
     pub envoy_admin: Option<&'a HostPort>,
     pub xds: XdsVariant,
 }
@@ -96,7 +96,7 @@ impl EnvoyTls<'_> {
         self.identity.map_or(ServerTls::Server, |_| ServerTls::Mutual)
     }
 
-    /// What this cluster and that of the rate limit service, which comes over it, refer to.
+    /// The secrets that this cluster refers to, and that of the rate limit service, which comes over it.
     fn secrets(&self) -> Value {
         let ca = json!({ "trusted_ca": { "filename": self.ca } });
         let mut secrets = vec![json!({ "name": AUTHORITY_SECRET, "validation_context": ca })];

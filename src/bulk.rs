@@ -13,7 +13,7 @@ use crate::names::{DocumentId, Kind, Version};
 
 /// The key of the manifest, below the prefix.
 pub const MANIFEST: &str = "manifest";
-/// What keys of blobs begin with, below the prefix.
+/// The first part of a blob's key, below the prefix.
 pub const BLOBS: &str = "blobs/";
 /// The largest blob: what etcd takes in a request (1.5 MiB), less what stands around it.
 const BLOB_BYTES_MAX: usize = 1024 * 1024;

@@ -46,7 +46,7 @@ enum Verb {
     },
 }
 
-/// What went wrong, already in words for the operator. Empty where it was said before.
+/// The reason of a failure, already in words for the operator. Empty where it was said before.
 type Failure = String;
 
 pub fn run() -> ExitCode {

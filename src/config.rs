@@ -11,7 +11,7 @@ use crate::xds::AdmissionLimits;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub source: SourceConfig,
-    /// Where the last good set is kept. `None`: nowhere.
+    /// The folder of the last good sets. `None`: none is kept.
     pub state_dir: Option<PathBuf>,
     pub xds_listen: SocketAddr,
     pub xds_limits: XdsLimits,
@@ -19,25 +19,25 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// TLS of all three ports. `None`: they speak plain text.
     pub tls: Option<TlsFiles>,
-    /// How Envoys reach the rate limit service. Empty: loopback and the bound port.
+    /// The addresses under which Envoys reach the rate limit service. Empty: loopback and the bound port.
     pub rls_advertise: Vec<HostPort>,
-    /// What this replica is called among others that share etcd. `None`: a name of its own for each run.
+    /// The name of this replica among others that share etcd. `None`: a name of its own for each run.
     pub replica_id: Option<String>,
     /// Tokens of those who may change policies. `None`: whoever is on this machine.
     pub admin_token_file: Option<PathBuf>,
-    /// Where changes are noted. `None`: in the log.
+    /// The file of the audit log. `None`: changes are noted in the ordinary log.
     pub audit_log: Option<PathBuf>,
     /// The most counters that are kept.
     pub counter_keys_max: usize,
-    /// Whether a source without any document means that nothing is to be served.
+    /// True where a source without any document means that nothing is to be served.
     pub allow_empty: bool,
 }
 
-/// What Envoys may take of the xDS port.
+/// The bounds of what Envoys may take of the xDS port.
 #[derive(Clone, Copy, Debug)]
 pub struct XdsLimits {
     pub admission: AdmissionLimits,
-    /// When a connection is renewed, within a tenth of it before or after. `None`: never.
+    /// The age at which a connection is renewed, within a tenth of it before or after. `None`: never.
     pub connection_age: Option<Duration>,
 }
 
@@ -60,7 +60,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Where policies come from.
+/// The place that policies come from.
 #[derive(Clone, Debug)]
 pub enum SourceConfig {
     /// A folder.

@@ -56,18 +56,18 @@ impl Documents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub origin: Origin,
-    /// When it was changed last, where the source keeps that.
+    /// The revision of the last change, where the source keeps that.
     pub revision: Option<Revision>,
     /// The document's bytes, or why they could not be read.
     pub content: Result<Arc<[u8]>, Arc<str>>,
 }
 
-/// Where a document came from, as people are told it.
+/// The origin of a document, as people are told it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     File {
         path: Arc<str>,
-        /// Which of the file's documents it is, counted from 1.
+        /// The document's number in its file, counted from 1.
         number: u32,
         /// The document's first line in the file, counted from 1.
         line: u32,
@@ -75,13 +75,14 @@ pub enum Origin {
     /// A key of etcd, which holds one document.
     Key {
         key: Arc<str>,
-        /// What the key says that the document is. `None` where it is no key of a document.
+        /// The name of the document by its key. `None` where the key is none of a document.
         id: Option<DocumentId>,
     },
 }
 
 impl Origin {
-    /// What holds the document, without the place in it: documents of one container come and go together.
+    /// The file or key that the document is in, without the place in it: documents of one container come and go
+    /// together.
     pub fn container(&self) -> &Arc<str> {
         match self {
             Self::File { path, .. } => path,
@@ -89,7 +90,7 @@ impl Origin {
         }
     }
 
-    /// Which document has to be there, where the place says so.
+    /// The name of the document that has to be there, where the place says so.
     pub fn id(&self) -> Option<&DocumentId> {
         match self {
             Self::File { .. } => None,
@@ -138,7 +139,7 @@ pub struct Requirement {
     pub create_revision: Option<u64>,
 }
 
-/// What a document requires, read without looking at what it means. Nothing, where that cannot be read.
+/// The requirements of a document, read without looking at what it means. Nothing, where that cannot be read.
 pub fn requirements(bytes: &[u8]) -> Vec<Requirement> {
     #[derive(Deserialize)]
     struct Requires {
@@ -202,7 +203,7 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// What follows the marker on a line that ends a document.
+/// The rest of a line that ends a document, after the marker.
 fn after_marker(line: &[u8]) -> Option<&[u8]> {
     let line = without_mark(line);
     let rest = line.strip_prefix(b"---").or_else(|| line.strip_prefix(b"..."))?;

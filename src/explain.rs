@@ -25,18 +25,19 @@ use route::{find_api, is_preflight};
 pub use arrival::Answer;
 pub use request::Request;
 
-/// What one gateway does with the request.
+/// One gateway's way with the request.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Explanation {
     pub gateway: String,
-    /// What the gateway answers before it looks for an Api.
+    /// The gateway's answer before it looks for an Api.
     pub answer: Option<Answer>,
     /// Path and query as Apis, limits and the service see them.
     pub path: Option<String>,
     /// `None` without an answer: the gateway answers with 404.
     pub api: Option<String>,
     pub service: Option<String>,
-    /// Whether it is a preflight (CORS), which Envoy answers itself. Nobody is asked for a tenant then, and nothing counted.
+    /// True for a preflight (CORS), which Envoy answers itself. Nobody is asked for a tenant then, and nothing
+    /// counted.
     pub preflight: bool,
     /// As the request names it.
     pub tenant: Option<String>,
@@ -50,7 +51,7 @@ pub struct ExplainedLimit {
     pub tier: &'static str,
     pub name: String,
     pub rate: String,
-    /// What splits the counter, with this request's values.
+    /// The dimensions that split the counter, with this request's values.
     pub by: Vec<String>,
     pub algorithm: &'static str,
     pub mode: &'static str,

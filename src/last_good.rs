@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Document, Documents, Instance, Origin, Registered};
 use crate::names::{DocumentId, Kind, Name, Revision, Version};
 
-/// How many sets are kept.
+/// The number of sets that are kept.
 const SETS_KEPT: usize = 3;
 /// The form of the file. A program leaves files of later forms alone.
 const FORMAT: u32 = 1;
@@ -28,7 +28,7 @@ const ENDING: &str = ".set.jsonl";
 #[derive(Clone, Debug)]
 pub struct StateDir {
     folder: PathBuf,
-    /// What the sets are a copy of; a set of another source is none of ours.
+    /// The source that the sets are a copy of; a set of another source is none of ours.
     source: String,
 }
 

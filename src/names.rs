@@ -18,7 +18,7 @@ pub const TENANT_BYTES_MAX: usize = 128;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// What a name must look like, as error messages say it.
+    /// The form of a name, as error messages say it.
     pub const EXPECTED: &'static str =
         "1 to 128 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit";
 
@@ -118,7 +118,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What tells a document from every other of a set: `Api order-create`.
+/// The kind and name that tell a document from every other of a set: `Api order-create`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentId {
     pub kind: Kind,
@@ -137,7 +137,8 @@ impl fmt::Display for DocumentId {
     }
 }
 
-/// What the source calls the state of its documents: a count of readings for files, etcd's revision for etcd.
+/// The number that the source gives to a state of its documents: a count of readings for files, etcd's revision for
+/// etcd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -214,7 +215,7 @@ impl FormId {
         self.0.binary_search(&reported).is_ok()
     }
 
-    /// What [`fmt::Display`] wrote: eight hexadecimal digits for each.
+    /// Reads what [`fmt::Display`] wrote: eight hexadecimal digits for each.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len().is_multiple_of(8);
         let digits = text.as_bytes().chunks(8).map(|digits| std::str::from_utf8(digits).ok());
@@ -256,7 +257,7 @@ pub mod descriptor {
     pub const API: &str = "api";
     /// The value of the gateway's tenant source; left out by Envoy where the request has none.
     pub const TENANT: &str = "tenant";
-    /// Which entry of which RateLimits document the descriptor stands for: `name/form/number`.
+    /// The entry of a RateLimits document that the descriptor stands for: `name/form/number`.
     pub const RATE_LIMITS: &str = "rate_limits";
     /// Envoy's own key for the client's address.
     pub const CLIENT_IP: &str = "remote_address";
@@ -301,7 +302,7 @@ pub mod secret {
         format!("{gateway}/tls")
     }
 
-    /// What a service's certificate is verified with.
+    /// The name of the secret that a service's certificate is verified with.
     pub fn authority_of_service(service: &str) -> String {
         format!("{SERVICE}{service}/ca")
     }
@@ -317,7 +318,7 @@ pub mod secret {
     }
 }
 
-/// How a denial says its status: `compile` makes Envoy look for it, the rate limit service puts it there.
+/// The way in which a denial says its status: `compile` makes Envoy look for it, the rate limit service puts it there.
 pub mod denial {
     /// Envoy puts the `dynamic_metadata` of a RateLimitResponse under the filter's own name.
     pub const METADATA_NAMESPACE: &str = "envoy.filters.http.ratelimit";

@@ -35,7 +35,7 @@ pub struct Nodes {
 pub struct Node {
     pub identity: NodeIdentity,
     pub envoy_version: String,
-    /// What its gateways have and it does not know.
+    /// The features that its gateways need and this Envoy does not know.
     pub too_old_for: Vec<Arc<Need>>,
     pub protocol: Protocol,
     pub connected_at: Timestamp,
@@ -61,7 +61,7 @@ impl Protocol {
     }
 }
 
-/// Where a node stands in regard to what it is offered.
+/// A node's state in regard to what it is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub standing: Standing,
@@ -69,20 +69,20 @@ pub struct Position {
     pub generation: u64,
     /// The newest generation that is live on it; 0 if none is yet.
     pub live: u64,
-    /// How long it has stood so.
+    /// The moment since which the node stands so.
     pub since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has acknowledged everything that it is to have.
+    /// Everything that the node is to have is acknowledged.
     Live,
-    /// It has not answered yet.
+    /// An answer of the node is awaited.
     Pending,
-    /// It refuses something, and goes on with what it had.
+    /// Something is refused by the node, which goes on with what it had.
     Refusing,
-    /// It has acknowledged everything that it is offered, which is not the whole generation: another Envoy of its group
-    /// refused something in it.
+    /// Everything that the node is offered is acknowledged, which is not the whole generation: another Envoy of its
+    /// group refused something in it.
     Held,
 }
 
@@ -97,7 +97,7 @@ impl Standing {
     }
 }
 
-/// What happened with one type of resources.
+/// The state of one type of resources.
 #[derive(Clone, Debug, Default)]
 pub struct TypeStatus {
     pub subscribed: Subscribed,
@@ -111,7 +111,7 @@ pub struct TypeStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subscribed {
     pub all: bool,
-    /// How many by their names.
+    /// The number of them that are subscribed to by name.
     pub names: usize,
 }
 
@@ -126,15 +126,15 @@ pub struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub sent: Option<Sent>,
-    /// What was new in it.
+    /// The resources that were new in it.
     pub resources: Vec<Arc<str>>,
-    /// What Envoy says of it.
+    /// Envoy's own words.
     pub message: String,
     pub since: Timestamp,
 }
 
 impl Node {
-    /// Whether it takes its time for an answer.
+    /// True where the answer takes its time.
     pub fn is_late(&self, now: Timestamp) -> bool {
         self.types.values().any(|status| status.is_late(now))
     }
@@ -202,7 +202,7 @@ impl Seat {
         });
     }
 
-    /// What it refused was sent to it in another version, and it took that.
+    /// Forgets a refusal: the refused resources were sent in another version, and the node took that.
     pub fn no_longer_refuses(&self, resource_type: ResourceType) {
         self.change(resource_type, |status| status.refused = None);
     }
@@ -218,7 +218,7 @@ impl Seat {
         });
     }
 
-    /// Where the node stands now. Gives how long ago the changes were read that every Envoy has acknowledged by this.
+    /// Sets the node's standing. Gives how long ago the changes were read that every Envoy has acknowledged by this.
     pub fn stands(&self, standing: Standing, generation: u64, now: Timestamp) -> Vec<Duration> {
         {
             let mut node = self.node.lock();

@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// The gateway that the Envoy is to serve.
     #[arg(long, value_name = "NAME")]
     gateway: String,
-    /// Where Tierflow's xDS port is.
+    /// The address of Tierflow's xDS port.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000", value_parser = parse_host_port, env = "TIERFLOW_SERVER")]
     server: HostPort,
     /// PEM file, on the Envoy's host, of the authority that signed the certificate of Tierflow's ports. Needed where they
@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// The Envoy's node id. Default: one that the gateway's `nodes.ids` selects, else the gateway's name and `-1`.
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
-    /// Where Envoy's own admin interface listens. Default: nowhere.
+    /// The address of Envoy's own admin interface. Default: it has none.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     envoy_admin: Option<HostPort>,
     /// The variant of the xDS protocol.

@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// Only this gateway. Default: the only one there is.
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
-    /// How Envoys reach the rate limit service.
+    /// The addresses under which Envoys reach the rate limit service.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
     rls_advertise: Vec<HostPort>,
     #[arg(short, long, value_enum, default_value = "yaml")]

@@ -48,7 +48,7 @@ struct EditArgs {
     server: ServerArgs,
 }
 
-/// What the server says when it is done.
+/// The server's answer to a change that is made.
 #[derive(serde::Deserialize)]
 struct Done {
     revision: u64,

@@ -10,7 +10,7 @@ pub(super) struct EtcdArgs {
     /// Take policies from etcd: its endpoints, comma-separated, as in http://10.0.0.5:2379.
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = parse_endpoint, env = "TIERFLOW_ETCD")]
     etcd: Vec<String>,
-    /// What all of Tierflow's keys in etcd begin with.
+    /// The first part of all of Tierflow's keys in etcd.
     #[arg(long, value_name = "PREFIX", default_value = "/tierflow", value_parser = parse_prefix, env = "TIERFLOW_ETCD_PREFIX")]
     etcd_prefix: String,
     /// The user to be in etcd.

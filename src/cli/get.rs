@@ -18,7 +18,7 @@ pub(super) struct Args {
     name: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
-    /// How it is printed. A table of one document is the document itself.
+    /// The form of the output. A table of one document is the document itself.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -36,7 +36,7 @@ pub(super) fn parse_kind(text: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(is_meant).ok_or_else(|| format!("expected one of {}", kinds()))
 }
 
-/// What the server tells of a document.
+/// The server's account of a document.
 #[derive(Deserialize)]
 struct Row {
     kind: Option<String>,

@@ -15,7 +15,7 @@ use crate::names::Revision;
 use crate::policy::problem::Problem;
 use crate::source;
 
-/// How data is printed.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Json,

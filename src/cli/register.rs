@@ -25,27 +25,27 @@ pub(super) struct Args {
     /// The name that services refer to as their `registry`.
     #[arg(long, value_name = "NAME", value_parser = parse_name, env = "TIERFLOW_SERVICE")]
     service: Name,
-    /// Where the instance takes requests.
+    /// The address that takes the instance's requests.
     #[arg(long, value_name = "IP:PORT", env = "TIERFLOW_ADDRESS")]
     address: SocketAddr,
-    /// What the instance is called. Default: its address.
+    /// The instance's name. Default: its address.
     #[arg(long, value_name = "NAME", env = "TIERFLOW_INSTANCE")]
     instance: Option<String>,
     /// Its share of the traffic against the others', 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), env = "TIERFLOW_WEIGHT")]
     weight: u32,
-    /// Where it stands.
+    /// The zone that the instance is in.
     #[arg(long, value_name = "NAME", env = "TIERFLOW_ZONE")]
     zone: Option<String>,
-    /// How long it stays registered when this is killed, in seconds, 2 to 3600.
+    /// The time that the instance stays registered when this is killed, in seconds, 2 to 3600.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600), env = "TIERFLOW_TTL")]
     ttl: u64,
     #[command(flatten)]
     etcd: EtcdArgs,
-    /// What is logged, as a filter like `info` or `tierflow=debug,warn`.
+    /// The filter of the log, like `info` or `tierflow=debug,warn`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
     log: String,
-    /// How it is logged.
+    /// The format of the log.
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
     log_format: LogFormat,
 }

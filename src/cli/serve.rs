@@ -26,24 +26,24 @@ pub(super) struct Args {
     /// start, and it is what documents go back to that the source has broken meanwhile.
     #[arg(long, value_name = "DIR", env = "TIERFLOW_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Where Envoys connect for xDS (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
+    /// The address for Envoys' xDS streams (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
     /// The most ADS streams at the same time. Each takes some 40 KiB, with TLS 60.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_MAX")]
     xds_streams_max: u32,
-    /// How many new ADS streams are let in per second. Half a second's worth may come at once; who would wait for more
-    /// than 5 s is told to come back (RESOURCE_EXHAUSTED).
+    /// The number of new ADS streams that are let in per second. Half a second's worth may come at once; who would
+    /// wait for more than 5 s is told to come back (RESOURCE_EXHAUSTED).
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_PER_SECOND")]
     xds_streams_per_second: u32,
-    /// When an Envoy's connection is renewed, so that Envoys spread over replicas again: within a tenth of this before or
-    /// after. 0s: never.
+    /// The age at which an Envoy's connection is renewed, within a tenth of this before or after, so that Envoys
+    /// spread over replicas again. 0s: never.
     #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = humantime::parse_duration, env = "TIERFLOW_XDS_CONNECTION_AGE")]
     xds_connection_age: Duration,
-    /// Where Envoys ask for decisions (gRPC).
+    /// The address for Envoys that ask for decisions (gRPC).
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8081", env = "TIERFLOW_RLS_LISTEN")]
     rls_listen: SocketAddr,
-    /// Where the admin API is served (HTTP).
+    /// The address of the admin API (HTTP).
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "TIERFLOW_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
     /// PEM file of the certificate that all three ports show, with those between it and its authority. With it they speak
@@ -56,10 +56,12 @@ pub(super) struct Args {
     /// PEM file of the authorities whose certificates clients must show, at all three ports. Default: they show none.
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "TIERFLOW_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
-    /// How Envoys reach the rate limit service, comma-separated. Default: loopback and the bound port.
+    /// The addresses under which Envoys reach the rate limit service, comma-separated. Default: loopback and the bound
+    /// port.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
     rls_advertise: Vec<HostPort>,
-    /// What this replica is called in etcd. Two with one name do not both write. Default: the host's name and a random part.
+    /// The name of this replica in etcd. Two with one name do not both write. Default: the host's name and a random
+    /// part.
     #[arg(long, value_name = "NAME", value_parser = parse_replica_id, env = "TIERFLOW_REPLICA_ID")]
     replica_id: Option<String>,
     /// File of the tokens that changes through the admin API need, one NAME:TOKEN a line. Without it changes are taken
@@ -75,10 +77,10 @@ pub(super) struct Args {
     /// Serve nothing when the source holds no document. Without it what was served stays.
     #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
     allow_empty: bool,
-    /// What is logged, as a filter like `info` or `tierflow=debug,warn`.
+    /// The filter of the log, like `info` or `tierflow=debug,warn`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
     log: String,
-    /// How it is logged.
+    /// The format of the log.
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
     log_format: LogFormat,
 }

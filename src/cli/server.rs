@@ -20,7 +20,7 @@ use super::Failure;
 use crate::names::Kind;
 use crate::pem::PemFile;
 
-/// How long a server may take for an answer. It waits for etcd itself, and knows better what went wrong.
+/// The time that a server may take for an answer. A server waits for etcd itself, and knows better what went wrong.
 const ANSWER: Duration = Duration::from_secs(15);
 
 #[derive(Clone, clap::Args)]
@@ -42,7 +42,7 @@ pub(super) struct ServerArgs {
     token_file: Option<PathBuf>,
 }
 
-/// What is asked for.
+/// A request to a server.
 pub(super) struct Question<'a> {
     pub(super) method: &'static str,
     pub(super) path: String,

@@ -16,7 +16,7 @@ use super::server::{Question, ServerArgs};
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// How it is printed.
+    /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -24,7 +24,7 @@ pub(super) struct Args {
 /// A source that was not heard for longer is stale (the threshold of `/readyz`).
 const LAG_SECONDS_MAX: f64 = 3.0;
 
-/// What the server tells, as far as it is shown here.
+/// The server's account of itself, as far as it is shown here.
 #[derive(Deserialize)]
 struct Status {
     generation: Option<u64>,

@@ -54,12 +54,12 @@ const METHODS: [&str; 35] = [
     "UNSUBSCRIBE",
 ];
 
-/// What Envoy answers by itself, whatever Apis there are.
+/// An answer that Envoy gives by itself, whatever Apis there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     pub status: u16,
     pub reason: &'static str,
-    /// Where the client is sent.
+    /// The place that the client is sent to.
     pub location: Option<String>,
 }
 
@@ -105,7 +105,7 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
     }
 }
 
-/// What a trusted proxy says of the client, or else what the caller says.
+/// The client's address by a trusted proxy, or else by the caller.
 fn client_ip_of(gateway: &Gateway, request: &Request) -> IpAddr {
     let named = match &gateway.client_ip {
         ClientIp::TrustedHops(_) => None,

@@ -13,11 +13,11 @@ use crate::policy::set::PolicySet;
 
 type Descriptor = Vec<(String, String)>;
 
-/// What an action adds to a descriptor.
+/// An action's share of a descriptor.
 enum Added {
     Entry(String, String),
     Nothing,
-    /// It finds no value, and so the descriptor is not sent at all.
+    /// No value is found, and so the descriptor is not sent at all.
     NoDescriptor,
 }
 

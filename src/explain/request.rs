@@ -35,7 +35,7 @@ impl Request {
         pseudo.into_iter().chain(named.map(|(_, value)| value.as_str()))
     }
 
-    /// What Envoy reports of a header: its first value.
+    /// The value of a header that Envoy reports: its first.
     pub(super) fn first_header<'a>(&'a self, name: &str) -> Option<&'a str> {
         self.headers(name).next()
     }

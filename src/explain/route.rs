@@ -19,8 +19,8 @@ pub(super) fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Gateway, reques
     taking.collect::<Vec<_>>().iter().min_by(order).map(|api| &***api)
 }
 
-/// Whether the request asks if a page of another origin may send one of the API (CORS, Fetch standard). The route for
-/// that stands in front of the API's own.
+/// True where the request asks if a page of another origin may send one of the API (CORS, Fetch standard). The route
+/// for that stands in front of the API's own.
 pub(super) fn is_preflight(api: &Api, gateway: &Gateway, request: &Request) -> bool {
     let value = |name| request.first_header(name).filter(|value| !value.is_empty());
     api.cors(gateway).is_some()
@@ -51,7 +51,7 @@ fn holds(name: &str, condition: &Condition, request: &Request) -> bool {
     }
 }
 
-/// Whether host, path and query are the API's.
+/// True where host, path and query are the API's.
 fn takes_place(matches: &Match, request: &Request) -> bool {
     let (host, (path, _)) = (HostMatch::of_header(&request.host), request.path_and_query());
     (matches.hosts.is_empty() || matches.hosts.iter().any(|own| own.covers(&host)))

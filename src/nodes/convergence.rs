@@ -21,7 +21,7 @@ pub(super) struct Convergence {
 struct Outstanding {
     generation: u64,
     read_at: Timestamp,
-    /// How many streams have not answered.
+    /// The number of streams that have not answered.
     waiting: usize,
 }
 

@@ -32,7 +32,7 @@ pub struct Api {
     pub limits: Vec<Arc<Limit>>,
 }
 
-/// What a connection may be handed over to (RFC 9110, section 7.8).
+/// A protocol that a connection may be handed over to (RFC 9110, section 7.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upgrade {
     Websocket,
@@ -45,13 +45,13 @@ pub struct Retry {
     pub statuses: Vec<u32>,
     pub attempts: u32,
     pub per_try_timeout: Option<Duration>,
-    /// Whether the operator says that every method of the API may be repeated.
+    /// True where the operator says that every method of the API may be repeated.
     pub is_idempotent: bool,
 }
 
 const CONNECT_FAILURE: &str = "connect-failure";
 
-/// What can be retried whatever the method, because the upstream has not seen the request.
+/// The conditions that allow a retry whatever the method, because the upstream has not seen the request.
 const UNSEEN_CONDITIONS: [&str; 2] = [CONNECT_FAILURE, "refused-stream"];
 
 const CONDITIONS: [&str; 11] = [
@@ -122,7 +122,7 @@ impl Api {
 }
 
 impl Api {
-    /// Which pages of other origins may use it; `None`: Envoy does not care.
+    /// The pages of other origins that may use the API; `None`: Envoy does not care.
     pub fn cors<'a>(&'a self, gateway: &'a Gateway) -> Option<&'a Cors> {
         match &self.cors {
             ApiCors::OfGateway => gateway.cors.as_ref(),
@@ -161,8 +161,8 @@ fn not_zero(duration: Duration) -> Option<Duration> {
     Some(duration).filter(|duration| !duration.is_zero())
 }
 
-/// What is left to the idle timeout is a client that stops sending or reading. It begins before `timeout` does (the
-/// request is still to come, and to be decided about), and must not end first.
+/// The idle timeout beside a timeout: it is left to end clients that stop sending or reading. It begins before
+/// `timeout` does (the request is still to come, and to be decided about), and must not end first.
 fn idle_timeout_beside(timeout: Option<Duration>) -> Option<Duration> {
     timeout.map(|timeout| (timeout + MINUTE).max(5 * MINUTE))
 }
@@ -242,7 +242,7 @@ impl Retry {
         self
     }
 
-    /// What is left of the policy for methods whose requests must not be repeated once the upstream saw them.
+    /// The part of the policy for methods whose requests must not be repeated once the upstream saw them.
     pub fn for_unsafe_methods(&self) -> Option<Self> {
         if self.is_idempotent {
             return Some(self.clone());

@@ -26,7 +26,7 @@ pub struct Cors {
     pub allow_credentials: bool,
 }
 
-/// What the header `origin` says of a page.
+/// A condition on a page, by the header `origin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Any,
@@ -39,7 +39,7 @@ pub enum Origin {
     Regex(String),
 }
 
-/// What an Api says of it.
+/// An Api's own word on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiCors {
     OfGateway,

@@ -44,7 +44,7 @@ pub(super) fn decode<R: DeserializeOwned, P>(
 
 struct Cutter {
     json: Value,
-    /// What was cut out so far, by its path in the document as written.
+    /// The places that were cut out so far, by their paths in the document as written.
     cuts: Vec<Path>,
 }
 

@@ -45,7 +45,7 @@ impl Form {
 }
 
 impl Limit {
-    /// What has to be reported for it.
+    /// The things that have to be reported for it.
     pub fn needs(&self) -> impl Iterator<Item = Reported> {
         self.reported().map(|dimension| Reported::of(&dimension.descriptor_key()))
     }

@@ -30,10 +30,10 @@ pub struct Gateway {
     pub limiter: LimiterSettings,
 }
 
-/// Where the client's address is read.
+/// The place that the client's address is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientIp {
-    /// What the outermost of so many trusted proxies saw, by `x-forwarded-for`. 0: the connection's address.
+    /// The address that the outermost of so many trusted proxies saw, by `x-forwarded-for`. 0: the connection's.
     TrustedHops(u32),
     /// A header that a trusted proxy sets; the connection's address where it holds none.
     Header(String),
@@ -64,7 +64,7 @@ impl ClientIp {
     }
 }
 
-/// What is done with a path that has `%2F` or `%5C` in it.
+/// The treatment of a path that has `%2F` or `%5C` in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EscapedSlashes {
     /// 307 to the decoded path.
@@ -120,7 +120,7 @@ impl fmt::Display for TenantSource {
     }
 }
 
-/// What a request is that names no tenant.
+/// The treatment of a request that names no tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MissingTenant {
     Is(TenantName),
@@ -128,7 +128,7 @@ pub enum MissingTenant {
     Reject,
 }
 
-/// What a tenant has that no document names.
+/// The treatment of a tenant that no document names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefaultPlan {
     Plan(Name),
@@ -142,7 +142,7 @@ pub struct LimiterSettings {
     pub on_error: OnError,
 }
 
-/// What happens to a request that nothing could be decided about.
+/// The treatment of a request that nothing could be decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     Allow,
@@ -150,7 +150,7 @@ pub enum OnError {
     Deny,
 }
 
-/// Which Envoys: every condition that is given has to hold.
+/// A selection of Envoys: every condition that is given has to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSelector {
     pub clusters: Vec<Pattern>,
@@ -222,7 +222,7 @@ impl TenantRule {
 }
 
 impl TenantSource {
-    /// Whether tenants are told apart by the host that is asked for.
+    /// True where tenants are told apart by the host that is asked for.
     pub fn is_host(&self) -> bool {
         matches!(self, Self::Header(name) if name == "host")
     }
@@ -282,7 +282,7 @@ impl NodeSelector {
             && self.metadata.iter().all(|(key, value)| metadata.get(key) == Some(value))
     }
 
-    /// Whether one Envoy could be selected by both.
+    /// True where one Envoy could be selected by both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let meet = |a: &[Pattern], b: &[Pattern]| {
             a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| a.overlaps(b)))

@@ -19,7 +19,7 @@ pub struct Limit {
     /// Unique among the limits of its list; shows in headers, metrics and answers.
     pub name: Name,
     pub rate: Rate,
-    /// What splits the counter, in the order written. Empty: one counter for all.
+    /// The dimensions that split the counter, in the order written. Empty: one counter for all.
     pub by: Vec<Dimension>,
     pub algorithm: Algorithm,
     pub mode: Mode,
@@ -45,7 +45,7 @@ pub enum Mode {
     Shadow,
 }
 
-/// How many hits a request costs.
+/// The number of hits that a request costs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cost {
     Hits(NonZeroU32),
@@ -97,7 +97,8 @@ impl Limit {
         })
     }
 
-    /// What routes have to report for it. Networks are cut out of the address later, so every prefix is the address.
+    /// The dimensions that routes have to report for it. Networks are cut out of the address later, so every prefix is
+    /// the address.
     pub fn reported(&self) -> impl Iterator<Item = Dimension> {
         let by = self.by.iter().map(|dimension| match dimension {
             Dimension::ClientIp { .. } => Dimension::ClientIp { prefix: None },

@@ -57,7 +57,7 @@ impl Match {
         Some(Self { path: path?, methods: methods?, hosts: hosts?, headers: headers?, query: query? })
     }
 
-    /// Where the API stands among those that a request for a host of `host` could go to.
+    /// The API's rank among those that a request for a host of `host` could go to.
     pub fn precedence(&self, host: Option<&HostMatch>) -> Precedence<'_> {
         let of_host = |own: &&HostMatch| host.is_some_and(|host| own.covers(host));
         let host_rank = |host: &HostMatch| match host {
@@ -94,7 +94,7 @@ impl Match {
         self.headers.iter().filter(|(name, _)| matches!(name.as_str(), "host" | "origin"))
     }
 
-    /// Whether some request would fit both equally well, so that nothing but chance could choose.
+    /// True where some request would fit both equally well, so that nothing but chance could choose.
     pub fn collides(&self, other: &Self) -> bool {
         let methods_meet = match (self.methods.as_slice(), other.methods.as_slice()) {
             ([], []) => true,
@@ -111,7 +111,7 @@ impl Match {
             && self.query == other.query
     }
 
-    /// What would tell the two apart that collide.
+    /// The condition that would tell the two apart that collide.
     pub fn told_apart_by(&self, other: &Self) -> String {
         let shared_methods = shared(&self.methods, &other.methods);
         let shared_hosts = shared(&self.hosts, &other.hosts);

@@ -15,10 +15,10 @@ use std::borrow::Cow;
 
 use super::gateway::EscapedSlashes;
 
-/// What becomes of a path.
+/// The outcome for a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Normalized {
-    /// It arrives, spelled so.
+    /// The path arrives, spelled so.
     Path(String),
     /// 307: the client is told to ask for this one.
     Redirect(String),

@@ -46,7 +46,7 @@ pub enum Policy {
 /// A document that makes no sense, and why.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// Who it is or claims to be, where that can be told.
+    /// The name that the document has or claims, where that can be told.
     pub id: Option<DocumentId>,
     pub document: Arc<Document>,
     pub problems: Vec<Problem>,
@@ -154,7 +154,7 @@ fn read_text(document: &Document) -> Result<&str, (String, Option<Place>)> {
     }
 }
 
-/// Which kind of document it is. The `kind` field is taken out, so that what is left is what the kind's type knows.
+/// Takes the `kind` field out, so that what is left is what the kind's type knows.
 fn take_kind(json: &mut Value) -> Result<Kind, Finding> {
     let Some(fields) = json.as_object_mut() else {
         return Err(of_document("is not a mapping with `kind` and `name`".to_owned(), None));

@@ -13,7 +13,7 @@ use crate::names::DocumentId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,
-    /// Which document, where that could be told.
+    /// The document, where that could be told.
     pub document: Option<DocumentId>,
     /// The field, as in `limits[0].rate`; empty for the document as a whole.
     pub path: Path,
@@ -42,7 +42,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub path: Path,
-    /// Whether the field's name is meant, or its value.
+    /// The part of the field that is meant: its name or its value.
     pub target: Target,
     pub message: String,
     pub help: Option<String>,
@@ -169,7 +169,7 @@ impl Problem {
         }
     }
 
-    /// Where it is among the problems of its document.
+    /// The problem's place among those of its document.
     pub fn place_in_text(&self) -> Option<(u32, u32)> {
         self.place.as_ref().map(|place| (place.line, place.column))
     }

@@ -11,7 +11,7 @@ const MINUTE: u32 = 60;
 const HOUR: u32 = 60 * MINUTE;
 const DAY: u32 = 24 * HOUR;
 
-/// How much passes in which time: `limit` hits per window. A limit of 0 denies everything.
+/// A rate: `limit` hits per window. A limit of 0 denies everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     pub limit: u32,

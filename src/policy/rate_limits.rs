@@ -36,8 +36,8 @@ pub struct RateLimits {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimitEntry {
-    /// What routes report of it, and the limiter knows it by. It stays the same while what they report of a request does,
-    /// whatever the limit is and wherever in the list it stands.
+    /// The name of what routes report of it, which the limiter knows it by. It stays the same while what they report
+    /// of a request does, whatever the limit is and wherever in the list it stands.
     pub id: String,
     pub actions: Vec<Action>,
     /// Read by Envoy's runtime, not by Tierflow.

@@ -34,27 +34,27 @@ pub enum RawDocument {
     Tenant(RawTenant),
 }
 
-/// What a group of Envoys listens on.
+/// A gateway: the address that a group of Envoys listens on, and the rules for all its requests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawGateway {
     /// The gateway's name; its listener and route configuration are called the same.
     pub name: String,
-    /// Which Envoys serve this gateway. Every condition given must hold.
+    /// The Envoys that serve this gateway. Every condition given must hold.
     pub nodes: RawNodes,
     /// The address that Envoy listens on, as in `0.0.0.0:10000`.
     pub listen: String,
     /// Terminate TLS with this certificate. The paths are on the Envoy's host; Envoy reloads the files when they change.
     pub tls: Option<RawTls>,
-    /// How the client's address is found.
+    /// The way in which the client's address is found.
     pub client_ip: Option<RawClientIp>,
-    /// What becomes of the paths of requests.
+    /// The rules for the paths of requests.
     pub path: Option<RawPathRules>,
-    /// Which pages of other origins may use the Apis that do not say it themselves. Default: none.
+    /// The pages of other origins that may use the Apis that do not say it themselves. Default: none.
     pub cors: Option<RawCors>,
-    /// Where requests say which tenant they belong to. Without it the gateway has no tenant limits.
+    /// The place where requests say which tenant they belong to. Without it the gateway has no tenant limits.
     pub tenant: Option<RawTenantRule>,
-    /// How Envoy asks the rate limit service.
+    /// The way in which Envoy asks the rate limit service.
     pub limiter: Option<RawLimiter>,
     /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
     /// document stays.
@@ -85,7 +85,7 @@ pub struct RawTls {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawClientIp {
-    /// How many proxies in front are believed in `x-forwarded-for`, 0 to 16. The client's address is the one
+    /// The number of proxies in front that are believed in `x-forwarded-for`, 0 to 16. The client's address is the one
     /// that the outermost of them saw; with 0 it is the connection's. Default: 0.
     #[schemars(range(max = 16))]
     pub trusted_hops: Option<u32>,
@@ -97,7 +97,7 @@ pub struct RawClientIp {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawPathRules {
-    /// What is done with a path that has `%2F` or `%5C` in it. Default: redirect.
+    /// The treatment of a path that has `%2F` or `%5C` in it. Default: redirect.
     pub escaped_slashes: Option<RawEscapedSlashes>,
 }
 
@@ -117,7 +117,7 @@ pub enum RawEscapedSlashes {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawTenantRule {
-    /// Where a request names its tenant.
+    /// The place where a request names its tenant.
     pub from: RawTenantSource,
     /// The tenant of a request that names none, or `reject` to answer it with 400. Default: `anonymous`.
     pub missing: Option<String>,
@@ -143,9 +143,9 @@ pub enum RawTenantSource {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawLimiter {
-    /// How long Envoy waits for a decision, 1ms to 10s. Default: 20ms.
+    /// The time that Envoy waits for a decision, 1ms to 10s. Default: 20ms.
     pub timeout: Option<String>,
-    /// What happens to a request when no decision comes: `allow` it, or `deny` it with 503. Default: allow.
+    /// The treatment of a request when no decision comes: `allow` it, or `deny` it with 503. Default: allow.
     pub on_error: Option<RawOnError>,
 }
 
@@ -163,21 +163,21 @@ pub struct RawApi {
     pub name: String,
     /// The Gateway that takes these requests.
     pub gateway: String,
-    /// Which requests.
+    /// The requests that are the API's.
     #[serde(rename = "match")]
     pub matches: RawMatch,
     /// The Service that answers them.
     pub service: String,
-    /// How long an answer may take, retries included; 0s for no limit, at most 1h. Default: 15s.
+    /// The time that an answer may take, retries included; 0s for no limit, at most 1h. Default: 15s.
     pub timeout: Option<String>,
-    /// How long a request may stand still: nothing of it or of its answer comes or goes. 0s for no limit, at most 24h.
-    /// Default: 5m, and a minute more than `timeout` where that is longer; no limit where `timeout` is 0s.
+    /// The time that a request may stand still: nothing of it or of its answer comes or goes. 0s for no limit, at most
+    /// 24h. Default: 5m, and a minute more than `timeout` where that is longer; no limit where `timeout` is 0s.
     pub idle_timeout: Option<String>,
     /// Protocols that a connection may be handed over to: `websocket`. Default: none, such requests get 403.
     pub upgrades: Option<Vec<String>>,
-    /// Which pages of other origins may use it, or `none`. Default: what the gateway says.
+    /// The pages of other origins that may use it, or `none`. Default: what the gateway says.
     pub cors: Option<WordOr<RawCors>>,
-    /// When a request is tried again.
+    /// The conditions on which a request is tried again.
     pub retry: Option<RawRetry>,
     /// Limits of this API, all tenants together.
     pub limits: Option<Vec<RawLimit>>,
@@ -218,7 +218,7 @@ pub enum RawCondition {
     Contains(String),
     /// A regular expression (RE2, ASCII) for the whole value.
     Regex(String),
-    /// Whether there is one at all.
+    /// `true`: there is one. `false`: there is none.
     Present(bool),
 }
 
@@ -228,17 +228,17 @@ pub struct RawRetry {
     /// Conditions (connect-failure, refused-stream, reset, 5xx, gateway-error, retriable-4xx, cancelled,
     /// deadline-exceeded, internal, resource-exhausted, unavailable) and statuses, as in `[connect-failure, 503]`.
     pub on: Vec<NumberOr<String>>,
-    /// How often a request may be tried again, 1 to 10. Default: 1.
+    /// The number of further tries, 1 to 10. Default: 1.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: Option<u32>,
-    /// How long each try may take.
+    /// The time that each try may take.
     pub per_try_timeout: Option<String>,
     /// `true` says that repeating any of these requests does no harm. Default: false; then POST, PATCH and the
     /// like are tried again only when no connection was made.
     pub idempotent: Option<bool>,
 }
 
-/// What a class of tenants may use (tier 2).
+/// The limits of a class of tenants (tier 2).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawPlan {
@@ -278,7 +278,7 @@ pub enum RawTenantStatus {
     Suspended,
 }
 
-/// How much passes in which time.
+/// A limit: the rate that may pass, and what it is counted by.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawLimit {
@@ -296,7 +296,7 @@ pub struct RawLimit {
     pub mode: Option<RawMode>,
     /// The HTTP status of a denial: 400, 401, 402, 403, 404, 409, 413, 429, 451, 500, 502, 503 or 504. Default: 429.
     pub status: Option<u32>,
-    /// What a request costs: a number of hits, or a header that holds it. Default: 1.
+    /// The cost of a request: a number of hits, or a header that holds it. Default: 1.
     pub cost: Option<NumberOr<RawCostSource>>,
     /// Shows in headers, metrics and answers. Default: made from the window and the dimensions.
     pub name: Option<String>,

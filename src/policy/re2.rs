@@ -11,12 +11,12 @@ use regex_syntax::ast::{
     Literal, LiteralKind, RepetitionKind, RepetitionRange, Span,
 };
 
-/// How often RE2 repeats anything, nested repetitions multiplied.
+/// RE2's bound of repetitions, nested ones multiplied.
 const REPEAT_MAX: u32 = 1000;
 
 const UNICODE_CLASSES: &str = r"\p, which is about more than ASCII; use classes like [A-Za-z] and [[:punct:]]";
 
-/// What is wrong with the expression, for RE2 or for anybody.
+/// Says what is wrong with the expression, for RE2 or for anybody.
 pub(super) fn check(regex: &str) -> Result<(), String> {
     if let Some(character) = regex.chars().find(|character| !character.is_ascii()) {
         return Err(format!(

@@ -35,7 +35,7 @@ pub struct Service {
 pub enum Protocol {
     Http1,
     Http2,
-    /// What the service prefers, of the two. Only with TLS, whose handshake finds it out.
+    /// The one of the two that the service prefers. Only with TLS, whose handshake finds it out.
     Auto,
 }
 
@@ -70,7 +70,7 @@ pub struct CircuitBreaker {
     pub retries: RetryBound,
 }
 
-/// What keeps retries from making an outage worse.
+/// The bound that keeps retries from making an outage worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryBound {
     Budget { percent: u32, min_concurrency: u32 },

@@ -65,7 +65,7 @@ impl PolicySet {
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
 
-    /// What is wrong with services whose instances register themselves, where they have no place to do so.
+    /// The problems of services whose instances register themselves, where they have no place to do so.
     pub fn registry_problems(&self, documents: &ParsedById) -> Vec<Problem> {
         let is_registered = |service: &&Arc<Service>| matches!(service.discovery, Discovery::Registry { .. });
         let services = self.services.values().filter(is_registered);
@@ -152,7 +152,7 @@ struct Linker<'a> {
 }
 
 impl Linker<'_> {
-    /// What documents refer to, tenants left out.
+    /// Checks what documents refer to, tenants left out.
     fn check_references(&mut self) {
         let set = self.set;
         for gateway in set.gateways.values() {
@@ -225,7 +225,7 @@ impl Linker<'_> {
         }
     }
 
-    /// Whether the document that is referred to exists; a problem where not.
+    /// Checks that the document that is referred to exists; a problem where not.
     fn refer(&mut self, from: &DocumentId, path: impl FnOnce() -> Path, kind: Kind, name: &Name) -> bool {
         let set = self.set;
         let names: Box<dyn Iterator<Item = &Name>> = match kind {
@@ -311,7 +311,8 @@ impl Linker<'_> {
         }
     }
 
-    /// What becomes of escaped slashes is for an Api's gateway to say, and with it whether a path that has some arrives.
+    /// Checks paths with escaped slashes: what becomes of them is for an Api's gateway to say, and with it whether
+    /// such a path arrives.
     fn check_paths(&mut self) {
         let set = self.set;
         for api in set.apis.values() {

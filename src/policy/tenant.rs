@@ -66,8 +66,8 @@ impl Tenant {
     }
 }
 
-/// What routes have to report for limits that tenants have of their own, and how many of them need it: so that a
-/// tenant can come and go without all others being asked.
+/// The dimensions that routes have to report for limits that tenants have of their own, and the number of tenants that
+/// need each: so that a tenant can come and go without all others being asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportedForTenants(BTreeMap<(Option<Name>, Dimension), usize>);
 
@@ -91,7 +91,7 @@ impl ReportedForTenants {
         self.0.keys().filter(is_for_api).map(|(_, dimension)| dimension)
     }
 
-    /// Whether routes report the same for both.
+    /// True where routes report the same for both.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         self.0.keys().eq(other.0.keys())
     }

@@ -168,7 +168,7 @@ pub(super) fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-/// What a document requires makes sense by itself. Whether it holds is for the source to say.
+/// Checks that what a document requires makes sense by itself. Whether it holds is for the source to say.
 pub(super) fn requires(findings: &mut Findings, requires: Option<&[Requirement]>) {
     let requires = not_empty(findings, "requires", requires);
     findings.within("requires", |findings| {

@@ -19,7 +19,7 @@ const NODES_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct Tree(Spanned<Node>);
 
-/// Where something stands, by the document's own lines: all counted from 1, in characters.
+/// The place of a key or value in the document's own lines: all counted from 1, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub line: u32,
@@ -76,14 +76,15 @@ impl Tree {
         matches!(&self.0.value, Node::Mapping(entries) if entries.iter().any(|(key, _)| key.value == name))
     }
 
-    /// What is wrong whatever the document means: keys that stand twice, and values that are left empty.
+    /// The findings that do not depend on the document's meaning: keys that stand twice, and values that are left
+    /// empty.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         self.0.value.collect_findings(&mut Path::default(), &mut findings);
         findings
     }
 
-    /// Where the field at `path` stands; where there is none, the nearest place above it.
+    /// The place of the field at `path`; where there is none, the nearest place above it.
     pub fn locate(&self, path: &Path, target: Target) -> Span {
         let mut key = &self.0.referenced;
         let mut node = &self.0;

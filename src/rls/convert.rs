@@ -66,7 +66,8 @@ pub(super) fn passed(judged: impl Iterator<Item = DescriptorStatus>) -> RateLimi
     RateLimitResponse { overall_code: Code::Ok as i32, statuses: judged.collect(), ..Default::default() }
 }
 
-/// What each enforced limit said. Envoy makes the `x-ratelimit-*` headers of these. What is in shadow says nothing.
+/// The statuses of all enforced limits. Envoy makes the `x-ratelimit-*` headers of these. What is in shadow says
+/// nothing.
 pub(super) fn judged<'a>(
     limits: &'a [Applied<'_>],
     admission: &'a Admission,
@@ -93,12 +94,12 @@ fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
     }
 }
 
-/// How long until one more such request would pass; a window where it never will.
+/// The time until one more such request would pass; a window where it never will.
 pub(super) fn wait(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
     verdict.retry_after.unwrap_or(Duration::from_secs(applied.limit.rate.window.secs().into()))
 }
 
-/// What Envoy says in `x-ratelimit-reset`: when more will be left than now. To who is denied it says the same as
+/// The time in `x-ratelimit-reset`: until more will be left than now. To who is denied it says the same as
 /// `retry-after` (draft-ietf-httpapi-ratelimit-headers-03, section 5.3).
 fn reset(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
     if verdict.allowed { verdict.grows_after } else { wait(applied, verdict) }

@@ -11,7 +11,7 @@ use serde_json::{Error, Map, Value};
 #[derive(Clone, Copy)]
 pub(super) struct Plain<'de>(pub(super) &'de Value);
 
-/// What stands there, as people would call it.
+/// A value as people would call it.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),

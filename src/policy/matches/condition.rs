@@ -47,7 +47,7 @@ impl Condition {
         Some(format!("(?i){name}\\.?(?::[^:\\]]*)?"))
     }
 
-    /// Whether it holds for a value of the `host` header.
+    /// True where it holds for a value of the `host` header.
     pub fn holds_for_host(&self, host: &str) -> bool {
         match self.host_regex() {
             Some(regex) => text::anchored_regex(&regex).is_ok_and(|regex| regex.is_match(host.as_bytes())),

@@ -32,7 +32,7 @@ impl HostMatch {
         Self::Exact(name.to_ascii_lowercase())
     }
 
-    /// Whether every host of `other` is one of these.
+    /// True where every host of `other` is one of these.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Exact(own), Self::Exact(other)) => own == other,
@@ -50,8 +50,9 @@ pub fn host_name(host: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
 
-/// How much of a `host` header is not the port. Envoy takes whatever stands after the last colon for a port, unless that colon
-/// is one of an IPv6 address in brackets (`RouteConfiguration.ignore_port_in_host_matching`).
+/// The length of the part of a `host` header that is not the port. Envoy takes whatever stands after the last colon
+/// for a port, unless that colon is one of an IPv6 address in brackets
+/// (`RouteConfiguration.ignore_port_in_host_matching`).
 pub fn name_length(host: &[u8]) -> usize {
     let last = |wanted: u8| host.iter().rposition(|byte| *byte == wanted);
     match (last(b':'), last(b']')) {

@@ -28,7 +28,7 @@ pub enum PathMatch {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TemplateSegment {
     Literal(String),
-    /// What the variable is called makes no difference to what matches.
+    /// A variable, whose name makes no difference to what matches.
     Variable,
 }
 
@@ -100,7 +100,7 @@ impl PathMatch {
         }
     }
 
-    /// What a request becomes that asks for the path as it is written here, unless it arrives so.
+    /// The path of a request that asks for this one as it is written here, unless it arrives so.
     pub fn arrives_otherwise(&self, escaped_slashes: EscapedSlashes) -> Option<Normalized> {
         let written = self.written()?;
         let normalized = normalize(&written, escaped_slashes);
@@ -151,7 +151,7 @@ impl PathMatch {
         })
     }
 
-    /// Whether it is the path of a request, normalized and without its query.
+    /// True for the path of a request, normalized and without its query.
     pub fn matches(&self, path: &str) -> bool {
         let capital = capital(path);
         match self {
@@ -213,12 +213,13 @@ fn either_case(text: &str) -> String {
     std::iter::once(first).chain(others).collect()
 }
 
-/// What Envoy takes for a variable of a template. Whatever else a normalized path may have is a slash or a bracket.
+/// The bytes that Envoy takes for a variable of a template. Whatever else a normalized path may have is a slash or a
+/// bracket.
 fn is_of_variable(b: u8) -> bool {
     b == b'*' || is_template_literal(b)
 }
 
-/// What Envoy takes between the variables of a template.
+/// The bytes that Envoy takes between the variables of a template.
 fn is_template_literal(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b)
 }

@@ -25,7 +25,7 @@ pub enum Action {
     DestinationCluster,
 }
 
-/// What is reported where it applies.
+/// The entry of a descriptor that is reported where it applies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub key: String,

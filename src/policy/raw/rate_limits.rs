@@ -34,10 +34,10 @@ pub struct RawRateLimits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRateLimit {
-    /// What the counter is split by. Where an action finds no value, the limit does not apply to the request.
+    /// The actions that split the counter. Where an action finds no value, the limit does not apply to the request.
     pub actions: Vec<RawAction>,
     pub limit: RawActionLimit,
-    /// What a request costs. Default: 1.
+    /// The cost of a request. Default: 1.
     pub hits_addend: Option<RawHitsAddend>,
     /// Switches the limit off in an Envoy whose runtime has `ratelimit.<disable_key>.http_filter_enabled: 0`.
     pub disable_key: Option<String>,

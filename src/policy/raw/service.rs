@@ -16,20 +16,20 @@ pub struct RawService {
     /// A host name and port that Envoy resolves, as in `order.internal:8080`. With a dot at its end the name is whole:
     /// no search domain is tried.
     pub dns: Option<String>,
-    /// Which of the name's addresses are instances. Default: all.
+    /// The addresses of the name that are instances. Default: all.
     pub dns_family: Option<RawDnsFamily>,
     /// The name that instances register themselves under, each in a key of etcd under its lease.
     pub registry: Option<String>,
-    /// What is left where the last of the registered instances is gone: keep the last ones there were, or none.
+    /// The instances that are left where the last of the registered ones is gone: the last ones there were, or none.
     /// Default: keep.
     pub when_empty: Option<RawWhenEmpty>,
     /// TLS to the service, whose certificate is always verified.
     pub tls: Option<RawUpstreamTls>,
-    /// What the service speaks. Default: http1.
+    /// The protocol that the service speaks. Default: http1.
     pub protocol: Option<RawProtocol>,
-    /// How instances are chosen. Default: least_request.
+    /// The way in which instances are chosen. Default: least_request.
     pub load_balancing: Option<RawLoadBalancing>,
-    /// How long a connection may take to be made, 1ms to 60s. Default: 1s.
+    /// The time that a connection may take to be made, 1ms to 60s. Default: 1s.
     pub connect_timeout: Option<String>,
     /// Asks each instance whether it is well; those that are not get no requests.
     pub health_check: Option<RawHealthCheck>,
@@ -82,8 +82,8 @@ pub struct RawUpstreamTls {
     pub certificate_chain: Option<String>,
     /// Path of the PEM private key. Needs `certificate_chain`.
     pub private_key: Option<String>,
-    /// Whose certificate it has to be: host names, IP addresses or URIs (as in `spiffe://shop/order`), of which one has
-    /// to be in it. Default: `sni`.
+    /// The names that the certificate may have: host names, IP addresses or URIs (as in `spiffe://shop/order`), of
+    /// which one has to be in it. Default: `sni`.
     pub verify_san: Option<Vec<String>>,
 }
 
@@ -147,9 +147,9 @@ pub struct RawRetryBudget {
 pub struct RawOutlierDetection {
     /// So many answers of 5xx in a row and the instance is left out. Default: 5.
     pub consecutive_5xx: Option<u32>,
-    /// How long it is left out the first time. Default: 30s.
+    /// The time that an instance is left out the first time. Default: 30s.
     pub base_ejection_time: Option<String>,
-    /// How often instances are looked at. Default: 10s.
+    /// The time between two looks at the instances. Default: 10s.
     pub interval: Option<String>,
     /// The most instances that may be left out, in percent. Default: 10.
     #[schemars(range(max = 100))]

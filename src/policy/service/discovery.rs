@@ -23,7 +23,7 @@ pub enum Discovery {
     },
 }
 
-/// Which addresses of a name are instances.
+/// The addresses of a name that are instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DnsFamily {
     All,
@@ -33,7 +33,7 @@ pub enum DnsFamily {
     V6,
 }
 
-/// What is left where the last registered instance is gone.
+/// The instances that are left where the last registered one is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenEmpty {
     /// The last instances there were: more often their leases are lost than they are.
@@ -99,7 +99,8 @@ impl Discovery {
         (!addresses.is_empty() && addresses.len() == endpoints.len()).then_some(Self::Endpoints(addresses))
     }
 
-    /// Whether there may be addresses that nobody listens on, as where a name has IPv6 addresses and its service does not.
+    /// True where there may be addresses that nobody listens on, as where a name has IPv6 addresses and its service
+    /// does not.
     pub fn may_have_dead_addresses(&self) -> bool {
         matches!(self, Self::Dns { family: DnsFamily::All, .. })
     }

@@ -105,7 +105,7 @@ pub struct RawHeaderValueMatch {
     pub descriptor_key: Option<String>,
     /// Only used by an Envoy that is told by its runtime to read `descriptor_value` as a format.
     pub default_value: Option<String>,
-    /// Whether the headers must match, or must not. Default: true.
+    /// True where the headers must match, false where they must not. Default: true.
     pub expect_match: Option<bool>,
     pub headers: Vec<RawHeaderMatcher>,
 }
@@ -118,7 +118,7 @@ pub struct RawQueryParameterValueMatch {
     pub descriptor_key: Option<String>,
     /// Only used by an Envoy that is told by its runtime to read `descriptor_value` as a format.
     pub default_value: Option<String>,
-    /// Whether the parameters must match, or must not. Default: true.
+    /// True where the parameters must match, false where they must not. Default: true.
     pub expect_match: Option<bool>,
     pub query_parameters: Vec<RawQueryParameterMatcher>,
 }
