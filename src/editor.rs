@@ -183,9 +183,9 @@ impl Editor {
                     return Ok(Edited { revision: Revision(revision), is_replay: false });
                 }
                 Ok(None) => self.after_lost_race(held, attempt).await?,
-                Err(Failure::Refused(why)) if why.contains("lease not found") => *self.records.lock().await = None,
-                Err(Failure::Refused(why) | Failure::NotLetIn(why)) => return Err(EditError::Unavailable(why)),
+                Err(Failure::LeaseNotFound(_)) => *self.records.lock().await = None,
                 Err(Failure::Unanswered(why)) => return self.resolve(&record_key, &body, why).await,
+                Err(failure) => return Err(EditError::Unavailable(failure.to_string())),
             }
         }
         Err(EditError::Unavailable("others change documents faster".to_owned()))
@@ -251,7 +251,7 @@ impl Editor {
                     deleted.extend(existed.map(|(change, _)| change.id.clone()));
                 }
                 // Too long ago for anybody to know, so nobody's deletion is undone.
-                Err(Failure::Refused(why)) if why.contains("compacted") => {
+                Err(Failure::Compacted(_)) => {
                     deleted.extend(some.iter().map(|change| change.id.clone()));
                 }
                 Err(failure) => return Err(EditError::Unavailable(failure.to_string())),

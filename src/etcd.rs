@@ -69,13 +69,35 @@ impl Section {
 
     /// What its keys begin with.
     pub fn prefix(self, settings_prefix: &str) -> String {
-        let root = settings_prefix.trim_end_matches('/');
-        match self {
-            Self::Policies => format!("{root}/policies/"),
-            Self::Services => format!("{root}/services/"),
-            Self::Servers => format!("{root}/servers/"),
-            Self::Blobs => format!("{root}/blobs/"),
-            Self::Manifest => format!("{root}/manifest"),
+        let name = match self {
+            Self::Policies => "policies/",
+            Self::Services => "services/",
+            Self::Servers => "servers/",
+            Self::Blobs => "blobs/",
+            Self::Manifest => "manifest",
+        };
+        format!("{}{name}", root(settings_prefix))
+    }
+}
+
+/// The beginning of every key of Tierflow: the prefix and one slash.
+pub fn root(settings_prefix: &str) -> String {
+    format!("{}/", settings_prefix.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_same_for_a_prefix_with_and_without_its_last_slash() {
+        for prefix in ["/policies/manifest", "/policies/manifest/", "/policies/manifest//"] {
+            assert_eq!(root(prefix), "/policies/manifest/");
+            let keys = Section::ALL.map(|section| section.prefix(prefix));
+            assert_eq!(
+                keys,
+                ["policies/", "services/", "servers/", "blobs/", "manifest"].map(|key| root(prefix) + key)
+            );
         }
     }
 }

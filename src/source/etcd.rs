@@ -28,7 +28,7 @@ use crate::document::Documents;
 use crate::etcd::connection::{Connection, Seen};
 use crate::etcd::events::{Told, Watch};
 use crate::etcd::failure::Failure;
-use crate::etcd::{EtcdSettings, Section};
+use crate::etcd::{EtcdSettings, Section, root};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::names::Revision;
 
@@ -185,7 +185,7 @@ impl Etcd {
         let tell = |failure: Failure| Failure::Unanswered(format!("{endpoint}: {failure}"));
         let connection = Connection::open(&self.settings, &endpoint).await.map_err(tell)?;
         let prefixes = prefixes(&self.settings);
-        let root = format!("{}/", self.settings.prefix);
+        let root = root(&self.settings.prefix);
         let seen = connection.probe(&root).await.map_err(tell)?;
         let is_first = self.board.read().heard_at.is_none();
         self.board.heard(Revision(seen.revision), self.clock.now());

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{Tierflow, eventually};
-use crate::store::{Store, document, key, rate, serves_rate};
+use crate::store::{SHOP, Store, document, key, rate, serves_rate};
 
 /// A plan that requires something.
 fn plan(rate: u32, requires: &str) -> String {
@@ -67,6 +67,28 @@ async fn a_document_counts_only_with_the_version_it_was_made_for() {
     store.put(&key("Plan", "standard"), &plan(3, &of(gone))).await;
     serves_rate(&tierflow, 3).await;
     is_mended(&tierflow).await;
+}
+
+#[tokio::test]
+async fn keys_are_found_below_any_prefix() {
+    for prefix in ["/my-policies", "/policies/", "/policies/policies"] {
+        let root = format!("{}/", prefix.trim_end_matches('/'));
+        let store = Store::start().await;
+        let key = |kind: &str, name: &str| format!("{root}policies/{kind}/{name}");
+        let shop = SHOP.map(|(kind, name, fields)| (key(kind, name), document(kind, name, fields)));
+        store.put_all(&shop).await;
+        let source = [store.endpoint(), vec![format!("--etcd-prefix={prefix}")]].concat();
+        let tierflow = store.tierflow_at(source, &[]).await;
+        serves_rate(&tierflow, 1).await;
+        let service = key("Service", "upstream");
+        let revision = store.put(&service, &document("Service", "upstream", "{endpoints: ['127.0.0.1:9000']}")).await;
+        let of = |revision| format!("{{key: policies/Service/upstream, revision: {revision}}}");
+        store.put(&key("Plan", "standard"), &plan(2, &of(revision))).await;
+        serves_rate(&tierflow, 2).await;
+        store.put(&service, &document("Service", "upstream", "{endpoints: ['127.0.0.1:9001']}")).await;
+        let expected = format!("requires policies/Service/upstream at revision {revision}, and it is at revision ");
+        assert!(refused(&tierflow).await.starts_with(&expected), "{prefix}");
+    }
 }
 
 #[tokio::test]

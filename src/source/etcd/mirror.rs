@@ -12,15 +12,17 @@ use super::required::Required;
 use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, unpack};
 use crate::clock::Timestamp;
 use crate::document::{Document, Documents, Instances, Origin, requirements};
-use crate::etcd::Section;
 use crate::etcd::events::Event;
 use crate::etcd::listing::Entry;
+use crate::etcd::{Section, root};
 use crate::names::{DocumentId, Kind, Revision};
 use crate::shared_map::SharedMap;
 use crate::source::board::Replica;
 
 #[derive(Debug)]
 pub(super) struct Mirror {
+    /// The beginning of all keys. What `requires` names, the manifest and the blobs stand right below it.
+    root: String,
     policies: String,
     services: String,
     servers: String,
@@ -86,6 +88,7 @@ impl Applied {
 impl Mirror {
     pub(super) fn new(prefix: &str) -> Self {
         Self {
+            root: root(prefix),
             policies: Section::Policies.prefix(prefix),
             services: Section::Services.prefix(prefix),
             servers: Section::Servers.prefix(prefix),
@@ -278,20 +281,15 @@ impl Mirror {
         }
     }
 
-    /// What all keys begin with.
-    fn root(&self) -> &str {
-        self.policies.trim_end_matches("policies/")
-    }
-
     fn note_required(&mut self, key: &[u8]) {
-        if let Some(key) = String::from_utf8_lossy(key).strip_prefix(self.root()) {
+        if let Some(key) = String::from_utf8_lossy(key).strip_prefix(&self.root) {
             self.required.note(key);
         }
     }
 
     /// A document whose requirements have to be looked at, with the keys to read: its own, then those.
     pub(super) fn next_required(&self) -> Option<(Origin, Vec<String>)> {
-        let root = self.root();
+        let root = &self.root;
         let (origin, keys) = self.required.next()?;
         let own = origin.container().to_string();
         let keys = std::iter::once(own).chain(keys.iter().map(|key| format!("{root}{key}"))).collect();
@@ -349,7 +347,7 @@ impl Mirror {
         if let Some(id) = text.strip_prefix(self.servers.as_str()) {
             return Some(Place::Server(id.into()));
         }
-        if let Some(below) = text.strip_prefix(self.root())
+        if let Some(below) = text.strip_prefix(&self.root)
             && (below.starts_with(BLOBS) || below == MANIFEST)
         {
             return Some(if below == MANIFEST { Place::Manifest } else { Place::Blob(below.into()) });
@@ -466,6 +464,43 @@ mod tests {
         let made_at_10 = listing(10, &[(A, 4), (B, 9)]);
         mirror.apply(vec![put(A, "2", 11), delete(B, 12), put("/t/policies/Api/n", "1", 13)], NOW);
         assert_eq!(mirror.differences(&made_at_10), 0);
+    }
+
+    #[test]
+    fn a_prefix_may_be_called_as_its_sections_are() {
+        for (prefix, root) in [
+            ("/my-policies", "/my-policies/"),
+            ("/my-policies/", "/my-policies/"),
+            ("/policies", "/policies/"),
+            ("/policies/policies", "/policies/policies/"),
+            ("/policies/policies/", "/policies/policies/"),
+            ("/manifest/blobs", "/manifest/blobs/"),
+        ] {
+            let key = |below: &str| format!("{root}{below}");
+            let mut mirror = Mirror::new(prefix);
+            let requiring = "requires: [{key: policies/Service/s, revision: 3}]";
+            mirror.replace(10, vec![entry(&key("policies/Plan/p"), requiring, 4)], false, NOW);
+            let required = mirror.next_required().map(|(_, keys)| keys);
+            assert_eq!(required, Some(vec![key("policies/Plan/p"), key("policies/Service/s")]), "{prefix}");
+            // The key that is required is known by its event.
+            let plan = entry(&key("policies/Plan/p"), requiring, 4);
+            let service = entry(&key("policies/Service/s"), "1", 3);
+            let (origin, _) = mirror.next_required().unwrap();
+            assert!(mirror.settle_required(&origin, &[Some(plan), Some(service)]));
+            mirror.apply(vec![put(&key("policies/Service/s"), "2", 11)], NOW);
+            assert!(mirror.next_required().is_some(), "{prefix}");
+
+            let id = DocumentId::new(Kind::Api, "a");
+            let change = Change { id, content: Some(b"large".as_slice().into()) };
+            let (blobs, manifest) = crate::bulk::pack(&[change], "1");
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            mirror.apply(vec![put(&key(&blobs[0].0), &text(&blobs[0].1), 12)], NOW);
+            mirror.apply(vec![put(&key(MANIFEST), &serde_json::to_string(&manifest).unwrap(), 13)], NOW);
+            let documents = mirror.documents(NOW).documents;
+            let large = documents.values().find(|document| document.origin.container().ends_with("/Api/a")).unwrap();
+            assert_eq!(*large.origin.container(), key("policies/Api/a").into());
+            assert_eq!((large.content.as_deref(), large.revision), (Ok(&b"large"[..]), Some(Revision(13))), "{prefix}");
+        }
     }
 
     #[test]
