@@ -5,6 +5,7 @@ mod arrival;
 mod list;
 mod request;
 mod route;
+mod token;
 
 use std::borrow::Cow;
 
@@ -108,8 +109,9 @@ fn tenant_of(source: &TenantSource, request: &Request) -> Option<String> {
         TenantSource::Header(name) => request.first_header(name).map(str::to_owned),
         TenantSource::Query(name) => request.query(name).map(Cow::into_owned),
         TenantSource::Cookie(name) => request.cookie(name).map(str::to_owned),
-        // Tokens are Envoy's to read.
-        TenantSource::JwtClaim(_) => None,
+        TenantSource::JwtClaim(name) => {
+            token::claims(request).into_iter().find(|(own, _)| own == name).map(|(_, value)| value)
+        }
     }
 }
 
@@ -129,6 +131,7 @@ fn own_entries(id: String, tenant: Option<String>, request: &Request) -> Vec<(St
     entries.extend(request.headers.iter().map(|(name, value)| keyed(Dimension::Header, (name, value))));
     entries.extend(request.decoded_query_pairs().map(|(name, value)| keyed(Dimension::Query, (&name, &value))));
     entries.extend(request.cookie_pairs().map(|pair| keyed(Dimension::Cookie, pair)));
+    entries.extend(token::claims(request).iter().map(|(name, value)| keyed(Dimension::JwtClaim, (name, value))));
     entries
 }
 

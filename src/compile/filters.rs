@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use prost::{Message, Name};
 
-use super::{any, cors, pb, server::RATE_LIMIT_CLUSTER};
+use super::{any, cors, pb, rate_limit, server::RATE_LIMIT_CLUSTER};
 use crate::names::domain_of_gateway;
 use crate::policy::gateway::{Gateway, OnError};
 
@@ -24,9 +24,10 @@ pub(super) fn http_filters(gateway: &Gateway) -> Vec<HttpFilter> {
     vec![
         // Before all that may deny a request, so that a denial has its headers; for the routes that have a policy.
         filter(cors::FILTER, &Cors {}),
-        // Reads cookies for those routes that count by them; by itself it does nothing.
+        // Reads cookies and tokens for those routes that count by them; by itself it does nothing.
         filter(HEADER_TO_METADATA, &HeaderToMetadata::default()),
-        filter("envoy.filters.http.ratelimit", &rate_limit(gateway)),
+        filter("envoy.filters.http.header_mutation", &rate_limit::token_header()),
+        filter("envoy.filters.http.ratelimit", &rate_limit_filter(gateway)),
         filter("envoy.filters.http.router", &Router::default()),
     ]
 }
@@ -35,7 +36,7 @@ fn filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
     HttpFilter { name: name.to_owned(), config_type: Some(ConfigType::TypedConfig(any(config))), ..Default::default() }
 }
 
-fn rate_limit(gateway: &Gateway) -> RateLimit {
+fn rate_limit_filter(gateway: &Gateway) -> RateLimit {
     let grpc = EnvoyGrpc { cluster_name: RATE_LIMIT_CLUSTER.to_owned(), ..Default::default() };
     RateLimit {
         domain: domain_of_gateway(&gateway.name),

@@ -7,21 +7,26 @@ mod list;
 
 use std::collections::BTreeSet;
 
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::common::mutation_rules::v3::HeaderMutation as Mutation;
+use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation::Action as MutationAction;
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::route::v3::RateLimit;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::Action;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::action::meta_data::Source;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
     ActionSpecifier, GenericKey, MetaData, QueryParameters, RemoteAddress, RequestHeaders,
 };
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::{HeaderMutation, Mutations};
 use envoy_types::pb::envoy::extensions::filters::http::header_to_metadata::v3::Config as HeaderToMetadata;
 use envoy_types::pb::envoy::extensions::filters::http::header_to_metadata::v3::config::{KeyValuePair, Rule};
 use envoy_types::pb::envoy::extensions::rate_limit_descriptors::jwt_claim::v3::Descriptor as JwtClaim;
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use envoy_types::pb::envoy::r#type::metadata::v3::MetadataKey;
 use envoy_types::pb::envoy::r#type::metadata::v3::metadata_key::PathSegment;
 use envoy_types::pb::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
 
-use super::any;
+use super::{any, pb};
 use crate::names::descriptor;
 use crate::policy::api::Api;
 use crate::policy::form::Form;
@@ -31,6 +36,15 @@ use crate::policy::set::PolicySet;
 
 /// Where cookies are put for the actions to find them.
 const COOKIE_NAMESPACE: &str = "tierflow.cookies";
+
+/// Where a bearer token is put on its way to [`TOKEN_HEADER`].
+const TOKEN_NAMESPACE: &str = "tierflow.tokens";
+const TOKEN_KEY: &str = "bearer";
+/// The bearer token of a request, alone, for the actions to find it. It is no client's to set, and does not reach services.
+const TOKEN_HEADER: &str = "x-tierflow-bearer";
+/// Takes the token out of `authorization`, and nothing out of any other value. The name of the scheme is the same in
+/// capitals or not, and spaces follow it (RFC 9110, section 11.1). Envoy joins several such headers with commas.
+const TOKEN_REGEX: &str = "^(?:(?i:bearer) +([^ ,]+).*|.*)$";
 
 /// Everything a route of the API reports.
 pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<RateLimit> {
@@ -43,29 +57,89 @@ pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) ->
     std::iter::once(rate_limit(own.collect())).chain(lists.flat_map(|list| list::rate_limits(list))).collect()
 }
 
-/// Makes the cookies that the gateway's routes report readable to their actions, where they report any.
-pub(super) fn cookies(policies: &PolicySet, gateway: &Gateway) -> Option<HeaderToMetadata> {
-    let mut cookies: BTreeSet<String> = BTreeSet::new();
-    for form in policies.apis_of(&gateway.name).map(|api| Form::of(policies, gateway, api)) {
-        cookies.extend(form.dimensions.into_iter().filter_map(|dimension| match dimension {
-            Dimension::Cookie(name) => Some(name),
-            _ => None,
-        }));
-        if let Some(TenantSource::Cookie(name)) = form.tenant {
-            cookies.insert(name);
+/// What of requests has to be read before the actions of a gateway's routes run, because they cannot read it themselves.
+#[derive(Default)]
+pub(super) struct Sources {
+    cookies: BTreeSet<String>,
+    token: bool,
+}
+
+impl Sources {
+    pub(super) fn of(policies: &PolicySet, gateway: &Gateway) -> Self {
+        let mut sources = Self::default();
+        for form in policies.apis_of(&gateway.name).map(|api| Form::of(policies, gateway, api)) {
+            for dimension in form.dimensions {
+                match dimension {
+                    Dimension::Cookie(name) => sources.cookies.extend([name]),
+                    Dimension::JwtClaim(_) => sources.token = true,
+                    _ => {}
+                }
+            }
+            match form.tenant {
+                Some(TenantSource::Cookie(name)) => sources.cookies.extend([name]),
+                Some(TenantSource::JwtClaim(_)) => sources.token = true,
+                _ => {}
+            }
         }
+        sources
     }
-    let rule = |cookie: String| Rule {
-        on_header_present: Some(KeyValuePair {
-            metadata_namespace: COOKIE_NAMESPACE.to_owned(),
-            key: cookie.clone(),
+
+    pub(super) fn metadata(&self) -> Option<HeaderToMetadata> {
+        let token = self.token.then(token_rule);
+        let request_rules: Vec<_> = self.cookies.iter().map(|cookie| cookie_rule(cookie)).chain(token).collect();
+        (!request_rules.is_empty()).then(|| HeaderToMetadata { request_rules, ..Default::default() })
+    }
+
+    /// What no service is to see of it.
+    pub(super) fn headers_to_remove(&self) -> Vec<String> {
+        self.token.then(|| TOKEN_HEADER.to_owned()).into_iter().collect()
+    }
+}
+
+/// Puts the bearer token into a header of its own, where the routes have it read: the action that reads claims compares
+/// with case what stands before a token.
+pub(super) fn token_header() -> HeaderMutation {
+    let append = HeaderValueOption {
+        header: Some(HeaderValue {
+            key: TOKEN_HEADER.to_owned(),
+            value: format!("%DYNAMIC_METADATA({TOKEN_NAMESPACE}:{TOKEN_KEY})%"),
             ..Default::default()
         }),
-        cookie,
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
         ..Default::default()
     };
-    let request_rules: Vec<_> = cookies.into_iter().map(rule).collect();
-    (!request_rules.is_empty()).then(|| HeaderToMetadata { request_rules, ..Default::default() })
+    let actions = [MutationAction::Remove(TOKEN_HEADER.to_owned()), MutationAction::Append(append)];
+    let request_mutations = actions.map(|action| Mutation { action: Some(action) }).to_vec();
+    let mutations = Mutations { request_mutations, ..Default::default() };
+    HeaderMutation { mutations: Some(mutations), ..Default::default() }
+}
+
+fn cookie_rule(cookie: &str) -> Rule {
+    Rule {
+        on_header_present: Some(KeyValuePair {
+            metadata_namespace: COOKIE_NAMESPACE.to_owned(),
+            key: cookie.to_owned(),
+            ..Default::default()
+        }),
+        cookie: cookie.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn token_rule() -> Rule {
+    Rule {
+        header: "authorization".to_owned(),
+        on_header_present: Some(KeyValuePair {
+            metadata_namespace: TOKEN_NAMESPACE.to_owned(),
+            key: TOKEN_KEY.to_owned(),
+            regex_value_rewrite: Some(RegexMatchAndSubstitute {
+                pattern: Some(pb::regex(TOKEN_REGEX)),
+                substitution: "\\1".to_owned(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
 }
 
 fn tenant_action(source: &TenantSource) -> ActionSpecifier {
@@ -135,8 +209,7 @@ fn metadata_key(namespace: &str, path: &[String]) -> MetadataKey {
 fn jwt_claim(key: &str, claim: &str) -> ActionSpecifier {
     let descriptor = JwtClaim {
         descriptor_key: key.to_owned(),
-        header_name: "authorization".to_owned(),
-        value_prefix: "Bearer ".to_owned(),
+        header_name: TOKEN_HEADER.to_owned(),
         claim_name: claim.to_owned(),
         skip_if_absent: true,
         ..Default::default()

@@ -33,6 +33,8 @@ const HOST_SELECTION_ATTEMPTS: i64 = 40;
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
     let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
     let routes_of: BTreeMap<_, _> = apis.iter().map(|api| (&api.name, routes(policies, gateway, api))).collect();
+    let sources = rate_limit::Sources::of(policies, gateway);
+    let metadata = sources.metadata().map(|config| (HEADER_TO_METADATA.to_owned(), any(&config)));
     let virtual_host = |(index, (apis, domains)): (usize, (Vec<&Api>, Vec<String>))| VirtualHost {
         name: format!("{}/{index}", gateway.name),
         domains,
@@ -42,11 +44,9 @@ pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> Ro
     RouteConfiguration {
         name: gateway.name.as_str().to_owned(),
         virtual_hosts: virtual_hosts(&apis).into_iter().enumerate().map(virtual_host).collect(),
+        request_headers_to_remove: sources.headers_to_remove(),
         // What all routes share stands here, since maps of routes may hold one entry.
-        typed_per_filter_config: rate_limit::cookies(policies, gateway)
-            .iter()
-            .map(|cookies| (HEADER_TO_METADATA.to_owned(), any(cookies)))
-            .collect(),
+        typed_per_filter_config: metadata.into_iter().collect(),
         // Hosts are matched without the port and forwarded as they came: clients sign them.
         ignore_port_in_host_matching: true,
         ..Default::default()

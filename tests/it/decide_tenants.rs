@@ -1,6 +1,17 @@
 //! Tier 2: whose request it is, and what becomes of it when nobody knows.
 
+use std::net::Ipv4Addr;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use tierflow::compile::RateLimitService;
+use tierflow::document::Documents;
+use tierflow::explain::{Request, explain};
+use tierflow::live::{Generation, Settings};
+use tierflow::names::Revision;
+
 use crate::harness::{Setup, World, eventually};
+use crate::raw_http::{send, start_echo};
 
 const API: &str = "
 kind: Api
@@ -77,6 +88,85 @@ async fn a_tenant_is_named_by_a_claim_of_a_token_since_envoy_1_40() {
         with_header("authorization", claims.map(token))
     })
     .await;
+}
+
+/// A token of the tenant, which nobody signed.
+fn token_of(tenant: &str) -> String {
+    let part = |json: String| BASE64_URL_SAFE_NO_PAD.encode(json);
+    let [header, payload] = [r#"{"alg":"RS256"}"#.to_owned(), format!(r#"{{"sub":"{tenant}"}}"#)].map(part);
+    format!("{header}.{payload}.c2lnbmF0dXJl")
+}
+
+/// All 64 of them.
+fn spellings_of_bearer() -> impl Iterator<Item = String> {
+    (0_u32..64).map(|capitals| {
+        let letter = |(at, letter): (usize, char)| match capitals >> at & 1 {
+            0 => letter,
+            _ => letter.to_ascii_uppercase(),
+        };
+        "bearer".chars().enumerate().map(letter).collect()
+    })
+}
+
+/// RFC 9110, section 11.1: the scheme is the same in capitals or not, and spaces follow it.
+#[tokio::test]
+async fn no_spelling_of_authorization_hides_whose_token_it_is_since_envoy_1_40() {
+    let echo = start_echo().await;
+    let policies = format!(
+        "{}---\n{{kind: Service, name: echo, endpoints: ['{echo}']}}",
+        API.replace("service: upstream", "service: echo").replace("1/h", "1000/h")
+    );
+    let gateway = "tenant: { from: { jwt_claim: sub }, default_plan: standard }";
+    let world = World::start(Setup { policies: &policies, gateway, ..Default::default() }).await;
+    let (acme, globex) = (token_of("acme"), token_of("globex"));
+    let mut of_acme: Vec<Vec<String>> =
+        spellings_of_bearer().map(|scheme| vec![format!("authorization: {scheme} {acme}")]).collect();
+    of_acme.push(vec![format!("authorization: bearer   {acme}")]);
+    of_acme.push(vec![format!("Authorization: Bearer {acme}"), format!("authorization: Bearer {globex}")]);
+    of_acme.push(vec![format!("x-tierflow-bearer: {globex}"), format!("authorization: BEARER {acme}")]);
+    let of_nobody = [
+        vec![format!("authorization: Basic {acme}")],
+        vec![format!("authorization: {acme}")],
+        vec![format!("authorization: bearer-{acme}")],
+        vec![format!("x-tierflow-bearer: {acme}")],
+        vec![format!("authorization: Bearer {}", token_of(&"a".repeat(8192)))],
+    ];
+    for (tenant, requests) in [(Some("acme"), of_acme.as_slice()), (None, &of_nobody)] {
+        for (before, lines) in requests.iter().enumerate() {
+            assert_eq!(explained_tenant(&world, lines).as_deref(), tenant, "what explain thinks of {lines:?}");
+            let bytes = std::iter::once("host: x").chain(lines.iter().map(String::as_str)).map(str::as_bytes);
+            let answer = send(world.edge.listen, "GET", b"/pay", &bytes.collect::<Vec<_>>()).await;
+            let remaining = answer.header("x-ratelimit-remaining").map(str::to_owned);
+            assert_eq!(remaining, Some((999 - before).to_string()), "{lines:?}");
+            // The service gets what the client sent.
+            assert_eq!(answer.echoed("x-tierflow-bearer"), None);
+            let sent = lines.iter().find_map(|line| line.strip_prefix("authorization: "));
+            if lines.len() == 1 {
+                assert_eq!(answer.echoed("authorization"), sent);
+            }
+        }
+    }
+}
+
+/// Whose request `tierflow explain` thinks it is.
+fn explained_tenant(world: &World, lines: &[String]) -> Option<String> {
+    let documents = tierflow::source::dir::read(&world.path("")).unwrap();
+    let settings =
+        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [1; 16], allow_empty: false };
+    let generation = Generation::build(&Documents::new(Revision::default(), documents), &settings).unwrap();
+    let header = |line: &String| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_ascii_lowercase(), value.to_owned())
+    };
+    let request = Request {
+        method: "GET".to_owned(),
+        path: "/pay".to_owned(),
+        host: "x".to_owned(),
+        headers: lines.iter().map(header).collect(),
+        client_ip: Ipv4Addr::LOCALHOST.into(),
+    };
+    let gateway = &generation.policies.gateways["edge"];
+    explain(&generation.policies, &generation.matcher, gateway, &request).tenant
 }
 
 #[tokio::test]

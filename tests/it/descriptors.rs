@@ -7,7 +7,7 @@ use std::process::Command;
 
 use prost::Message;
 
-const ENVOY_ROOTS: [&str; 22] = [
+const ENVOY_ROOTS: [&str; 23] = [
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -15,6 +15,7 @@ const ENVOY_ROOTS: [&str; 22] = [
     "envoy/config/route/v3/route.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",
+    "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/filters/http/header_to_metadata/v3/header_to_metadata.proto",
     "envoy/extensions/filters/http/ratelimit/v3/rate_limit.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
