@@ -57,6 +57,17 @@ pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) ->
     std::iter::once(rate_limit(own.collect())).chain(lists.flat_map(|list| list::rate_limits(list))).collect()
 }
 
+/// The headers of an answer that tell what is left of the limits: those of the service give way to Envoy's where there are
+/// limits, or there would be both. Whether a plan has any makes no difference, so that its change pushes nothing.
+pub(super) fn headers_replaced(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<String> {
+    let has_list = || policies.rate_limits.values().any(|list| list.is_for(&gateway.name));
+    let is_limited = !api.limits.is_empty() || gateway.tenant.is_some() || has_list();
+    if !is_limited {
+        return Vec::new();
+    }
+    ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(str::to_owned).to_vec()
+}
+
 /// What of requests has to be read before the actions of a gateway's routes run, because they cannot read it themselves.
 #[derive(Default)]
 pub(super) struct Sources {

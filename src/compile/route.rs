@@ -91,6 +91,7 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
         name,
         r#match: Some(matches),
         action: Some(Action::Route(action)),
+        response_headers_to_remove: rate_limit::headers_replaced(policies, gateway, api),
         typed_per_filter_config: cors.iter().map(|policy| (cors::FILTER.to_owned(), policy.clone())).collect(),
         ..Default::default()
     };

@@ -38,6 +38,34 @@ async fn limited() -> World {
     World::start(Setup { policies: LIMITED, ..Default::default() }).await
 }
 
+/// Envoy adds its own to what is there, and a client would have to guess whose `x-ratelimit-remaining` it reads.
+#[tokio::test]
+async fn what_a_service_says_of_its_limits_gives_way_where_there_are_limits() {
+    let own = [("x-ratelimit-limit", "7"), ("X-RateLimit-Remaining", "3"), ("x-ratelimit-reset", "9")];
+    let app = axum::Router::new().fallback(async move || axum::response::AppendHeaders(own));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let service = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let policies = format!(
+        "{{kind: Service, name: own, endpoints: ['{service}']}}
+---
+{{kind: Api, name: limited, gateway: edge, match: {{path: /limited}}, service: own, limits: [{{rate: 2/h}}]}}
+---
+{{kind: Api, name: unlimited, gateway: edge, match: {{path: /unlimited}}, service: own}}
+"
+    );
+    let world = World::start(Setup { policies: &policies, ..Default::default() }).await;
+    let remaining = async |path: &str| {
+        let answer = world.edge.get(path).await;
+        let values = answer.headers.get_all("x-ratelimit-remaining").iter();
+        (answer.status.as_u16(), values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(remaining("/limited").await, (200, vec!["1".to_owned()]));
+    assert_eq!(remaining("/limited").await, (200, vec!["0".to_owned()]));
+    assert_eq!(remaining("/limited").await, (429, vec!["0".to_owned()]));
+    assert_eq!(remaining("/unlimited").await, (200, vec!["3".to_owned()]));
+}
+
 #[tokio::test]
 async fn an_answer_says_what_is_left_and_a_denial_when_to_come_back() {
     let world = limited().await;
