@@ -1,9 +1,10 @@
 //! Changes of more documents than etcd takes in one transaction.
 //!
-//! The changes are put into blobs first, which nobody looks at, and one key then, the manifest, makes all of them count
-//! at once. After that they are put into the keys of their documents, a few at a time, which changes nothing any more;
-//! and at the end the manifest goes, and the blobs with it. Whoever reads meanwhile takes the changes of the manifest for
-//! those of the keys that are older than it.
+//! The changes are put into blobs first, which nobody looks at and which go with a lease. One key then, the manifest,
+//! makes all of them count at once, and for good: the transaction that puts it takes the blobs off the lease. After that
+//! they are put into the keys of their documents, a few at a time, which changes nothing any more; and at the end the
+//! manifest goes, and the blobs with it. Whoever reads meanwhile takes the changes of the manifest for those of the keys
+//! that are older than it.
 
 use std::sync::Arc;
 
@@ -35,6 +36,17 @@ pub struct Manifest {
     pub xxh3_128: String,
 }
 
+impl Manifest {
+    pub fn parse(value: &[u8]) -> Result<Self, Unreadable> {
+        serde_json::from_slice(value).map_err(|error| Unreadable(format!("the manifest is none: {error}")))
+    }
+}
+
+/// A manifest that makes no sense, or names blobs that are not what they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(String);
+
 #[derive(Serialize, Deserialize)]
 struct Line {
     kind: String,
@@ -60,11 +72,12 @@ pub fn pack(changes: &[Change], id: &str) -> (Vec<(String, Vec<u8>)>, Manifest) 
     (blobs, Manifest { blobs: keys, xxh3_128: hash })
 }
 
-/// The changes of a manifest. `None` where a blob is missing or another one than it was.
-pub fn unpack<'a>(manifest: &Manifest, blob: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Vec<Change>> {
-    let blobs: Vec<&[u8]> = manifest.blobs.iter().map(|key| blob(key)).collect::<Option<_>>()?;
+/// The changes of a manifest, all of them or none.
+pub fn unpack<'a>(manifest: &Manifest, blob: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Vec<Change>, Unreadable> {
+    let found = |key: &String| blob(key).ok_or_else(|| Unreadable(format!("{key} is not there")));
+    let blobs: Vec<&[u8]> = manifest.blobs.iter().map(found).collect::<Result<_, _>>()?;
     if hash(blobs.iter().copied()) != manifest.xxh3_128 {
-        return None;
+        return Err(Unreadable("its blobs are other ones than they were".to_owned()));
     }
     let lines = blobs.iter().flat_map(|blob| blob.split(|&b| b == b'\n')).filter(|line| !line.is_empty());
     let change = |line: &[u8]| {
@@ -72,7 +85,8 @@ pub fn unpack<'a>(manifest: &Manifest, blob: impl Fn(&str) -> Option<&'a [u8]>) 
         let id = DocumentId { kind: Kind::parse(&line.kind)?, name: line.name };
         Some(Change { id, content: line.text.map(|text| text.into_bytes().into()) })
     };
-    lines.map(change).collect()
+    let changes: Option<Vec<Change>> = lines.map(change).collect();
+    changes.ok_or_else(|| Unreadable("its blobs hold something else than documents".to_owned()))
 }
 
 fn hash<'a>(blobs: impl Iterator<Item = &'a [u8]>) -> String {
@@ -95,10 +109,11 @@ mod tests {
         let find = |blobs: &[(String, Vec<u8>)]| {
             unpack(&manifest, |key| blobs.iter().find(|(own, _)| own == key).map(|(_, blob)| blob.as_slice()))
         };
-        assert_eq!(find(&blobs), Some(changes));
-        assert_eq!(find(&blobs[1..]), None);
+        assert_eq!(find(&blobs), Ok(changes));
+        let why = |blobs: &[(String, Vec<u8>)]| find(blobs).unwrap_err().to_string();
+        assert_eq!(why(&blobs[1..]), "blobs/7/0000 is not there");
         let mut other = blobs.clone();
         other[0].1[10] ^= 1;
-        assert_eq!(find(&other), None);
+        assert_eq!(why(&other), "its blobs are other ones than they were");
     }
 }

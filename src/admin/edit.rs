@@ -1,7 +1,5 @@
 //! Changes of documents: `PUT` and `DELETE` of one, `POST /v1/apply` of several as a whole.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -15,11 +13,9 @@ use super::access::Who;
 use super::documents::{kind_of, problem_json};
 use super::error::Problem;
 use crate::audit::{Entry, Outcome};
-use crate::bulk::Change;
-use crate::document::{Document, split};
-use crate::editor::{Edit, EditError, Edited};
+use crate::editor::draft::{Draft, drafts};
+use crate::editor::{Edit, EditError, Edited, Editor};
 use crate::names::{DocumentId, Revision};
-use crate::policy::parse::parse;
 
 /// The revision that a change was made from.
 const BASE: &str = "x-config-base-version";
@@ -44,8 +40,9 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let change = Change { id: id_of(&kind, &name)?, content: Some(body.to_vec().into()) };
-    make(&admin, who, vec![change], options, &headers).await
+    let editor = editor_of(&admin)?;
+    let draft = editor.draft(id_of(&kind, &name)?, &body).map_err(explain)?;
+    make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
 pub(super) async fn delete(
@@ -55,8 +52,9 @@ pub(super) async fn delete(
     Query(options): Query<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let change = Change { id: id_of(&kind, &name)?, content: None };
-    make(&admin, who, vec![change], options, &headers).await
+    let editor = editor_of(&admin)?;
+    let draft = Draft::deletion(id_of(&kind, &name)?);
+    make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
 /// The body is a file of documents.
@@ -67,39 +65,30 @@ pub(super) async fn apply(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let documents = split(&"body".into(), &body).into_iter().map(Arc::new);
-    let (mut changes, mut problems) = (Vec::new(), Vec::new());
-    for document in documents {
-        match parse(&document) {
-            Ok(parsed) => changes.push(Change { id: parsed.id, content: content(&document) }),
-            Err(refused) => problems.extend(refused.problems),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(invalid(&problems));
-    }
-    make(&admin, who, changes, options, &headers).await
+    let editor = editor_of(&admin)?;
+    let drafts = drafts(&"body".into(), &body).map_err(explain)?;
+    make(&admin, editor, who, drafts, options, &headers).await
 }
 
-fn content(document: &Document) -> Option<Arc<[u8]>> {
-    document.content.clone().ok()
+fn editor_of(admin: &Admin) -> Result<&Editor, Problem> {
+    admin.editor.as_deref().ok_or_else(|| {
+        Problem::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
+    })
 }
 
 async fn make(
     admin: &Admin,
+    editor: &Editor,
     who: String,
-    changes: Vec<Change>,
+    drafts: Vec<Draft>,
     options: Options,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let editor = admin.editor.as_ref().ok_or_else(|| {
-        Problem::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
-    })?;
-    let edit = Edit { changes, base: base_of(headers)?, force: force_of(options)?, request: request_of(headers)? };
+    let edit = Edit { drafts, base: base_of(headers)?, force: force_of(options)?, request: request_of(headers)? };
     let mut entry = Entry {
         change: format!("{:016x}", fastrand::u64(..)),
         who,
-        what: edit.changes.iter().map(describe).collect(),
+        what: edit.drafts.iter().map(describe).collect(),
         base: edit.base.0,
         force: edit.force.clone(),
         result: None,
@@ -115,8 +104,8 @@ async fn make(
     edited.map(answer).map_err(explain)
 }
 
-fn describe(change: &Change) -> String {
-    format!("{} {}", if change.content.is_some() { "put" } else { "delete" }, change.id)
+fn describe(draft: &Draft) -> String {
+    format!("{} {}", if draft.parsed.is_some() { "put" } else { "delete" }, draft.id())
 }
 
 fn note(admin: &Admin, entry: &Entry) -> Result<(), Problem> {
@@ -149,6 +138,7 @@ fn explain(error: EditError) -> Problem {
             Problem::of(StatusCode::PRECONDITION_FAILED, &detail).with("current", current.into())
         }
         EditError::Invalid(problems) => invalid(&problems),
+        EditError::Unreadable { .. } => Problem::of(StatusCode::CONFLICT, &detail),
         EditError::Guarded(findings) => Problem::of(StatusCode::CONFLICT, &detail).with("guarded", findings.into()),
         EditError::OtherRequest => Problem::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
         EditError::NotHeld | EditError::Unavailable(_) => Problem::unavailable(&detail).retry_after(1),

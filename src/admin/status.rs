@@ -133,5 +133,6 @@ fn source_json(admin: &Admin) -> Value {
         "trouble": health.trouble,
         "serves_last_good_of_earlier_run": health.is_restored,
         "strange_instances": health.strange_instances,
+        "unreadable_change": health.unreadable_change,
     })
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bulk::Change;
+use super::draft::Draft;
 use crate::live::Generation;
 use crate::names::{DocumentId, Kind};
 use crate::policy::limit::Limit;
@@ -15,14 +15,13 @@ const DOCUMENTS_GONE_MAX: (usize, usize) = (1, 5);
 /// ...and a single one always may.
 const DOCUMENTS_GONE_FREE: usize = 1;
 
-/// What an operator should have a reason for.
-pub fn findings(before: &Generation, after: &PolicySet, changes: &[Change]) -> Vec<String> {
+/// The parts of a change that an operator should have a reason for.
+pub fn findings(before: &Generation, after: &PolicySet, drafts: &[Draft]) -> Vec<String> {
     let mut findings = Vec::new();
-    for change in changes {
-        let now = limits(after, &change.id);
-        for (place, old) in limits(&before.policies, &change.id) {
+    for id in drafts.iter().map(Draft::id) {
+        let now = limits(after, id);
+        for (place, old) in limits(&before.policies, id) {
             let Some(new) = now.get(&place) else { continue };
-            let id = &change.id;
             if old.limit > 0 && new.limit == 0 {
                 findings.push(format!("{id}, {place}: from {old} to {new}, which denies everything"));
             } else if is_less_than_half(*new, old) {
@@ -30,7 +29,7 @@ pub fn findings(before: &Generation, after: &PolicySet, changes: &[Change]) -> V
             }
         }
     }
-    let gone = changes.iter().filter(|change| change.content.is_none()).count();
+    let gone = drafts.iter().filter(|draft| draft.parsed.is_none()).count();
     let all = before.documents.len();
     let (part, whole) = DOCUMENTS_GONE_MAX;
     if gone > DOCUMENTS_GONE_FREE && gone * whole > all * part {

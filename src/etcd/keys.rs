@@ -27,6 +27,10 @@ pub struct Commit {
     pub unchanged: Vec<(String, u64)>,
     /// A key that has to be there since this revision, where there is one.
     pub fence: Option<(String, i64)>,
+    /// What keys begin with of which none may be under a lease.
+    pub unleased: Option<String>,
+    /// Keys that are taken off their leases and stay as they are. They have to be there: compare them too.
+    pub detached: Vec<String>,
     /// Keys, values and leases; 0: none.
     pub puts: Vec<(String, Vec<u8>, i64)>,
     pub deletes: Vec<String>,
@@ -79,6 +83,11 @@ impl Connection {
             Compare::mod_revision(key.as_str(), CompareOp::Equal, i64::try_from(*revision).unwrap_or(i64::MAX))
         });
         let fence = commit.fence.iter().map(|(key, at)| Compare::create_revision(key.as_str(), CompareOp::Equal, *at));
+        let unleased = commit.unleased.iter();
+        let unleased = unleased.map(|prefix| Compare::lease(prefix.as_str(), CompareOp::Equal, 0).with_prefix());
+        let detached = commit.detached.iter();
+        let detached =
+            detached.map(|key| TxnOp::put(key.as_str(), [], Some(PutOptions::new().with_lease(0).with_ignore_value())));
         let puts = commit.puts.iter().map(|(key, value, lease)| {
             TxnOp::put(key.as_str(), value.clone(), Some(PutOptions::new().with_lease(*lease)))
         });
@@ -90,8 +99,8 @@ impl Connection {
         let all = |prefix: &String| TxnOp::delete(prefix.as_str(), Some(DeleteOptions::new().with_prefix()));
         let delete_all = commit.delete_all.iter().map(all);
         let txn = Txn::new()
-            .when(unchanged.chain(fence).chain(none_after).collect::<Vec<_>>())
-            .and_then(puts.chain(deletes).chain(delete_all).collect::<Vec<_>>());
+            .when(unchanged.chain(fence).chain(none_after).chain(unleased).collect::<Vec<_>>())
+            .and_then(detached.chain(puts).chain(deletes).chain(delete_all).collect::<Vec<_>>());
         let answer = within(WRITE, self.client.kv_client().txn(txn)).await?;
         let revision = seen(answer.header())?.revision;
         Ok(answer.succeeded().then_some(revision))

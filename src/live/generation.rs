@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
-use crate::document::{Document, Documents, Instances, Registered};
+use crate::document::{Documents, Instances, Registered};
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, NodeIdentity, Revision, secret};
-use crate::policy::parse::{Parsed, Policy, parse};
+use crate::policy::parse::{Parsed, Policy};
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
 use crate::policy::set::{ParsedById, PolicySet};
@@ -92,23 +92,18 @@ impl Generation {
     /// with those, and with the others because of them.
     pub fn with(
         &self,
-        changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Document>>)>,
+        changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Parsed>>)>,
     ) -> Result<PolicySet, Vec<Problem>> {
         let (mut documents, mut ids) = (self.documents.clone(), BTreeSet::new());
-        let (mut problems, mut broken) = (Vec::new(), Vec::new());
-        for (id, document) in changes {
-            match document.as_ref().map(parse) {
-                Some(Ok(parsed)) => drop(documents.insert(id.clone(), Arc::new(parsed))),
-                Some(Err(refused)) => {
-                    problems.extend(refused.problems);
-                    broken.push(Some(id.clone()));
-                }
+        for (id, parsed) in changes {
+            match parsed {
+                Some(parsed) => drop(documents.insert(id.clone(), parsed)),
                 None => drop(documents.remove(&id)),
             }
             ids.insert(id);
         }
         let linked = PolicySet::link(&self.policies, &documents, &ids);
-        told_together(problems, &broken, &documents, linked)
+        told_together(Vec::new(), &[], &documents, linked)
     }
 
     /// The generation that differs from this one in the changed documents and in who is registered. What they have

@@ -53,6 +53,15 @@ pub struct Refused {
 }
 
 pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
+    parse_with(document, document.origin.id().is_some())
+}
+
+/// Parses a document that is on its way to etcd, wherever it stands now: the keys that it may require are there.
+pub fn parse_for_etcd(document: &Arc<Document>) -> Result<Parsed, Refused> {
+    parse_with(document, true)
+}
+
+fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Refused> {
     let refuse = |id: Option<DocumentId>, findings: Vec<Finding>, tree: Option<&Tree>| {
         let id = document.origin.id().cloned().or(id).or_else(|| document.claimed_id());
         let problems = findings.into_iter().map(|finding| Problem::locate(document, id.as_ref(), finding, tree));
@@ -85,7 +94,7 @@ pub fn parse(document: &Arc<Document>) -> Result<Parsed, Refused> {
     tree.findings().into_iter().for_each(|finding| findings.add(finding));
     let mut json = tree.to_json();
     let kind = take_kind(&mut json).map_err(|finding| refuse(None, vec![finding], Some(&tree)))?;
-    if document.origin.id().is_none() && json.get("requires").is_some() {
+    if !may_require && json.get("requires").is_some() {
         let message = "needs policies in etcd, which is where the keys are".to_owned();
         findings.add(Finding { path: Path::of(["requires"]), target: Target::Key, message, help: None });
     }

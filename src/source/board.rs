@@ -29,6 +29,8 @@ pub struct Health {
     pub replicas: Vec<Replica>,
     /// Instances that registered with a value that makes no sense, as `key: why`.
     pub strange_instances: Vec<String>,
+    /// A large change that cannot be read, so that nobody serves it, as `key, its revision: why`.
+    pub unreadable_change: Option<String>,
 }
 
 /// What a replica of Tierflow tells of itself.
@@ -83,6 +85,14 @@ impl Board {
             tracing::warn!("an instance is left out: {instance}");
         }
         health.strange_instances = strange;
+    }
+
+    pub fn set_unreadable_change(&self, unreadable: Option<String>) {
+        let mut health = self.0.lock();
+        if let Some(change) = unreadable.as_ref().filter(|_| health.unreadable_change != unreadable) {
+            tracing::error!("a large change cannot be read, and is not served: {change}");
+        }
+        health.unreadable_change = unreadable;
     }
 
     pub fn set_replicas(&self, replicas: Vec<Replica>) {

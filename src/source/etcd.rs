@@ -85,7 +85,7 @@ enum Doubt {
     OtherCluster,
     #[error("{0} keys are not as events told")]
     Diverged(usize),
-    #[error("a large change was taken away before it was in place")]
+    #[error("a large change was taken away or replaced before it was in place")]
     Torn,
 }
 
@@ -175,6 +175,7 @@ impl Etcd {
     fn documents(&mut self) -> Documents {
         self.board.set_replicas(self.mirror.replicas());
         self.board.set_strange_instances(self.mirror.strange_instances());
+        self.board.set_unreadable_change(self.mirror.unreadable_change());
         self.mirror.documents(self.clock.now())
     }
 

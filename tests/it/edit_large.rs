@@ -9,24 +9,24 @@ use tierflow::names::{DocumentId, Kind};
 use crate::harness::{Tierflow, any_addresses, eventually};
 use crate::store::{Store, document, key, rate, serves_rate};
 
-const TENANTS: usize = 1000;
+pub(crate) const TENANTS: usize = 1000;
 
-fn plan(rate: u32) -> String {
+pub(crate) fn plan(rate: u32) -> String {
     document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"))
 }
 
-fn set() -> String {
+pub(crate) fn set() -> String {
     let tenant = |n| document("Tenant", &format!("t{n}"), "{plan: standard, limits: [{rate: 7/h}]}");
     (0..TENANTS).map(tenant).chain([plan(2)]).collect::<Vec<_>>().join("\n---\n")
 }
 
-async fn keys(store: &Store, below: &str) -> usize {
+pub(crate) async fn keys(store: &Store, below: &str) -> usize {
     let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
     let response = store.client.clone().get(format!("/tierflow/{below}"), Some(options)).await.unwrap();
     usize::try_from(response.count()).unwrap()
 }
 
-async fn is_in_place(store: &Store, documents: usize) {
+pub(crate) async fn is_in_place(store: &Store, documents: usize) {
     eventually("everything is in place", async || {
         let left = keys(store, "manifest").await + keys(store, "blobs/").await;
         (left == 0 && keys(store, "policies/").await == documents).then_some(())

@@ -3,7 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,9 +39,18 @@ pub(crate) struct Front {
     forgotten: Arc<AtomicUsize>,
     is_open: watch::Sender<bool>,
     lose: Lose,
+    before: Before,
+    puts: Puts,
     fences: Fences,
     task: JoinHandle<()>,
 }
+
+/// Done before the next transaction that puts something with this text.
+type Before = Arc<Mutex<Option<(String, BoxFuture)>>>;
+type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The keys that transactions put, each as often as one did.
+type Puts = Arc<Mutex<Vec<String>>>;
 
 /// For each transaction that put something: the keys that it wanted to be there since a revision, and that revision.
 type Fences = Arc<Mutex<Vec<Vec<(String, i64)>>>>;
@@ -52,6 +62,8 @@ pub(crate) enum Part {
     Answer,
     /// etcd is asked only much later, when nobody waits any more.
     Question,
+    /// It is done and answered, and all that come after it hang.
+    Following,
 }
 
 /// The next transaction that puts something with this text.
@@ -72,18 +84,22 @@ impl Front {
         let forgotten = Arc::new(AtomicUsize::new(0));
         let (is_open, opened) = watch::channel(true);
         let (lose, fences) = (Lose::default(), Fences::default());
+        let (before, puts) = (Before::default(), Puts::default());
         let behind = Behind {
             etcd,
             rule: Arc::clone(&rule),
             forgotten: Arc::clone(&forgotten),
             opened,
             lose: Arc::clone(&lose),
+            before: Arc::clone(&before),
+            puts: Arc::clone(&puts),
+            hangs: Arc::default(),
             fences: Arc::clone(&fences),
             client,
         };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_open, lose, fences, task }
+        Self { address, rule, forgotten, is_open, lose, before, puts, fences, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -103,6 +119,20 @@ impl Front {
     /// Loses a part of the next transaction that puts something with this text.
     pub(crate) fn lose(&self, text: &str, part: Part) {
         *self.lose.lock().unwrap() = Some((text.to_owned(), part));
+    }
+
+    /// Does something right before the next transaction that puts something with this text.
+    pub(crate) fn before(&self, text: &str, action: impl Future<Output = ()> + Send + 'static) {
+        *self.before.lock().unwrap() = Some((text.to_owned(), Box::pin(action)));
+    }
+
+    pub(crate) fn is_before_done(&self) -> bool {
+        self.before.lock().unwrap().is_none()
+    }
+
+    /// How often transactions put keys with this part, with a value.
+    pub(crate) fn seen(&self, key_part: &str) -> usize {
+        self.puts.lock().unwrap().iter().filter(|key| key.contains(key_part)).count()
     }
 
     pub(crate) fn fences(&self) -> Vec<Vec<(String, i64)>> {
@@ -127,13 +157,19 @@ struct Behind {
     forgotten: Arc<AtomicUsize>,
     opened: watch::Receiver<bool>,
     lose: Lose,
+    before: Before,
+    puts: Puts,
+    hangs: Arc<AtomicBool>,
     fences: Fences,
     client: Client<HttpConnector, Body>,
 }
 
 impl Behind {
-    fn note_fences(&self, question: &[u8]) {
+    fn note(&self, question: &[u8]) {
         let txn = TxnRequest::decode(&question[5..]).unwrap();
+        let puts = txn.success.iter().filter_map(|operation| PutRequest::decode(operation.put.as_deref()?).ok());
+        let puts = puts.filter(|put| !put.ignore_value).map(|put| String::from_utf8(put.key).unwrap());
+        self.puts.lock().unwrap().extend(puts);
         if txn.success.iter().any(|operation| operation.put.is_some()) {
             let fences = txn.compare.into_iter().filter(|compare| compare.target == CREATE);
             let fences = fences.map(|compare| (String::from_utf8(compare.key).unwrap(), compare.create_revision));
@@ -142,10 +178,14 @@ impl Behind {
     }
 
     fn loses(&self, question: &[u8]) -> Option<Part> {
-        let mut lose = self.lose.lock().unwrap();
-        let (_, part) = lose.take_if(|(text, _)| String::from_utf8_lossy(question).contains(&**text))?;
-        Some(part)
+        take(&self.lose, question)
     }
+}
+
+/// What is wanted of a transaction with a text, if this is it.
+fn take<T>(wanted: &Mutex<Option<(String, T)>>, question: &[u8]) -> Option<T> {
+    let is_it = |(text, _): &mut (String, T)| String::from_utf8_lossy(question).contains(&**text);
+    wanted.lock().unwrap().take_if(is_it).map(|(_, what)| what)
 }
 
 async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Response {
@@ -155,10 +195,17 @@ async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Resp
     }
     let mut lost = None;
     if path == TXN {
+        if behind.hangs.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         let (parts, body) = request.into_parts();
         let question = body.collect().await.unwrap().to_bytes();
         lost = behind.loses(&question);
-        behind.note_fences(&question);
+        behind.note(&question);
+        if let Some(action) = take(&behind.before, &question) {
+            action.await;
+        }
+        behind.hangs.store(lost == Some(Part::Following), Ordering::Relaxed);
         request = Request::from_parts(parts, Body::from(question));
     }
     *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
@@ -262,6 +309,14 @@ struct Compare {
 struct Operation {
     #[prost(bytes = "vec", optional, tag = "2")]
     put: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bool, tag = "5")]
+    ignore_value: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

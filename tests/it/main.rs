@@ -27,6 +27,7 @@ mod decide_requests;
 mod decide_tenants;
 mod descriptors;
 mod edit;
+mod edit_durable;
 mod edit_large;
 mod envoy_versions;
 mod etcd_access;

@@ -31,8 +31,8 @@ const LAYERS: [(&str, &[&str]); 27] = [
     (
         "admin",
         &[
-            "bulk", "document", "editor", "audit", "live", "policy", "rollout", "snapshot", "nodes", "counters",
-            "source", "metrics", "names", "clock",
+            "document", "editor", "audit", "live", "policy", "rollout", "snapshot", "nodes", "counters", "source",
+            "metrics", "names", "clock",
         ],
     ),
     ("bootstrap", &["policy", "compile", "snapshot"]),

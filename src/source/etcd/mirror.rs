@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::registry::Registry;
 use super::required::Required;
-use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, unpack};
+use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, Unreadable, unpack};
 use crate::clock::Timestamp;
 use crate::document::{Document, Documents, Instances, Origin, requirements};
 use crate::etcd::events::Event;
@@ -33,8 +33,10 @@ pub(super) struct Mirror {
     replicas: BTreeMap<Arc<str>, (Replica, u64)>,
     /// Parts of large changes, by their keys below the prefix.
     blobs: BTreeMap<Arc<str>, (Vec<u8>, u64)>,
-    /// The large change that counts, and since when.
-    manifest: Option<(Manifest, u64)>,
+    /// The large change that counts, and since when. One that cannot be read is a key that is there all the same.
+    manifest: Option<(Result<Manifest, Unreadable>, u64)>,
+    /// Why the large change counts for nobody.
+    unreadable: Option<Unreadable>,
     /// Documents that are as the manifest says, and not yet as their keys say.
     overlaid: HashSet<Origin>,
     /// The instances that were handed over last.
@@ -68,7 +70,7 @@ pub(super) struct Applied {
     /// Whether documents or instances are other ones.
     pub(super) is_changed: bool,
     pub(super) has_other_replicas: bool,
-    /// A large change was taken away before it was in place: nobody knows here what was before it.
+    /// A large change was taken away or replaced before it was in place: nobody knows here what was before it.
     pub(super) is_torn: bool,
     /// Events that were applied before, or that a later one had overtaken.
     pub(super) old: u64,
@@ -98,6 +100,7 @@ impl Mirror {
             replicas: BTreeMap::new(),
             blobs: BTreeMap::new(),
             manifest: None,
+            unreadable: None,
             overlaid: HashSet::new(),
             instances: Arc::default(),
             revision: 0,
@@ -144,6 +147,13 @@ impl Mirror {
         strange.map(|(service, name, why)| format!("{}{service}/{name}: {why}", self.services)).collect()
     }
 
+    /// A large change that cannot be read, as `key, its revision: why`.
+    pub(super) fn unreadable_change(&self) -> Option<String> {
+        let (_, revision) = self.manifest.as_ref()?;
+        let why = self.unreadable.as_ref()?;
+        Some(format!("{}{MANIFEST}, revision {revision}: {why}", self.root))
+    }
+
     /// Takes everything from a listing with values. What did not change stays what it is. After an outage, instances
     /// that are missing are waited for.
     pub(super) fn replace(&mut self, revision: u64, entries: Vec<Entry>, is_after_outage: bool, now: Timestamp) {
@@ -179,6 +189,7 @@ impl Mirror {
             self.revision = self.revision.max(revision);
             self.note_required(&key);
             let Some(place) = self.place(&key) else { continue };
+            applied.is_torn |= place == Place::Manifest && !self.overlaid.is_empty();
             match value {
                 Some(value) => {
                     self.put(&place, value, revision, now);
@@ -192,7 +203,6 @@ impl Mirror {
                     if self.remove(&place, now) {
                         applied.note(&place);
                     }
-                    applied.is_torn |= place == Place::Manifest && !self.overlaid.is_empty();
                     self.deleted.insert(place, revision);
                 }
             }
@@ -230,8 +240,7 @@ impl Mirror {
                 self.replicas.insert(Arc::clone(id), (replica, revision));
             }
             Place::Blob(key) => drop(self.blobs.insert(Arc::clone(key), (value, revision))),
-            // A manifest that makes no sense names nothing.
-            Place::Manifest => self.manifest = serde_json::from_slice(&value).ok().map(|read| (read, revision)),
+            Place::Manifest => self.manifest = Some((Manifest::parse(&value), revision)),
             Place::Document(origin) => {
                 self.overlaid.remove(origin);
                 let requirements = requirements(&value);
@@ -259,11 +268,15 @@ impl Mirror {
     /// What the manifest says of documents counts for those whose keys are older.
     fn overlay(&mut self, now: Timestamp) {
         self.overlaid.clear();
+        self.unreadable = None;
         let Some((manifest, revision)) = self.manifest.clone() else { return };
         let blob = |key: &str| self.blobs.get(key).map(|(blob, _)| blob.as_slice());
-        let Some(changes) = unpack(&manifest, blob) else {
-            tracing::error!(revision, "a large change cannot be read whole, and is left alone");
-            return;
+        let changes = match manifest.and_then(|manifest| unpack(&manifest, blob)) {
+            Ok(changes) => changes,
+            Err(unreadable) => {
+                self.unreadable = Some(unreadable);
+                return;
+            }
         };
         for Change { id, content } in changes {
             let origin = Origin::Key { key: format!("{}{}/{}", self.policies, id.kind, id.name).into(), id: Some(id) };
@@ -501,6 +514,36 @@ mod tests {
             assert_eq!(*large.origin.container(), key("policies/Api/a").into());
             assert_eq!((large.content.as_deref(), large.revision), (Ok(&b"large"[..]), Some(Revision(13))), "{prefix}");
         }
+    }
+
+    #[test]
+    fn a_large_change_that_cannot_be_read_is_told_and_is_no_difference() {
+        let manifest = "/t/manifest";
+        let nameless = r#"{"blobs": ["blobs/1/0000"], "xxh3_128": ""}"#;
+        for (value, why) in [("nonsense", "the manifest is none: "), (nameless, "blobs/1/0000 is not there")] {
+            let mut mirror = mirror();
+            mirror.apply(vec![put(manifest, value, 11)], NOW);
+            let told = mirror.unreadable_change().unwrap();
+            assert!(told.starts_with(&format!("{manifest}, revision 11: {why}")), "{told}");
+            assert_eq!(mirror.differences(&listing(11, &[(A, 4), (B, 9), (manifest, 11)])), 0, "{value}");
+            assert_eq!(held(&mirror), ["Api/a=1@4", "Tenant/b/c d=1@9"]);
+            assert!(!mirror.apply(vec![delete(manifest, 12)], NOW).is_torn);
+            assert_eq!(mirror.unreadable_change(), None);
+        }
+    }
+
+    #[test]
+    fn a_large_change_that_another_one_replaces_was_torn() {
+        let mut mirror = mirror();
+        let change = Change { id: DocumentId::new(Kind::Api, "a"), content: Some(b"large".as_slice().into()) };
+        let (blobs, manifest) = crate::bulk::pack(&[change], "1");
+        let manifest = serde_json::to_string(&manifest).unwrap();
+        let blob = String::from_utf8(blobs[0].1.clone()).unwrap();
+        // Both in one transaction, as they are committed.
+        let events = vec![put("/t/blobs/1/0000", &blob, 11), put("/t/manifest", &manifest, 11)];
+        assert!(!mirror.apply(events, NOW).is_torn);
+        assert_eq!(held(&mirror), ["Api/a=large@11", "Tenant/b/c d=1@9"]);
+        assert!(mirror.apply(vec![put("/t/manifest", "nonsense", 12)], NOW).is_torn);
     }
 
     #[test]

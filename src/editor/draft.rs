@@ -1,0 +1,139 @@
+//! Drafts: documents as they are to be. Each is parsed once, where it comes in. What is checked, compared and written
+//! after that, however often others are faster, is what was parsed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{EditError, Editor, TXN_BYTES_MAX, TXN_DOCUMENTS_MAX};
+use crate::bulk::Change;
+use crate::document::{DOCUMENT_BYTES_MAX, Document, Origin, split};
+use crate::names::DocumentId;
+use crate::policy::parse::{Parsed, parse, parse_for_etcd};
+
+/// Documents of one change, and their bytes. Those that do not fit into a transaction go by way of a manifest.
+const CHANGES_MAX: usize = 20_000;
+const CHANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A document as it is to be.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub change: Change,
+    /// The meaning of the content. `None`: delete.
+    pub parsed: Option<Arc<Parsed>>,
+}
+
+impl Draft {
+    pub fn deletion(id: DocumentId) -> Self {
+        Self { change: Change { id, content: None }, parsed: None }
+    }
+
+    fn of(parsed: Parsed) -> Self {
+        let content = parsed.document.content.clone().expect("a document without content is not parsed");
+        let change = Change { id: parsed.id.clone(), content: Some(content) };
+        Self { change, parsed: Some(Arc::new(parsed)) }
+    }
+
+    pub fn id(&self) -> &DocumentId {
+        &self.change.id
+    }
+}
+
+impl Editor {
+    /// The draft of one document, under the key that it will have.
+    pub fn draft(&self, id: DocumentId, content: &[u8]) -> Result<Draft, EditError> {
+        if content.len() > DOCUMENT_BYTES_MAX {
+            return Err(too_large(content.len(), "bytes in one document", DOCUMENT_BYTES_MAX));
+        }
+        let origin = Origin::Key { key: self.key(&id).into(), id: Some(id) };
+        let document = Document { origin, revision: None, content: Ok(content.into()) };
+        let parsed = parse(&Arc::new(document)).map_err(|refused| EditError::Invalid(refused.problems))?;
+        Ok(Draft::of(parsed))
+    }
+}
+
+/// The drafts of a file's documents, or everything that is wrong with them.
+pub fn drafts(path: &Arc<str>, bytes: &[u8]) -> Result<Vec<Draft>, EditError> {
+    let documents = split(path, bytes);
+    if documents.len() > CHANGES_MAX {
+        return Err(too_large(documents.len(), "documents", CHANGES_MAX));
+    }
+    let (mut drafts, mut problems) = (Vec::with_capacity(documents.len()), Vec::new());
+    for document in documents {
+        match parse_for_etcd(&Arc::new(document)) {
+            Ok(parsed) => drafts.push(Draft::of(parsed)),
+            Err(refused) => problems.extend(refused.problems),
+        }
+    }
+    if problems.is_empty() { Ok(drafts) } else { Err(EditError::Invalid(problems)) }
+}
+
+pub(super) fn check_size(drafts: &[Draft]) -> Result<(), EditError> {
+    if drafts.is_empty() {
+        return Err(EditError::Empty);
+    }
+    let mut ids = BTreeSet::new();
+    if let Some(draft) = drafts.iter().find(|draft| !ids.insert(draft.id())) {
+        return Err(EditError::Twice(draft.id().clone()));
+    }
+    let bytes = drafts.iter().map(|draft| bytes_of(&draft.change)).sum();
+    let measured = [(drafts.len(), "documents", CHANGES_MAX), (bytes, "bytes in all", CHANGE_BYTES_MAX)];
+    match measured.into_iter().find(|(size, _, max)| size > max) {
+        Some((size, what, max)) => Err(too_large(size, what, max)),
+        None => Ok(()),
+    }
+}
+
+/// Whether it does not fit into a transaction.
+pub(super) fn is_large(drafts: &[Draft]) -> bool {
+    let bytes = drafts.iter().map(|draft| bytes_of(&draft.change)).sum::<usize>();
+    drafts.len() > TXN_DOCUMENTS_MAX || bytes > TXN_BYTES_MAX
+}
+
+pub(super) fn bytes_of(change: &Change) -> usize {
+    change.content.as_ref().map_or(0, |content| content.len())
+}
+
+pub(super) fn too_large(size: usize, what: &str, max: usize) -> EditError {
+    EditError::TooLarge { what: format!("{size} {what}"), max }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::live::{Live, Settings};
+    use crate::policy::parse::Policy;
+
+    const SHOP: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:10000'}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: create, gateway: shop, match: {path: /create}, service: order, limits: [{rate: 10/m}]}
+";
+
+    #[test]
+    fn what_is_checked_is_what_was_parsed_and_nothing_is_parsed_again() {
+        let rate_limit_service = RateLimitService::default();
+        let (live, _writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+        let drafts = drafts(&"body".into(), SHOP.as_bytes()).unwrap();
+        assert_eq!(
+            drafts.iter().map(|draft| draft.id().to_string()).collect::<Vec<_>>(),
+            ["Gateway shop", "Service order", "Api create"]
+        );
+        let changes = drafts.iter().map(|draft| (draft.id().clone(), draft.parsed.clone()));
+        let policies = live.latest().with(changes).unwrap();
+        let Some(Policy::Api(parsed)) = drafts[2].parsed.as_ref().map(|parsed| &parsed.policy) else { panic!() };
+        // The same object: another parse would have made another one.
+        assert!(Arc::ptr_eq(parsed, policies.apis.get("create").unwrap()));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_a_file_is_told_by_its_lines() {
+        let Err(EditError::Invalid(problems)) = drafts(&"body".into(), b"{kind: Plan}\n---\n{kind: Thing}\n") else {
+            panic!()
+        };
+        let places: Vec<_> = problems.iter().map(|problem| problem.location()).collect();
+        assert_eq!(places, ["body:1:1", "body:3:8"]);
+    }
+}
