@@ -28,6 +28,7 @@ use crate::live::{Forms, Generation, Group, Served};
 use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::Resources;
 use crate::snapshot::feature::{EnvoyVersion, Need};
+use crate::snapshot::per_type::PerType;
 use crate::snapshot::resource::ResourceType;
 
 pub use hold::Hold;
@@ -59,7 +60,7 @@ pub struct GroupOffer {
 /// What Envoys have acknowledged of a group's resources.
 #[derive(Debug, Default)]
 struct Evidence {
-    by_type: [AtomicBool; ResourceType::COUNT],
+    by_type: PerType<AtomicBool>,
     of_all: AtomicBool,
 }
 
@@ -127,7 +128,7 @@ impl GroupOffer {
 
     /// Whether some Envoy acknowledged all resources of the type.
     pub fn is_acknowledged(&self, resource_type: ResourceType) -> bool {
-        self.evidence.by_type.get(resource_type.index()).is_some_and(|type_| type_.load(Ordering::Relaxed))
+        self.evidence.by_type[resource_type].load(Ordering::Relaxed)
     }
 
     fn has(&self, resource_type: ResourceType, name: &str, version: Version) -> bool {
@@ -198,9 +199,7 @@ impl Rollout {
 
     /// An Envoy has all of the group's resources of the type.
     pub fn acknowledged(&self, group: &Arc<GroupOffer>, resource_type: ResourceType) {
-        if let Some(evidence) = group.evidence.by_type.get(resource_type.index()) {
-            evidence.store(true, Ordering::Relaxed);
-        }
+        group.evidence.by_type[resource_type].store(true, Ordering::Relaxed);
         let is_all = ResourceType::ALL
             .into_iter()
             .all(|type_| group.is_acknowledged(type_) || group.resources().of_type(type_).by_name.is_empty());
@@ -224,10 +223,8 @@ impl Rollout {
         }
         if let Some(group) = generation.group(gateway.as_str()) {
             let evidence = Evidence::default();
-            if let Some(is_acknowledged) = evidence.by_type.get(resource_type.index()) {
-                // Whoever refuses it from now on is alone with that.
-                is_acknowledged.store(true, Ordering::Relaxed);
-            }
+            // Whoever refuses it from now on is alone with that.
+            evidence.by_type[resource_type].store(true, Ordering::Relaxed);
             let evidence = Arc::new(evidence);
             self.replace(&offer, GroupOffer { gateway: gateway.clone(), hold: None, group, evidence });
         }
@@ -297,7 +294,7 @@ fn with_evidence_of(old: &GroupOffer, gateway: &Name, hold: Option<Arc<Hold>>, g
 /// A type that did not change is as acknowledged as it was.
 fn evidence_of_types(old: &GroupOffer, group: &Group) -> Arc<Evidence> {
     let evidence = Evidence::default();
-    for (resource_type, is_acknowledged) in ResourceType::ALL.into_iter().zip(&evidence.by_type) {
+    for (resource_type, is_acknowledged) in evidence.by_type.iter() {
         let [before, now] = [&old.group, group].map(|group| group.resources.of_type(resource_type).version);
         is_acknowledged.store(before == now && old.is_acknowledged(resource_type), Ordering::Relaxed);
     }

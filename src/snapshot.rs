@@ -4,6 +4,7 @@
 //! Nothing in it changes once it is made.
 
 pub mod feature;
+pub mod per_type;
 pub mod render;
 pub mod resource;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use crate::names::{Name, Version};
 use feature::{EnvoyVersion, Need};
+use per_type::PerType;
 use resource::{Resource, ResourceType};
 
 /// The resources of every gateway.
@@ -24,7 +26,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Each is shared: thousands of streams remember by it what their Envoys have.
-    by_type: [Arc<OfType>; ResourceType::COUNT],
+    by_type: PerType<Arc<OfType>>,
     /// What of them not every Envoy knows; a union has none, its groups are asked.
     needs: Vec<Arc<Need>>,
 }
@@ -39,13 +41,12 @@ pub struct OfType {
 
 impl Resources {
     pub fn new(resources: impl IntoIterator<Item = (ResourceType, Arc<Resource>)>) -> Self {
-        let mut by_type: [BTreeMap<Arc<str>, Arc<Resource>>; ResourceType::COUNT] = Default::default();
+        let mut by_type = PerType::<BTreeMap<_, _>>::default();
         for (resource_type, resource) in resources {
-            if let Some(by_name) = by_type.get_mut(resource_type.index()) {
-                by_name.insert(Arc::clone(&resource.name), resource);
-            }
+            by_type[resource_type].insert(Arc::clone(&resource.name), resource);
         }
-        Self { by_type: by_type.map(|by_name| Arc::new(OfType::new(by_name))), needs: Vec::new() }
+        let of_type = |resource_type| Arc::new(OfType::new(std::mem::take(&mut by_type[resource_type])));
+        Self { by_type: PerType::from_fn(of_type), needs: Vec::new() }
     }
 
     #[must_use]
@@ -74,18 +75,16 @@ impl Resources {
 
     /// Whether the contents are equal.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.by_type.iter().zip(&other.by_type).all(|(own, others)| own.version == others.version)
+        self.by_type.iter().all(|(resource_type, own)| own.version == other.of_type(resource_type).version)
     }
 
     pub fn of_type(&self, resource_type: ResourceType) -> &Arc<OfType> {
-        static NONE: std::sync::LazyLock<Arc<OfType>> = std::sync::LazyLock::new(Arc::default);
-        self.by_type.get(resource_type.index()).unwrap_or(&NONE)
+        &self.by_type[resource_type]
     }
 
     /// All resources, in the order of [`ResourceType::ALL`] and then of their names.
     pub fn iter(&self) -> impl Iterator<Item = (ResourceType, &Arc<Resource>)> {
-        let of_type = |resource_type| self.of_type(resource_type).by_name.values().map(move |r| (resource_type, r));
-        ResourceType::ALL.into_iter().flat_map(of_type)
+        self.by_type.iter().flat_map(|(resource_type, set)| set.by_name.values().map(move |r| (resource_type, r)))
     }
 }
 

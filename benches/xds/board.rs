@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tierflow::snapshot::per_type::PerType;
 use tierflow::snapshot::resource::ResourceType;
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ pub(crate) struct Board {
     pub(crate) envoys: usize,
     /// How often an Envoy had to open its connection again.
     pub(crate) retries: AtomicU64,
-    types: Mutex<[OneType; ResourceType::COUNT]>,
+    types: Mutex<PerType<OneType>>,
     milestones: watch::Sender<Milestones>,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Acknowledged {
 #[derive(Default)]
 struct Milestones {
     /// By type: how many versions all Envoys have come to hold.
-    rounds: [u64; ResourceType::COUNT],
+    rounds: PerType<u64>,
     /// The latest change whose routes all Envoys have come to hold.
     change: u32,
     lost: Option<String>,
@@ -56,21 +57,20 @@ impl Board {
 
     /// Notes a response, whatever becomes of it.
     pub(crate) fn received(&self, response: &Response) {
-        let one = &mut self.types.lock()[response.resource_type.index()];
+        let one = &mut self.types.lock()[response.resource_type];
         one.responses += 1;
         one.bytes = response.bodies.iter().map(|body| body.value.len()).sum();
     }
 
     pub(crate) fn acknowledged(&self, envoy: usize, response: &Response) {
         let at = Instant::now();
-        let index = response.resource_type.index();
-        let one = &mut self.types.lock()[index];
+        let one = &mut self.types.lock()[response.resource_type];
         let change = *one.changes.entry(response.version.clone()).or_insert_with(|| change_in(response));
         one.acknowledged.push(Acknowledged { envoy, change, at });
         let holders = one.holders.entry(response.version.clone()).or_default();
         if holders.insert(envoy) && holders.len() == self.envoys {
             self.milestones.send_modify(|milestones| {
-                milestones.rounds[index] += 1;
+                milestones.rounds[response.resource_type] += 1;
                 milestones.change = milestones.change.max(change);
             });
         }
@@ -82,26 +82,26 @@ impl Board {
 
     /// How many responses of the type there were.
     pub(crate) fn responses(&self, resource_type: ResourceType) -> u64 {
-        self.types.lock()[resource_type.index()].responses
+        self.types.lock()[resource_type].responses
     }
 
     /// How large the resources of the last response of the type were.
     pub(crate) fn bytes(&self, resource_type: ResourceType) -> usize {
-        self.types.lock()[resource_type.index()].bytes
+        self.types.lock()[resource_type].bytes
     }
 
     pub(crate) fn take_acknowledged(&self, resource_type: ResourceType) -> Vec<Acknowledged> {
-        std::mem::take(&mut self.types.lock()[resource_type.index()].acknowledged)
+        std::mem::take(&mut self.types.lock()[resource_type].acknowledged)
     }
 
     pub(crate) fn rounds(&self, resource_type: ResourceType) -> u64 {
-        self.milestones.borrow().rounds[resource_type.index()]
+        self.milestones.borrow().rounds[resource_type]
     }
 
     /// Waits until all Envoys hold a version that is newer than the last of so many rounds.
     pub(crate) async fn after_rounds(&self, resource_type: ResourceType, rounds: u64) {
         let what = || format!("{} Envoys hold no new version of type {resource_type} in common", self.envoys);
-        self.until(what, |now| now.rounds[resource_type.index()] > rounds).await;
+        self.until(what, |now| now.rounds[resource_type] > rounds).await;
     }
 
     /// Waits until all Envoys hold the routes of a change, or of a later one.

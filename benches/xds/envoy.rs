@@ -17,6 +17,7 @@ use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 use prost::bytes::Bytes;
 use tierflow::bootstrap::XdsVariant;
+use tierflow::snapshot::per_type::PerType;
 use tierflow::snapshot::resource::ResourceType;
 
 use crate::store::GATEWAY;
@@ -30,7 +31,7 @@ const EXTENSIONS: usize = 510;
 pub(crate) struct Envoy {
     pub(crate) number: usize,
     pub(crate) variant: XdsVariant,
-    types: [OneType; ResourceType::COUNT],
+    types: PerType<OneType>,
 }
 
 #[derive(Default)]
@@ -165,7 +166,7 @@ impl Envoy {
     }
 
     fn of(&mut self, resource_type: ResourceType) -> &mut OneType {
-        &mut self.types[resource_type.index()]
+        &mut self.types[resource_type]
     }
 }
 

@@ -25,11 +25,6 @@ pub enum ResourceType {
 impl ResourceType {
     pub const ALL: [Self; 7] =
         [Self::Cluster, Self::Endpoint, Self::Secret, Self::Extension, Self::Runtime, Self::Listener, Self::Route];
-    pub const COUNT: usize = Self::ALL.len();
-
-    pub const fn index(self) -> usize {
-        self as usize
-    }
 
     pub fn type_url(self) -> &'static str {
         match self {

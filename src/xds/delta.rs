@@ -35,15 +35,12 @@ pub(super) fn on_request(session: &mut Session, resource_type: ResourceType, mut
         step.answered = session.on_answer(resource_type, &answer);
         step.answer = Some(answer);
     }
-    if let Some((one, wanted)) = session.request(resource_type) {
-        let set = wanted.of_type(resource_type);
-        if is_first {
-            start(one, resource_type, &mut request, set);
-        } else {
-            subscribe(one, resource_type, &request, set);
-        }
-        unsubscribe(one, &request.unsubscribe);
+    let (one, set) = session.request(resource_type);
+    match is_first {
+        true => start(one, resource_type, &mut request, set),
+        false => subscribe(one, resource_type, &request, set),
     }
+    unsubscribe(one, &request.unsubscribe);
     step
 }
 

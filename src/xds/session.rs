@@ -21,6 +21,7 @@ use super::one_type::{Context, OneType};
 use crate::clock::Timestamp;
 use crate::names::{Version, secret};
 use crate::nodes::{Protocol, Standing};
+use crate::snapshot::per_type::PerType;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
 
@@ -74,7 +75,7 @@ pub(super) struct Outgoing {
 pub(super) struct Session {
     pub(super) protocol: Protocol,
     /// Most Envoys never ask for some of the types.
-    types: [Option<Box<OneType>>; ResourceType::COUNT],
+    types: PerType<Option<Box<OneType>>>,
     last_nonce: u64,
     /// What the Envoy is to have, and how many different such sets there were.
     wanted: Arc<Resources>,
@@ -102,7 +103,7 @@ impl Session {
     pub(super) fn new(protocol: Protocol) -> Self {
         Self {
             protocol,
-            types: Default::default(),
+            types: PerType::default(),
             last_nonce: 0,
             wanted: Arc::default(),
             epoch: 0,
@@ -116,18 +117,17 @@ impl Session {
 
     /// The type, once it was requested.
     pub(super) fn get(&self, resource_type: ResourceType) -> Option<&OneType> {
-        self.types.get(resource_type.index())?.as_deref()
+        self.types[resource_type].as_deref()
     }
 
     /// The type, requested from now on, and what it is to have.
-    pub(super) fn request(&mut self, resource_type: ResourceType) -> Option<(&mut OneType, &Resources)> {
-        let one = self.types.get_mut(resource_type.index())?.get_or_insert_default();
-        Some((one, &self.wanted))
+    pub(super) fn request(&mut self, resource_type: ResourceType) -> (&mut OneType, &OfType) {
+        (self.types[resource_type].get_or_insert_default(), self.wanted.of_type(resource_type))
     }
 
     /// What follows from an answer for the other types.
     pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
-        let Some(one) = self.types.get_mut(resource_type.index()).and_then(Option::as_mut) else { return Vec::new() };
+        let Some(one) = &mut self.types[resource_type] else { return Vec::new() };
         let resources = one.on_answer(answer);
         // Nobody will ask for the endpoints and secrets of clusters that were refused.
         if resource_type == ResourceType::Cluster && matches!(answer, Answer::Refused(_)) {
@@ -140,7 +140,8 @@ impl Session {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        let is_any = |condition: fn(&OneType) -> bool| self.types.iter().flatten().any(|one| condition(one));
+        let is_any =
+            |condition: fn(&OneType) -> bool| self.types.iter().any(|(_, one)| one.as_deref().is_some_and(condition));
         let waits = self.waits_until.is_some() && !self.is_impatient;
         match (is_any(OneType::is_pending) || waits, is_any(OneType::is_refusing)) {
             (true, _) => Standing::Pending,
@@ -198,7 +199,7 @@ impl Session {
             nonce: self.last_nonce + 1,
             may_remove: &|name| !is_referred_to(resource_type) || is_drained(name),
         };
-        let one = self.types.get_mut(resource_type.index())?.as_mut()?;
+        let one = self.types[resource_type].as_mut()?;
         let response = one.update(wanted.of_type(resource_type), &context);
         self.note_lost(resource_type);
         let response = response?;
@@ -218,7 +219,7 @@ impl Session {
             let parts = std::iter::once((ResourceType::Endpoint, Arc::clone(cluster))).chain(secrets);
             let wanted = &self.wanted;
             self.awaited.extend(parts.filter(|(of_type, name)| wanted.of_type(*of_type).by_name.contains_key(name)));
-            if let Some(one) = self.types.get_mut(ResourceType::Endpoint.index()).and_then(Option::as_mut)
+            if let Some(one) = &mut self.types[ResourceType::Endpoint]
                 && self.wanted.of_type(ResourceType::Endpoint).by_name.contains_key(cluster)
             {
                 one.owe(cluster);
@@ -229,9 +230,9 @@ impl Session {
     fn waits_for_clusters(&mut self, now: Timestamp) -> bool {
         let (wanted, types) = (&self.wanted, &self.types);
         self.awaited.retain(|(of_type, name)| {
-            let one = types.get(of_type.index()).and_then(Option::as_deref);
+            let one = &types[*of_type];
             let resource = wanted.of_type(*of_type).by_name.get(name);
-            resource.is_some_and(|resource| !one.is_some_and(|one| one.has_answered(resource)))
+            resource.is_some_and(|resource| !one.as_ref().is_some_and(|one| one.has_answered(resource)))
         });
         let is_pending = self.get(ResourceType::Cluster).is_some_and(OneType::is_pending);
         if !is_pending && self.awaited.is_empty() {
@@ -245,7 +246,7 @@ impl Session {
 
     /// Keeps the list of what is to go in step with what the Envoy has.
     fn note_lost(&mut self, resource_type: ResourceType) {
-        let Some(one) = self.types.get(resource_type.index()).and_then(Option::as_deref) else { return };
+        let Some(one) = self.types[resource_type].as_deref() else { return };
         if !is_referred_to(resource_type) {
             return;
         }

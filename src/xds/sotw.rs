@@ -32,9 +32,8 @@ pub(super) fn on_request(session: &mut Session, resource_type: ResourceType, req
         step.answered = session.on_answer(resource_type, &answer);
         step.answer = Some(answer);
     }
-    if let Some((one, wanted)) = session.request(resource_type) {
-        subscribe(one, resource_type, &request.names, wanted.of_type(resource_type));
-    }
+    let (one, set) = session.request(resource_type);
+    subscribe(one, resource_type, &request.names, set);
     step
 }
 
