@@ -37,11 +37,8 @@ pub struct Reason {
 }
 
 impl Hold {
-    pub(super) fn has_refused(&self, resource_type: ResourceType, resources: &[(Arc<str>, Version)]) -> bool {
-        let is_refused = |(name, version): &(Arc<str>, Version)| {
-            self.refused.contains(&(resource_type, Arc::clone(name), version.to_bytes()))
-        };
-        resources.iter().any(is_refused)
+    pub(super) fn has_refused(&self, resource_type: ResourceType, name: &Arc<str>, version: Version) -> bool {
+        self.refused.contains(&(resource_type, Arc::clone(name), version.to_bytes()))
     }
 
     /// What of it still stands in the group's newest version. What changed is given another chance.

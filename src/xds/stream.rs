@@ -23,7 +23,7 @@ use super::wire;
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
-use crate::rollout::{Offer, Refusal, Selection};
+use crate::rollout::{Member, Offer, Refusal, Selection};
 use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
@@ -65,13 +65,8 @@ pub(super) struct Stream<V: Variant> {
 
 /// Who is at the other end.
 struct Envoy {
-    identity: NodeIdentity,
-    /// `None`: it is no Envoy, or does not say which.
-    release: Option<EnvoyVersion>,
+    member: Member,
     seat: Seat,
-    gateways: Vec<Name>,
-    /// What [`Offer::selectors`] was when the gateways were looked up.
-    selectors: u64,
     selection: Option<Selection>,
     /// What of its gateways it does not know.
     too_old_for: Vec<Arc<Need>>,
@@ -204,11 +199,8 @@ impl<V: Variant> Stream<V> {
             types: Default::default(),
         });
         self.envoy = Some(Envoy {
-            identity,
-            release,
+            member: Member::new(identity, release),
             seat,
-            gateways: Vec::new(),
-            selectors: 0,
             selection: None,
             too_old_for: Vec::new(),
             generation: 0,
@@ -221,10 +213,10 @@ impl<V: Variant> Stream<V> {
     fn advance(&mut self) {
         let Some(envoy) = &mut self.envoy else { return };
         let offer = Arc::clone(&self.offers.borrow_and_update());
-        if envoy.selectors != offer.selectors || envoy.selection.is_none() {
-            envoy.select_gateways(&offer);
+        if offer.assign(&mut envoy.member) {
+            envoy.join_groups();
         }
-        let Some(selection) = offer.select(&envoy.gateways) else { return };
+        let Some(selection) = offer.select(&envoy.member) else { return };
         envoy.compare_release(&offer);
         let now = self.xds.clock.now();
         self.responses.extend(self.session.advance(&selection.resources, now));
@@ -267,7 +259,7 @@ impl<V: Variant> Stream<V> {
                 }
             }
             Some(Answer::Refused(message)) => {
-                let node = &envoy.identity.id;
+                let node = &envoy.member.identity.id;
                 tracing::warn!(node, r#type = resource_type.as_str(), message, "Envoy refused a response");
                 self.xds.metrics.xds_nacks.get_or_create(&type_label(resource_type)).inc();
                 let names = answered.iter().map(|(name, _)| Arc::clone(name)).collect();
@@ -288,24 +280,24 @@ impl<V: Variant> Stream<V> {
 }
 
 impl Envoy {
-    fn select_gateways(&mut self, offer: &Offer) {
-        self.gateways = offer.gateways_of(&self.identity);
-        self.selectors = offer.selectors;
-        self.gauge.move_to(self.gateways.first());
-        self.seat.set_groups(self.gateways.clone());
+    /// Shows which gateways select it now.
+    fn join_groups(&mut self) {
+        let gateways = self.member.gateways();
+        self.gauge.move_to(gateways.first());
+        self.seat.set_groups(gateways.to_vec());
     }
 
     /// Tells what the Envoy is too old for before it refuses or passes over it.
     fn compare_release(&mut self, offer: &Offer) {
-        let Some(release) = self.release else { return };
-        let too_old_for = offer.unknown_to(release, &self.gateways);
+        let Some(release) = self.member.release else { return };
+        let too_old_for = offer.unknown_to(&self.member);
         if too_old_for == self.too_old_for {
             return;
         }
         for need in too_old_for.iter().filter(|need| !self.too_old_for.contains(need)) {
             let Need { feature, documents, others } = &**need;
             tracing::warn!(
-                node = self.identity.id,
+                node = self.member.identity.id,
                 envoy = %release,
                 feature = feature.name,
                 since = %feature.since,

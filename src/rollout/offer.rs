@@ -1,0 +1,158 @@
+//! What nodes are to have at one moment, and which node is to have what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::evidence::Evidence;
+use super::hold::Hold;
+use crate::live::{Group, Served};
+use crate::names::{Name, NodeIdentity, Version};
+use crate::snapshot::Resources;
+use crate::snapshot::feature::{EnvoyVersion, Need};
+use crate::snapshot::resource::ResourceType;
+
+/// The resources of every gateway, as its Envoys are to have them.
+#[derive(Debug, Default)]
+pub struct Offer {
+    /// The number of the generation; 0 before the first.
+    pub number: u64,
+    pub served: Arc<Served>,
+    /// Rises with each offer; also with those of one generation, where a hold begins or ends.
+    pub(super) sequence: u64,
+    /// Stays the same for as long as no gateway selects other nodes than before.
+    pub(super) selectors: u64,
+    pub(super) groups: BTreeMap<Name, Arc<GroupOffer>>,
+    /// Resources of nodes that several gateways select, made when the first of them asks.
+    pub(super) unions: Mutex<BTreeMap<Vec<Name>, Arc<Resources>>>,
+}
+
+/// The resources of one gateway, as its Envoys are to have them.
+#[derive(Debug)]
+pub struct GroupOffer {
+    pub gateway: Name,
+    /// What differs from the generation, and why.
+    pub hold: Option<Arc<Hold>>,
+    /// [`Offer::sequence`] of the offer that it was made for.
+    pub(super) sequence: u64,
+    pub(super) group: Group,
+    pub(super) evidence: Arc<Evidence>,
+}
+
+/// A node that offers are made to.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub identity: NodeIdentity,
+    /// The release of Envoy that it says it is. `None`: it is no Envoy, or does not say which.
+    pub release: Option<EnvoyVersion>,
+    gateways: Vec<Name>,
+    /// [`Offer::selectors`] of the offer that the gateways were looked up in.
+    selectors: Option<u64>,
+}
+
+/// The resources of one node, and the gateways that it has them from.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pub groups: Vec<Arc<GroupOffer>>,
+    pub resources: Arc<Resources>,
+}
+
+impl Member {
+    pub fn new(identity: NodeIdentity, release: Option<EnvoyVersion>) -> Self {
+        Self { identity, release, gateways: Vec::new(), selectors: None }
+    }
+
+    /// The gateways that select the node, in the order of their names.
+    pub fn gateways(&self) -> &[Name] {
+        &self.gateways
+    }
+}
+
+impl Offer {
+    /// Looks up the gateways that select the node, where they may be others than in the offer before. Gives whether they
+    /// are.
+    pub fn assign(&self, node: &mut Member) -> bool {
+        if node.selectors == Some(self.selectors) {
+            return false;
+        }
+        let gateways = self.gateways_of(&node.identity);
+        let is_other = node.selectors.is_none() || node.gateways != gateways;
+        (node.gateways, node.selectors) = (gateways, Some(self.selectors));
+        is_other
+    }
+
+    fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
+        let Some(generation) = &self.served.generation else { return Vec::new() };
+        let gateways = generation.policies.gateways.values();
+        let selecting = gateways.filter(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata));
+        selecting.map(|gateway| gateway.name.clone()).collect()
+    }
+
+    /// The resources of a node that was assigned to this offer. `None` where they are not known: before a first set is
+    /// loaded; and where no gateway selects it, unless that means that it is to have nothing: the document of its gateway
+    /// may be broken.
+    pub fn select(&self, node: &Member) -> Option<Selection> {
+        self.served.generation.as_ref()?;
+        if node.gateways.is_empty() && self.served.may_miss_gateways() {
+            return None;
+        }
+        let groups: Vec<_> =
+            node.gateways.iter().filter_map(|gateway| self.groups.get(gateway)).map(Arc::clone).collect();
+        let resources = match groups.as_slice() {
+            [only] => Arc::clone(only.resources()),
+            several => self.union(&node.gateways, several),
+        };
+        Some(Selection { groups, resources })
+    }
+
+    fn union(&self, gateways: &[Name], groups: &[Arc<GroupOffer>]) -> Arc<Resources> {
+        let mut unions = self.unions.lock();
+        let union = unions.entry(gateways.to_vec());
+        Arc::clone(union.or_insert_with(|| Resources::union(groups.iter().map(|group| group.resources()))))
+    }
+
+    /// Features of the node's gateways that it does not know, of the newest generation: also where that is held, or what
+    /// is held because of it would not be told.
+    pub fn unknown_to(&self, node: &Member) -> Vec<Arc<Need>> {
+        let (Some(release), Some(generation)) = (node.release, &self.served.generation) else { return Vec::new() };
+        let groups = node.gateways.iter().filter_map(|gateway| generation.snapshot.groups.get(gateway));
+        groups.flat_map(|resources| resources.unknown_to(release)).map(Arc::clone).collect()
+    }
+
+    pub fn group(&self, gateway: &str) -> Option<&Arc<GroupOffer>> {
+        self.groups.get(gateway)
+    }
+
+    pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
+        self.groups.iter().filter_map(|(gateway, group)| Some((gateway, &**group.hold.as_ref()?)))
+    }
+}
+
+impl GroupOffer {
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.group.resources
+    }
+
+    /// Whether the group is offered something else than the generation by now.
+    pub fn is_held(&self, offers: &watch::Receiver<Arc<Offer>>) -> bool {
+        offers.borrow().group(self.gateway.as_str()).is_some_and(|group| group.hold.is_some())
+    }
+
+    /// Whether some Envoy acknowledged all resources of the type.
+    pub fn is_acknowledged(&self, resource_type: ResourceType) -> bool {
+        self.evidence.is_acknowledged(resource_type)
+    }
+
+    /// Whether all resources of all types were acknowledged.
+    pub(super) fn is_proven(&self) -> bool {
+        ResourceType::ALL.into_iter().all(|resource_type| {
+            self.is_acknowledged(resource_type) || self.resources().of_type(resource_type).by_name.is_empty()
+        })
+    }
+
+    pub(super) fn has(&self, resource_type: ResourceType, name: &str, version: Version) -> bool {
+        self.resources().of_type(resource_type).by_name.get(name).is_some_and(|resource| resource.version == version)
+    }
+}
