@@ -10,8 +10,10 @@
 //! | make | new and changed ones | all | all, once those clusters are acknowledged and have their endpoints and secrets |
 //! | break | those that are gone, once no listener or route refers to them any more, and a while after | | |
 //!
-//! Listeners and routes wait for [`PATIENCE`] at most: an Envoy that never answers is not kept from the rest. Only the
-//! break waits for as long as listeners or routes are refused: the Envoy still uses the old ones.
+//! Listeners and routes wait for [`PATIENCE`] at most for each new or changed cluster, its endpoints and its secrets, and
+//! for [`WAIT_MAX`] in a row: an Envoy that never answers is not kept from the rest, and that it did not answer to one
+//! cluster makes no route go before the next. Only the break waits for as long as listeners or routes are refused: the
+//! Envoy still uses the old ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,9 +27,11 @@ use crate::snapshot::per_type::PerType;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
 
-/// How long listeners and routes wait for the clusters that they refer to. An Envoy does not wait any longer for its
-/// endpoints either (`initial_fetch_timeout`).
+/// How long listeners and routes wait for a cluster that they may refer to, from when it is sent; for its endpoints and
+/// secrets too, which an Envoy itself does not wait for any longer (`initial_fetch_timeout`).
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long they wait in a row where clusters that never get ready follow each other. They are sent then, once.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long clusters stay after the last route to them is gone: enough for requests that were under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -80,14 +84,32 @@ pub(super) struct Session {
     /// What the Envoy is to have, and how many different such sets there were.
     wanted: Arc<Resources>,
     epoch: u64,
-    /// Endpoints and secrets of new and changed clusters: without them these are not ready.
-    awaited: BTreeSet<(ResourceType, Arc<str>)>,
-    /// Whether, and until when, listeners and routes wait for clusters.
-    waits_until: Option<Timestamp>,
-    is_impatient: bool,
+    /// Endpoints and secrets of new and changed clusters, without which these are not ready, and until when they are
+    /// waited for.
+    awaited: BTreeMap<(ResourceType, Arc<str>), Timestamp>,
+    /// The clusters that are not acknowledged, and until when that is waited for.
+    unacknowledged: Option<Unacknowledged>,
+    /// Listeners and routes wait for clusters.
+    wait: Option<Wait>,
     /// Clusters, endpoints and secrets that are to go.
     lost: BTreeMap<(ResourceType, Arc<str>), Lost>,
     drained_at: Option<Timestamp>,
+}
+
+/// Clusters of which the Envoy has not said yet that it takes them. Others have a time of their own.
+#[derive(Clone, Copy, Debug)]
+struct Unacknowledged {
+    /// Of the response that is under way.
+    nonce: u64,
+    /// Of all that are wanted; those that changed since are sent after the answer.
+    version: Version,
+    until: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Timestamp,
+    until: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +129,9 @@ impl Session {
             last_nonce: 0,
             wanted: Arc::default(),
             epoch: 0,
-            awaited: BTreeSet::new(),
-            waits_until: None,
-            is_impatient: false,
+            awaited: BTreeMap::new(),
+            unacknowledged: None,
+            wait: None,
             lost: BTreeMap::new(),
             drained_at: None,
         }
@@ -131,7 +153,7 @@ impl Session {
         let resources = one.on_answer(answer);
         // Nobody will ask for the endpoints and secrets of clusters that were refused.
         if resource_type == ResourceType::Cluster && matches!(answer, Answer::Refused(_)) {
-            self.awaited.retain(|(of_type, awaited)| {
+            self.awaited.retain(|(of_type, awaited), _| {
                 let cluster = cluster_of(*of_type, awaited);
                 !resources.iter().any(|(name, _)| **name == *cluster)
             });
@@ -142,8 +164,7 @@ impl Session {
     pub(super) fn standing(&self) -> Standing {
         let is_any =
             |condition: fn(&OneType) -> bool| self.types.iter().any(|(_, one)| one.as_deref().is_some_and(condition));
-        let waits = self.waits_until.is_some() && !self.is_impatient;
-        match (is_any(OneType::is_pending) || waits, is_any(OneType::is_refusing)) {
+        match (is_any(OneType::is_pending) || self.wait.is_some(), is_any(OneType::is_refusing)) {
             (true, _) => Standing::Pending,
             (false, true) => Standing::Refusing,
             (false, false) => Standing::Live,
@@ -164,8 +185,7 @@ impl Session {
 
     /// When something has to be done without anything having happened.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        let waits_until = self.waits_until.filter(|_| !self.is_impatient);
-        [waits_until, self.drained_at].into_iter().flatten().min()
+        [self.wait.map(|wait| wait.until), self.drained_at].into_iter().flatten().min()
     }
 
     /// What is to be sent now, in that order.
@@ -174,21 +194,24 @@ impl Session {
             self.wanted = Arc::clone(wanted);
             self.epoch += 1;
         }
-        self.is_impatient = self.waits_until.is_some_and(|until| until <= now);
         if self.drained_at.is_some_and(|at| at <= now) {
             self.end_drain();
         }
-        let mut responses = Vec::new();
-        for resource_type in ResourceType::ALL {
-            if !(refers_to_clusters(resource_type) && self.waits_for_clusters(now)) {
-                responses.extend(self.send(resource_type));
-            }
+        let mut responses = self.send_all(now, |resource_type| !refers_to_clusters(resource_type));
+        self.wait_for_clusters(now);
+        if self.wait.is_none() {
+            responses.extend(self.send_all(now, refers_to_clusters));
         }
         self.begin_drain(now);
         responses
     }
 
-    fn send(&mut self, resource_type: ResourceType) -> Option<Outgoing> {
+    fn send_all(&mut self, now: Timestamp, is_due: impl Fn(ResourceType) -> bool) -> Vec<Outgoing> {
+        let due = ResourceType::ALL.into_iter().filter(|resource_type| is_due(*resource_type));
+        due.filter_map(|resource_type| self.send(resource_type, now)).collect()
+    }
+
+    fn send(&mut self, resource_type: ResourceType, now: Timestamp) -> Option<Outgoing> {
         let wanted = Arc::clone(&self.wanted);
         let lost = &self.lost;
         let is_drained = |name: &str| lost.get(&(resource_type, name.into())) == Some(&Lost::Drained);
@@ -205,20 +228,21 @@ impl Session {
         let response = response?;
         self.last_nonce += 1;
         if resource_type == ResourceType::Cluster {
-            self.await_parts(&response.changed);
+            self.await_parts(&response.changed, now + PATIENCE);
         }
         Some(response)
     }
 
     /// A changed cluster stays warming until it gets its endpoints, even if these did not change (xDS rule 74), and its
     /// secrets, if it has not got them.
-    fn await_parts(&mut self, clusters: &[Arc<str>]) {
+    fn await_parts(&mut self, clusters: &[Arc<str>], until: Timestamp) {
         for cluster in clusters {
             let secrets = [secret::authority_of_service(cluster), secret::identity_of_service(cluster)];
             let secrets = secrets.into_iter().map(|name| (ResourceType::Secret, Arc::from(name)));
             let parts = std::iter::once((ResourceType::Endpoint, Arc::clone(cluster))).chain(secrets);
             let wanted = &self.wanted;
-            self.awaited.extend(parts.filter(|(of_type, name)| wanted.of_type(*of_type).by_name.contains_key(name)));
+            let parts = parts.filter(|(of_type, name)| wanted.of_type(*of_type).by_name.contains_key(name));
+            self.awaited.extend(parts.map(|part| (part, until)));
             if let Some(one) = &mut self.types[ResourceType::Endpoint]
                 && self.wanted.of_type(ResourceType::Endpoint).by_name.contains_key(cluster)
             {
@@ -227,21 +251,35 @@ impl Session {
         }
     }
 
-    fn waits_for_clusters(&mut self, now: Timestamp) -> bool {
+    /// Begins, goes on with or ends the wait of listeners and routes.
+    fn wait_for_clusters(&mut self, now: Timestamp) {
+        self.forget_answered();
+        self.time_unacknowledged(now);
+        let unacknowledged = self.unacknowledged.map(|clusters| clusters.until);
+        let last = self.awaited.values().copied().chain(unacknowledged).max();
+        let since = self.wait.map_or(now, |wait| wait.since);
+        let until = last.map(|last| last.min(since + WAIT_MAX));
+        self.wait = until.filter(|until| *until > now).map(|until| Wait { since, until });
+    }
+
+    fn forget_answered(&mut self) {
         let (wanted, types) = (&self.wanted, &self.types);
-        self.awaited.retain(|(of_type, name)| {
-            let one = &types[*of_type];
-            let resource = wanted.of_type(*of_type).by_name.get(name);
-            resource.is_some_and(|resource| !one.as_ref().is_some_and(|one| one.has_answered(resource)))
+        self.awaited.retain(|(of_type, name), _| {
+            let Some(resource) = wanted.of_type(*of_type).by_name.get(name) else { return false };
+            !types[*of_type].as_ref().is_some_and(|one| one.has_answered(resource))
         });
-        let is_pending = self.get(ResourceType::Cluster).is_some_and(OneType::is_pending);
-        if !is_pending && self.awaited.is_empty() {
-            self.waits_until = None;
-            self.is_impatient = false;
-            return false;
-        }
-        self.waits_until.get_or_insert(now + PATIENCE);
-        !self.is_impatient
+    }
+
+    /// Gives the clusters of each response their time, and those that can only follow it.
+    fn time_unacknowledged(&mut self, now: Timestamp) {
+        let pending = self.get(ResourceType::Cluster).filter(|one| one.is_pending());
+        let Some(nonce) = pending.map(|one| one.nonce) else {
+            self.unacknowledged = None;
+            return;
+        };
+        let version = self.wanted.of_type(ResourceType::Cluster).version;
+        let known = self.unacknowledged.filter(|known| known.nonce == nonce && known.version == version);
+        self.unacknowledged = Some(known.unwrap_or(Unacknowledged { nonce, version, until: now + PATIENCE }));
     }
 
     /// Keeps the list of what is to go in step with what the Envoy has.

@@ -129,6 +129,61 @@ fn xds_rule_73_no_wait_is_for_ever() {
     }
 }
 
+fn has_no_route(sent: &[String]) -> bool {
+    sent.iter().all(|sent| !sent.starts_with("route"))
+}
+
+#[test]
+fn xds_rule_73_who_has_waited_for_one_cluster_in_vain_waits_for_the_next_one_all_the_same() {
+    let with_b = ["cluster:a=1", "cluster:b=1", "endpoint:a=1", "endpoint:b=1", "listener:l=1"];
+    for mut talk in settled() {
+        talk.change(&[&with_b[..], &["route:r=b"]].concat());
+        talk.ack("cluster");
+        assert_eq!(talk.wait(15), ["route r"], "nobody asks for the endpoints of b");
+        talk.ack("route");
+        for content in ["c", "c2"] {
+            let c = ["cluster:c", "endpoint:c", "route:r"].map(|name| format!("{name}={content}"));
+            let sent = talk.change(&[&with_b[..], &c.each_ref().map(String::as_str)].concat());
+            assert!(has_no_route(&sent), "c is not acknowledged: {sent:?}");
+            assert!(has_no_route(&talk.ack("cluster")), "it has no endpoints");
+            if content == "c" {
+                talk.ask("endpoint", &["a", "c"]);
+            }
+            assert_eq!(talk.ack("endpoint"), ["route r"], "b is not waited for any more");
+            talk.ack("route");
+            assert_eq!(talk.session.standing(), Standing::Live);
+        }
+    }
+}
+
+#[test]
+fn xds_rule_73_an_envoy_that_answers_no_clusters_is_given_new_ones_time_each() {
+    for mut talk in settled() {
+        talk.change(&REPLACED);
+        assert_eq!(talk.wait(15), ["route r"]);
+        talk.ack("route");
+        let world = ["cluster:c=1", "endpoint:c=1", "listener:l=1", "route:r=c"];
+        assert!(has_no_route(&talk.change(&world)), "b is not acknowledged, so c is not even sent");
+        assert!(has_no_route(&talk.wait(14)));
+        assert_eq!(talk.wait(1), ["route r"]);
+    }
+}
+
+#[test]
+fn xds_rule_73_no_wait_is_for_ever_although_clusters_change_all_the_time() {
+    for mut talk in settled() {
+        let mut sent = 0;
+        for content in 0..130 {
+            let [cluster, route] = ["cluster:b", "route:r"].map(|name| format!("{name}={content}"));
+            let world = ["cluster:a=1", &cluster, "endpoint:a=1", "endpoint:b=1", "listener:l=1", &route];
+            let responses = [talk.change(&world), talk.ack("cluster"), talk.wait(1)].concat();
+            sent += responses.iter().filter(|sent| sent.starts_with("route")).count();
+            talk.ack("route");
+        }
+        assert_eq!(sent, 2, "once a minute");
+    }
+}
+
 #[test]
 fn xds_rule_73_clusters_go_although_something_changes_all_the_time() {
     for mut talk in settled() {
