@@ -3,7 +3,8 @@
 //! connections with nothing behind them that speak as Envoy does. The floor is a bare server of the same transport.
 //!
 //! `cargo bench --bench xds`; with other numbers of streams than `100,1000,10000` in TIERFLOW_BENCH_STREAMS, with other first
-//! requests than those of an Envoy with 510 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1
+//! requests than those of an Envoy with 510 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1;
+//! with TIERFLOW_BENCH_SLOW=1 only what Envoys cost that do not read
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
@@ -20,6 +21,8 @@ mod floor;
 mod kit;
 #[path = "xds/programs.rs"]
 mod programs;
+#[path = "xds/slow.rs"]
+mod slow;
 #[path = "xds/store.rs"]
 mod store;
 #[path = "xds/tls.rs"]
@@ -39,6 +42,7 @@ use tokio::runtime::Runtime;
 
 use crate::envoy::Envoy;
 use crate::programs::Program;
+use crate::slow::Slow;
 use crate::store::Store;
 use crate::unwell::{Stopped, Updates};
 use crate::well::{Changes, Figures};
@@ -50,6 +54,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VARIANTS: [XdsVariant; 2] = [XdsVariant::Delta, XdsVariant::Sotw];
 /// So many reconnect at once, besides the largest number.
 const RECONNECTED: usize = 1000;
+/// So many do not read.
+const SLOW: usize = 500;
 
 fn main() {
     match floor::asked_for() {
@@ -61,6 +67,9 @@ fn main() {
 async fn measure() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::start(folder.path()).await;
+    if std::env::var("TIERFLOW_BENCH_SLOW").is_ok() {
+        return measure_slow(&store, folder.path()).await;
+    }
     let counts = counts();
     let mut figures = Vec::new();
     for variant in VARIANTS {
@@ -82,6 +91,15 @@ async fn measure() {
     print_changes("endpoint", endpoints);
     print_reconnected(&figures);
     measure_unwell(&store, folder.path()).await;
+    measure_slow(&store, folder.path()).await;
+}
+
+async fn measure_slow(store: &Store, folder: &Path) {
+    store.put_large_gateway().await;
+    let server = serve(store, folder, XdsVariant::Delta).await;
+    let Slow { rss_per_stream, bytes } = slow::measure(&server, SLOW).await;
+    let (routes, rss) = (bytes >> 10, rss_per_stream >> 10);
+    println!("\n{SLOW} that do not read their routes of {routes} KiB: RSS of {rss} KiB a stream");
 }
 
 async fn measure_unwell(store: &Store, folder: &Path) {

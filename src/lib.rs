@@ -74,6 +74,7 @@ pub mod nodes;
 pub mod rollout;
 // servers: each translates, none knows another
 pub mod admin;
+pub mod frames;
 pub mod rls;
 pub mod xds;
 // shell

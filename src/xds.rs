@@ -13,10 +13,10 @@
 
 mod admission;
 mod delta;
-mod frames;
 mod known;
 mod one_type;
 mod pace;
+mod response;
 #[cfg(test)]
 mod rules;
 mod service;

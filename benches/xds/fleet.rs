@@ -131,6 +131,6 @@ impl Task {
 }
 
 /// The server has 127.0.0.1 to itself.
-fn address_of(envoy: usize) -> Ipv4Addr {
+pub(crate) fn address_of(envoy: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 2 + (envoy % ADDRESSES) as u8)
 }

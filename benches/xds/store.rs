@@ -13,6 +13,11 @@ use crate::programs::free_address;
 
 pub(crate) const GATEWAY: &str = "edge";
 
+/// Another one, with routes of about a megabyte.
+pub(crate) const LARGE_GATEWAY: &str = "large";
+
+const LARGE_APIS: usize = 1000;
+const LARGE_PATH_BYTES: usize = 900;
 const SERVICES: u32 = 20;
 const APIS: u32 = 40;
 /// What stands before a change's number in the route that it changes.
@@ -47,6 +52,20 @@ impl Store {
         }
         for n in 0..APIS {
             self.put("Api", &format!("api-{n}"), &api(n, &format!("/shop/{n}/orders"))).await;
+        }
+    }
+
+    pub(crate) async fn put_large_gateway(&self) {
+        self.put(
+            "Gateway",
+            LARGE_GATEWAY,
+            &format!("nodes: {{clusters: [{LARGE_GATEWAY}]}}, listen: '127.0.0.1:10001'"),
+        )
+        .await;
+        for n in 0..LARGE_APIS {
+            let path = format!("/{n}/{}", "x".repeat(LARGE_PATH_BYTES));
+            let fields = format!("gateway: {LARGE_GATEWAY}, match: {{path: {path}}}, service: service-0");
+            self.put("Api", &format!("large-{n}"), &fields).await;
         }
     }
 

@@ -18,7 +18,7 @@ use tokio_util::either::Either;
 use crate::tls;
 
 /// Envoy's defaults for the upstreams that it talks gRPC to.
-const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 /// That of the bootstraps that Tierflow writes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,10 +38,20 @@ pub(crate) struct Wire {
 impl Wire {
     /// From an address of its own choice: one address has too few ports for all.
     pub(crate) async fn connect(server: SocketAddr, from: Ipv4Addr, path: &str) -> Result<Self, String> {
+        Self::connect_with(server, from, path, STREAM_WINDOW_BYTES).await
+    }
+
+    /// With another window than Envoy's.
+    pub(crate) async fn connect_with(
+        server: SocketAddr,
+        from: Ipv4Addr,
+        path: &str,
+        stream_window_bytes: u32,
+    ) -> Result<Self, String> {
         let io = tokio::time::timeout(CONNECT_TIMEOUT, dial(server, from)).await;
         let io = io.map_err(|_| "cannot connect in time")?.map_err(|error| format!("cannot connect: {error}"))?;
         let mut builder = Builder::new();
-        builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        builder.initial_window_size(stream_window_bytes).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let (mut client, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
         let request = Request::post(format!("http://{server}{path}"))
             .header("content-type", "application/grpc")

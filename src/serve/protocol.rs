@@ -27,6 +27,9 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// How long the headers of a request of HTTP/1.1 may take to come, from the end of the one before. Longer than the
 /// minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
+/// Bytes of a call's answer that are taken before the peer has read those before them, besides what its window holds.
+/// What is not taken yet need not be there yet.
+const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Calls under way on an HTTP/2 connection of a browser or a script.
 const HTTP_STREAMS_MAX: u32 = 64;
 
@@ -52,6 +55,7 @@ impl Protocol for Grpc {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_concurrent_streams(self.streams_max)
             .serve_connection(
                 io,

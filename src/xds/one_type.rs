@@ -109,6 +109,11 @@ impl OneType {
         self.parked.values().any(|parked| parked.what != What::Past)
     }
 
+    /// Whether the Envoy has, or was sent, all of these, and asks for nothing again.
+    pub(super) fn is_current(&self, wanted: &OfType) -> bool {
+        self.owed.is_empty() && self.known.is_all_of(wanted)
+    }
+
     /// Whether the Envoy has said what it thinks of the newest content of the name.
     pub(super) fn has_answered(&self, resource: &Resource) -> bool {
         let is_parked = self.parked.contains_key(&resource.name);
@@ -176,7 +181,7 @@ impl OneType {
         // Where absence says something, it says it also when there is nothing (xDS rules 14 and 21).
         let tells_absence = self.subscription.wants_all() || context.is_whole();
         let is_first_of_all = self.nonce == 0 && tells_absence && self.known.names(&self.subscription).next().is_none();
-        if self.owed.is_empty() && self.known.is_all_of(wanted) && self.parked.is_empty() && !is_first_of_all {
+        if self.is_current(wanted) && self.parked.is_empty() && !is_first_of_all {
             self.taken_epoch = context.epoch;
             return None;
         }

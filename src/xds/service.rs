@@ -15,9 +15,9 @@ use tonic::server::NamedService;
 use tower_service::Service;
 
 use super::Xds;
-use super::frames::Requests;
 use super::stream::{Connection, Stream};
 use super::variant::{Delta, Sotw, Variant};
+use crate::frames::Requests;
 
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -61,7 +61,7 @@ async fn open<V: Variant>(xds: Xds, request: http::Request<Body>) -> Result<http
     let frames = futures_util::stream::unfold(Some(stream), async |stream| {
         let mut stream = stream?;
         match stream.next().await {
-            Ok(Some(message)) => Some((Ok::<_, Infallible>(Frame::data(message)), Some(stream))),
+            Ok(Some(chunk)) => Some((Ok::<_, Infallible>(Frame::data(chunk)), Some(stream))),
             Ok(None) => Some((Ok(Frame::trailers(trailers(&Status::ok("")))), None)),
             Err(status) => {
                 tracing::debug!(%status, "ADS stream ended");

@@ -164,11 +164,20 @@ impl Session {
     pub(super) fn standing(&self) -> Standing {
         let is_any =
             |condition: fn(&OneType) -> bool| self.types.iter().any(|(_, one)| one.as_deref().is_some_and(condition));
-        match (is_any(OneType::is_pending) || self.wait.is_some(), is_any(OneType::is_refusing)) {
+        match (is_any(OneType::is_pending) || self.is_held_back(), is_any(OneType::is_refusing)) {
             (true, _) => Standing::Pending,
             (false, true) => Standing::Refusing,
             (false, false) => Standing::Live,
         }
+    }
+
+    /// Whether there are listeners or routes that are sent once their clusters are ready.
+    fn is_held_back(&self) -> bool {
+        let is_outdated = |resource_type| {
+            let one = self.get(resource_type);
+            one.is_some_and(|one| !one.is_current(self.wanted.of_type(resource_type)))
+        };
+        self.wait.is_some() && ResourceType::ALL.into_iter().filter(|one| refers_to_clusters(*one)).any(is_outdated)
     }
 
     /// Whether the Envoy has acknowledged all of these.

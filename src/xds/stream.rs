@@ -1,7 +1,7 @@
 //! One stream: carries what an Envoy says to its session, and what the session answers back.
 //!
-//! The transport asks for the next message when it has room for one. Only then is looked what the Envoy is to have; so
-//! nothing is ever queued for a slow Envoy, and what it gets is the newest.
+//! The transport asks for the next chunk of a response, or for the next response, when it has taken the one before. Only
+//! then is looked what the Envoy is to have; so nothing is ever queued for a slow Envoy, and what it gets is the newest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use tonic::Status;
 
 use super::Xds;
 use super::admission::Place;
-use super::frames::{Requests, frame};
+use super::response::Response;
 use super::session::{Answer, Outgoing, Session, Step};
 use super::variant::{Variant, version};
 use super::wire;
+use crate::frames::{Chunks, Requests, with_guard};
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
@@ -27,7 +28,7 @@ use crate::rollout::{Member, Offer, Refusal, Selection};
 use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
-/// How long an Envoy may leave a response unread before its connection is closed. It will come back.
+/// How long an Envoy may leave a chunk of a response unread before its connection is closed. It will come back.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stream may be open before it says who it is.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,9 +59,9 @@ pub(super) struct Stream<V: Variant> {
     envoy: Option<Envoy>,
     /// What is to be sent next: a response a type at most.
     responses: VecDeque<Outgoing>,
-    not_served: Option<V::Response>,
-    /// Runs while the transport has not taken the last message yet.
-    write_timeout: Option<AbortOnDropHandle<()>>,
+    not_served: Option<Response>,
+    /// The response that the transport takes at the moment.
+    sending: Option<Chunks<Response>>,
 }
 
 /// Who is at the other end.
@@ -87,17 +88,16 @@ impl<V: Variant> Stream<V> {
             envoy: None,
             responses: VecDeque::new(),
             not_served: None,
-            write_timeout: None,
+            sending: None,
         }
     }
 
-    /// The next message; `None` once the Envoy has ended the stream.
+    /// The next bytes for the Envoy; `None` once it has ended the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        self.write_timeout = None;
         loop {
-            if let Some(message) = self.take_message() {
-                self.write_timeout = Some(expire(self.connection.stuck.clone()));
-                return Ok(Some(message));
+            if let Some(chunk) = self.next_chunk() {
+                // The timeout ends when the transport lets go of the chunk: it has written it, or the stream is over.
+                return Ok(Some(with_guard(chunk, write_timeout(self.connection.stuck.clone()))));
             }
             if !self.step().await? {
                 return Ok(None);
@@ -105,9 +105,18 @@ impl<V: Variant> Stream<V> {
         }
     }
 
-    fn take_message(&mut self) -> Option<Bytes> {
+    /// A response is sent to its end before another is made.
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        if let Some(chunk) = self.sending.as_mut().and_then(Chunks::next_chunk) {
+            return Some(chunk);
+        }
+        self.sending = self.take_response().map(Chunks::new);
+        self.sending.as_mut()?.next_chunk()
+    }
+
+    fn take_response(&mut self) -> Option<Response> {
         if let Some(response) = self.not_served.take() {
-            return Some(frame(&response));
+            return Some(response);
         }
         let response = self.responses.pop_front()?;
         let (resource_type, version) = (response.resource_type, response.version);
@@ -119,7 +128,7 @@ impl<V: Variant> Stream<V> {
             let at = self.xds.clock.now();
             envoy.seat.sent(resource_type, Sent { generation: envoy.generation, version, at });
         }
-        Some(frame(&V::encode(response, &self.xds.identifier)))
+        Some(V::encode(response, &self.xds.identifier))
     }
 
     /// Waits until something happens, and looks what follows from it. False once the Envoy has ended the stream.
@@ -342,7 +351,7 @@ async fn sleep(duration: Option<Duration>) {
     }
 }
 
-fn expire(stuck: CancellationToken) -> AbortOnDropHandle<()> {
+fn write_timeout(stuck: CancellationToken) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::time::sleep(WRITE_TIMEOUT).await;
         stuck.cancel();

@@ -1,8 +1,8 @@
 //! Envoy's discovery messages as far as an ADS server reads and writes them.
 //!
-//! They are wire-compatible views of `envoy/service/discovery/v3/discovery.proto` and `envoy/config/core/v3/base.proto`:
-//! the bytes of resources are shared, not copied for each stream, and what an Envoy tells of itself that nobody here
-//! asks for (its hundreds of extensions) is passed over while it is read. A test holds them equal to envoy-types.
+//! They are wire-compatible views of `envoy/service/discovery/v3/discovery.proto` and `envoy/config/core/v3/base.proto`.
+//! What an Envoy tells of itself that nobody here asks for (its hundreds of extensions) is passed over while it is read;
+//! the lists of responses are written by [`Response`](super::response::Response). Tests hold both equal to envoy-types.
 
 use std::collections::HashMap;
 
@@ -78,12 +78,11 @@ pub(super) struct DeltaDiscoveryRequest {
     pub(super) error_detail: Option<Status>,
 }
 
+/// Without its resources.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct DiscoveryResponse {
     #[prost(string, tag = "1")]
     pub(super) version_info: String,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) resources: Vec<Any>,
     #[prost(bytes = "bytes", tag = "4")]
     pub(super) type_url: Bytes,
     #[prost(string, tag = "5")]
@@ -92,40 +91,17 @@ pub(super) struct DiscoveryResponse {
     pub(super) control_plane: Option<ControlPlane>,
 }
 
+/// Without its resources, and without the names of those that are removed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct DeltaDiscoveryResponse {
     #[prost(string, tag = "1")]
     pub(super) system_version_info: String,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) resources: Vec<Resource>,
     #[prost(bytes = "bytes", tag = "4")]
     pub(super) type_url: Bytes,
     #[prost(string, tag = "5")]
     pub(super) nonce: String,
-    #[prost(string, repeated, tag = "6")]
-    pub(super) removed_resources: Vec<String>,
     #[prost(message, optional, tag = "7")]
     pub(super) control_plane: Option<ControlPlane>,
-}
-
-/// A resource of a delta response.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Resource {
-    #[prost(string, tag = "1")]
-    pub(super) version: String,
-    #[prost(message, optional, tag = "2")]
-    pub(super) resource: Option<Any>,
-    #[prost(string, tag = "3")]
-    pub(super) name: String,
-}
-
-/// `google.protobuf.Any`. On the wire a string is no different from bytes.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Any {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(super) type_url: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(super) value: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -201,30 +177,5 @@ mod tests {
         };
         let view = DiscoveryRequest::decode(request.encode_to_vec().as_slice()).unwrap();
         assert_eq!(view.node.unwrap().id, "edge-1");
-    }
-
-    #[test]
-    fn responses_are_written_as_envoy_reads_them() {
-        let any = google::Any { type_url: "t".into(), value: vec![1, 2, 3] };
-        let control_plane = Some(core::ControlPlane { identifier: "me".into() });
-        assert_same::<_, DiscoveryResponse>(&pb::DiscoveryResponse {
-            version_info: "1".into(),
-            resources: vec![any.clone()],
-            type_url: "t".into(),
-            nonce: "7".into(),
-            control_plane: control_plane.clone(),
-            ..Default::default()
-        });
-        let resource =
-            pb::Resource { name: "a".into(), version: "1".into(), resource: Some(any), ..Default::default() };
-        assert_same::<_, DeltaDiscoveryResponse>(&pb::DeltaDiscoveryResponse {
-            system_version_info: "1".into(),
-            resources: vec![resource],
-            type_url: "t".into(),
-            removed_resources: vec!["b".into()],
-            nonce: "7".into(),
-            control_plane,
-            ..Default::default()
-        });
     }
 }

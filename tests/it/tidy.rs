@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 27] = [
+const LAYERS: [(&str, &[&str]); 28] = [
     ("shared_map", &[]),
     ("names", &[]),
     ("bulk", &["names"]),
@@ -26,7 +26,8 @@ const LAYERS: [(&str, &[&str]); 27] = [
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("rollout", &["live", "snapshot", "names", "clock"]),
-    ("xds", &["live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
+    ("frames", &[]),
+    ("xds", &["frames", "live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
     ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
     (
         "admin",

@@ -129,6 +129,21 @@ fn xds_rule_73_no_wait_is_for_ever() {
     }
 }
 
+/// A client that asks for nothing but clusters is not pending because of what it never asks for.
+#[test]
+fn xds_rule_68_only_what_waits_to_be_sent_makes_an_envoy_that_answered_everything_pending() {
+    for mut talk in Talk::both(&["cluster:a=1", "endpoint:a=1", "listener:l=1"]) {
+        talk.has(&[("cluster", &[])]);
+        assert_eq!(talk.session.standing(), Standing::Live);
+        assert_eq!(talk.ask("listener", &[]), SILENCE, "a has no endpoints");
+        assert_eq!(talk.session.standing(), Standing::Pending);
+        talk.ask("endpoint", &["a"]);
+        assert_eq!(talk.ack("endpoint"), ["listener l"]);
+        talk.ack("listener");
+        assert_eq!(talk.session.standing(), Standing::Live);
+    }
+}
+
 fn has_no_route(sent: &[String]) -> bool {
     sent.iter().all(|sent| !sent.starts_with("route"))
 }

@@ -1,14 +1,11 @@
-//! gRPC's frames (PROTOCOL-HTTP2, "Length-Prefixed-Message"): messages out of a request's body, and into a response's.
-//!
-//! An Envoy's first request tells of hundreds of extensions, every later one of almost nothing. A general codec keeps
-//! the buffer that the first one needed for as long as the stream lives; with thousands of Envoys that would be most of
-//! what Tierflow takes. Here a buffer lives as long as the message in it.
+//! Messages out of the body of a request. An Envoy's first request tells of hundreds of extensions, every later one of
+//! almost nothing: a buffer lives as long as the message in it.
 
 use std::marker::PhantomData;
 
 use http_body_util::BodyExt;
 use prost::Message;
-use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::bytes::{Buf, BytesMut};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -19,20 +16,21 @@ const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The most that is set aside for a request before it comes: most of them fit, and who only announces one costs no more.
 const ANNOUNCED_BYTES_MAX: usize = 256 * 1024;
 
-/// The messages of a request.
-pub(super) struct Requests<T> {
+/// The messages of a request's body.
+#[derive(Debug)]
+pub struct Requests<T> {
     body: Body,
     received: BytesMut,
     message: PhantomData<fn() -> T>,
 }
 
 impl<T: Message + Default> Requests<T> {
-    pub(super) fn new(body: Body) -> Self {
+    pub fn new(body: Body) -> Self {
         Self { body, received: BytesMut::new(), message: PhantomData }
     }
 
     /// The next message; `None` after the last. Nothing is lost if it is not waited for to the end.
-    pub(super) async fn next(&mut self) -> Result<Option<T>, Status> {
+    pub async fn next(&mut self) -> Result<Option<T>, Status> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
@@ -76,7 +74,7 @@ impl<T: Message + Default> Requests<T> {
         if self.received.is_empty() {
             self.received = BytesMut::new();
         }
-        message.map(Some).map_err(|error| Status::invalid_argument(format!("not a discovery request: {error}")))
+        message.map(Some).map_err(|error| Status::invalid_argument(format!("not such a request: {error}")))
     }
 }
 
@@ -85,41 +83,31 @@ fn length(received: &[u8]) -> Option<usize> {
     Some(received.get(1..HEADER_BYTES)?.get_u32() as usize)
 }
 
-/// A message of a response, ready to be sent.
-pub(super) fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // It cannot fail: the buffer grows.
-    let _ = message.encode(&mut frame);
-    frame.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::StreamBody;
     use hyper::body::Frame;
+    use prost::bytes::Bytes;
 
     use super::*;
-    use crate::xds::wire::DiscoveryRequest;
 
-    fn request(name: &str) -> DiscoveryRequest {
-        DiscoveryRequest { resource_names: vec![name.to_owned()], ..Default::default() }
+    fn frame(text: &str) -> Vec<u8> {
+        let message = text.to_owned().encode_to_vec();
+        [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat()
     }
 
-    fn requests(pieces: Vec<Vec<u8>>) -> Requests<DiscoveryRequest> {
+    fn requests(pieces: Vec<Vec<u8>>) -> Requests<String> {
         let frames = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(Bytes::from(piece))));
         Requests::new(Body::new(StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>()))))
     }
 
     #[tokio::test]
     async fn messages_are_read_however_they_are_cut() {
-        let whole: Vec<u8> = ["a", "b", ""].iter().flat_map(|name| frame(&request(name))).collect();
+        let whole: Vec<u8> = ["a", "b", ""].iter().flat_map(|name| frame(name)).collect();
         for size in 1..=whole.len() {
             let mut requests = requests(whole.chunks(size).map(<[u8]>::to_vec).collect());
             for name in ["a", "b", ""] {
-                assert_eq!(requests.next().await.unwrap(), Some(request(name)), "cut to {size}");
+                assert_eq!(requests.next().await.unwrap(), Some(name.to_owned()), "cut to {size}");
             }
             assert_eq!(requests.next().await.unwrap(), None);
             assert_eq!(requests.received.capacity(), 0, "an idle stream keeps no buffer");
@@ -135,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_message_ends_the_stream_with_a_reason() {
-        let cut = frame(&request("abc"))[..7].to_vec();
+        let cut = frame("abc")[..7].to_vec();
         let bad = [
             (vec![1, 0, 0, 0, 0], tonic::Code::Unimplemented),
             (vec![0, 0xff, 0, 0, 0], tonic::Code::ResourceExhausted),
