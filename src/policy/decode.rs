@@ -155,7 +155,7 @@ fn explain(mut path: Path, message: &str, found: Option<&Value>) -> Finding {
     let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     let help = match quoted.split_first() {
         Some((written, known)) if is_unknown => nearest(written, known.iter().copied()),
-        _ => found.and_then(|found| help_for(found, message)),
+        _ => found.and_then(|found| help_for(path.0.last(), found, message)),
     };
     if let Some(written) =
         quoted.first().filter(|written| is_unknown && found.is_some_and(|f| f.get(written).is_some()))
@@ -179,14 +179,26 @@ fn explain(mut path: Path, message: &str, found: Option<&Value>) -> Finding {
     Finding { path, target, message, help }
 }
 
+/// What a field wants that is a text, where a whole number stands.
+fn whole_number_help(field: &str, number: &serde_json::Number) -> String {
+    match field {
+        "rate" => format!("write how many may pass in which time, as in {number}/s or {number}/minute"),
+        "listen" => format!("write an address and a port, as in 0.0.0.0:{number}"),
+        "interval" | "base_ejection_time" | "max_age" => format!("write it with its unit, as in {number}s"),
+        field if field.ends_with("timeout") => format!("write it with its unit, as in {number}s"),
+        _ => "write it as a text: in quotes".to_owned(),
+    }
+}
+
 /// YAML takes some texts for something else, and in quotes everything is a text.
-fn help_for(found: &Value, message: &str) -> Option<String> {
+fn help_for(field: Option<&Segment>, found: &Value, message: &str) -> Option<String> {
     let is_text_wanted = message.ends_with("expected a text");
     let is_other_wanted = message.contains("expected a whole number") || message.ends_with("expected true or false");
     let help = match found {
-        Value::Number(number) if is_text_wanted && number.is_u64() => {
-            "write it as a text: in quotes, or with its unit as in 5s"
-        }
+        Value::Number(number) if is_text_wanted && number.is_u64() => match field {
+            Some(Segment::Key(field)) => return Some(whole_number_help(field, number)),
+            _ => "write it as a text: in quotes",
+        },
         Value::Number(_) | Value::Bool(_) if is_text_wanted => "write it as a text: in quotes",
         Value::String(text) if is_other_wanted && serde_json::from_str::<Value>(text).is_ok() => {
             "write it without quotes"
