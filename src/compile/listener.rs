@@ -31,7 +31,7 @@ pub(super) fn listener(gateway: &Gateway) -> Listener {
     };
     Listener {
         name: gateway.name.as_str().to_owned(),
-        address: pb::socket_address(gateway.listen),
+        address: pb::listen_address(gateway.listen),
         filter_chains: vec![chain],
         per_connection_buffer_limit_bytes: pb::uint32(CONNECTION_BUFFER_BYTES),
         ..Default::default()

@@ -40,6 +40,15 @@ pub(super) fn socket_address(address: SocketAddr) -> Option<Address> {
     host_port(&address.ip().to_string(), address.port())
 }
 
+/// `[::]` is all addresses of the machine, IPv4 ones too, as with other servers; alone it would be those of IPv6.
+pub(super) fn listen_address(address: SocketAddr) -> Option<Address> {
+    let port_specifier = Some(PortSpecifier::PortValue(address.port().into()));
+    let ipv4_compat = address.is_ipv6() && address.ip().is_unspecified();
+    let address =
+        SocketAddress { address: address.ip().to_string(), port_specifier, ipv4_compat, ..Default::default() };
+    Some(Address { address: Some(AddressKind::SocketAddress(address)) })
+}
+
 pub(super) fn host_port(host: &str, port: u16) -> Option<Address> {
     let port_specifier = Some(PortSpecifier::PortValue(port.into()));
     let address = SocketAddress { address: host.to_owned(), port_specifier, ..Default::default() };

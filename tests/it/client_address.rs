@@ -1,6 +1,7 @@
 //! The address of a client behind a proxy: who says it, who is believed, and that it is one however it is written.
 
-use crate::harness::{Setup, World};
+use crate::harness::{Setup, World, eventually, free_address};
+use crate::kit::client::Client;
 use crate::raw_http::{RawAnswer, send, start_echo};
 
 const POLICIES: &str = "---
@@ -40,6 +41,27 @@ async fn count(gateway: &str, steps: &[(&[&str], u16)]) {
         for (lines, expected) in steps {
             assert_eq!(ask(&world, path, lines).await.status, *expected, "{path} {lines:?}");
         }
+    }
+}
+
+/// Envoy by itself takes `[::]` for the addresses of IPv6 alone.
+#[tokio::test]
+async fn a_gateway_on_all_addresses_is_reached_by_both_families_and_tells_clients_apart() {
+    let port = free_address().port();
+    let policies = format!(
+        "{{kind: Gateway, name: dual, nodes: {{clusters: [edge]}}, listen: '[::]:{port}', limiter: {{timeout: 5s, on_error: deny}}}}
+---
+{{kind: Api, name: of-dual, gateway: dual, match: {{path: /dual}}, service: upstream, limits: [{{rate: 1/h, by: [client_ip/32]}}]}}
+"
+    );
+    let world = World::start(Setup { policies: &policies, ..Default::default() }).await;
+    eventually("both gateways listen", async || {
+        (world.edge.stats(["listener_manager.total_listeners_active"]).await == [2]).then_some(())
+    })
+    .await;
+    for (host, expected) in [("127.0.0.1", 200), ("[::1]", 200), ("127.0.0.1", 429), ("[::1]", 429)] {
+        let answer = Client::default().get(&format!("http://{host}:{port}/dual")).await.unwrap();
+        assert_eq!(answer.status, expected, "{host}");
     }
 }
 
