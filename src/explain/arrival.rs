@@ -93,7 +93,7 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
             path,
             host: host.to_owned(),
             method: method.clone(),
-            headers: headers.clone(),
+            headers: headers_with_scheme(gateway, headers, target.is_https),
             client_ip: client_ip_of(gateway, request).to_canonical(),
         }),
         // Clients of gRPC follow no redirects.
@@ -103,6 +103,30 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
         }
         Normalized::Refused(reason) => Err(Answer::new(400, reason)),
     }
+}
+
+/// The headers with what Envoy says of the scheme: in `x-forwarded-proto`, unless a trusted proxy has said it there; and in
+/// `:scheme`, which is that of a whole URL, else what stands there.
+fn headers_with_scheme(
+    gateway: &Gateway,
+    headers: &[(String, String)],
+    is_https: Option<bool>,
+) -> Vec<(String, String)> {
+    const FORWARDED_PROTO: &str = "x-forwarded-proto";
+    let scheme = |is_https| if is_https { "https" } else { "http" };
+    let of_connection = scheme(gateway.tls.is_some());
+    let is_trusted = !matches!(gateway.client_ip, ClientIp::TrustedHops(0));
+    let mut headers = headers.to_vec();
+    headers.retain(|(name, _)| is_trusted || name != FORWARDED_PROTO);
+    let forwarded = headers.iter().find(|(name, _)| name == FORWARDED_PROTO).map(|(_, value)| value.clone());
+    if forwarded.is_none() {
+        headers.push((FORWARDED_PROTO.to_owned(), of_connection.to_owned()));
+    }
+    let forwarded = forwarded.filter(|value| matches!(value.as_str(), "http" | "https"));
+    let scheme =
+        is_https.map_or_else(|| forwarded.unwrap_or_else(|| of_connection.to_owned()), |is| scheme(is).to_owned());
+    headers.push((":scheme".to_owned(), scheme));
+    headers
 }
 
 /// The client's address by a trusted proxy, or else by the caller.
@@ -119,6 +143,8 @@ struct Target<'a> {
     /// Stands in the place of the `host` header.
     host: Option<&'a str>,
     path_and_query: &'a str,
+    /// Of a whole URL.
+    is_https: Option<bool>,
 }
 
 impl<'a> Target<'a> {
@@ -133,7 +159,7 @@ impl<'a> Target<'a> {
             }
             ("CONNECT", _) => Err(malformed),
             ("OPTIONS", target) if target.starts_with('*') => Err(Answer::new(404, "asks for no path")),
-            (_, target) if target.starts_with('/') => Ok(Self { host: None, path_and_query: target }),
+            (_, target) if target.starts_with('/') => Ok(Self { host: None, path_and_query: target, is_https: None }),
             (_, target) => Self::read_absolute(gateway, target).ok_or(malformed)?,
         }
     }
@@ -154,7 +180,7 @@ impl<'a> Target<'a> {
         Some(match () {
             () if is_https && gateway.tls.is_none() => Err(Answer::new(403, "asks for https without TLS")),
             () if !path_and_query.starts_with('/') => Err(Answer::new(404, "the URL has a query and no path")),
-            () => Ok(Self { host: Some(host), path_and_query }),
+            () => Ok(Self { host: Some(host), path_and_query, is_https: Some(is_https) }),
         })
     }
 }

@@ -55,7 +55,13 @@ fn explained(world: &World, path: &str, headers: &[(&str, &str)]) -> BTreeSet<St
 }
 
 async fn entries_apply(requests: &[Sent<'_>], cases: &[Case<'_>]) {
-    let world = World::start(Setup { policies: &(API.to_owned() + &lists(cases)), ..Default::default() }).await;
+    entries_apply_at("", requests, cases).await;
+}
+
+/// With further fields of the gateway.
+async fn entries_apply_at(gateway: &str, requests: &[Sent<'_>], cases: &[Case<'_>]) {
+    let policies = API.to_owned() + &lists(cases);
+    let world = World::start(Setup { policies: &policies, gateway, ..Default::default() }).await;
     for (request, path, headers) in requests {
         let applies = cases.iter().filter(|(_, _, requests)| requests.contains(request));
         let expected: BTreeSet<String> = applies.map(|(name, ..)| (*name).to_owned()).collect();
@@ -64,6 +70,48 @@ async fn entries_apply(requests: &[Sent<'_>], cases: &[Case<'_>]) {
         let limits = answer.header("x-ratelimit-limit").unwrap_or_default();
         assert_eq!(met(limits.split('"').skip(1).step_by(2)), expected, "{request}: what Envoy reports");
         assert_eq!(explained(&world, path, headers), expected, "{request}: what explain thinks");
+    }
+}
+
+/// What Envoy itself says of a request is there to be matched, and a client is not believed.
+#[tokio::test]
+async fn the_scheme_of_a_request_can_be_matched() {
+    let requests: [Sent<'_>; 3] = [
+        ("none", "/", &[]),
+        ("https", "/", &[("x-forwarded-proto", "https")]),
+        ("other", "/", &[("x-forwarded-proto", "ws")]),
+    ];
+    let action = |name: &str, value: &str| {
+        format!(
+            "{{ header_value_match: {{ descriptor_value: x, headers: [{{ name: '{name}', exact_match: {value} }}] }} }}"
+        )
+    };
+    let [scheme_http, scheme_https] = ["http", "https"].map(|value| action(":scheme", value));
+    let [proto_http, proto_https, proto_ws] = ["http", "https", "ws"].map(|value| action("x-forwarded-proto", value));
+    let all = ["none", "https", "other"];
+    entries_apply(
+        &requests,
+        &[
+            ("schemehttp", &scheme_http, &all),
+            ("schemehttps", &scheme_https, &[]),
+            ("protohttp", &proto_http, &all),
+            ("protohttps", &proto_https, &[]),
+        ],
+    )
+    .await;
+    for gateway in ["client_ip: { trusted_hops: 1 }", "client_ip: { header: x-real-ip }"] {
+        entries_apply_at(
+            gateway,
+            &requests,
+            &[
+                ("schemehttp", &scheme_http, &["none", "other"]),
+                ("schemehttps", &scheme_https, &["https"]),
+                ("protohttp", &proto_http, &["none"]),
+                ("protohttps", &proto_https, &["https"]),
+                ("protows", &proto_ws, &["other"]),
+            ],
+        )
+        .await;
     }
 }
 
