@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use etcd_client::{Client, Compare, CompareOp, Txn, TxnOp};
-use tierflow::bootstrap::{Bootstrap, XdsVariant};
+use tierflow::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, XdsVariant};
 use tierflow::compile::HostPort;
 use tierflow::config::{Config, SourceConfig};
 use tierflow::etcd::EtcdSettings;
@@ -314,6 +314,7 @@ fn start_envoy(folder: &Path, tierflow: &Running) -> kit::envoy::Envoy {
         tls: None,
         envoy_admin: None,
         xds: XdsVariant::Delta,
+        downstream_connections_max: DOWNSTREAM_CONNECTIONS_MAX,
     };
     kit::envoy::Envoy::start(folder, "edge", &bootstrap.to_json().unwrap().to_string()).unwrap()
 }

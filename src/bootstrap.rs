@@ -9,6 +9,9 @@ use crate::policy::gateway::Gateway;
 use crate::snapshot::render;
 use crate::snapshot::resource::ResourceType;
 
+/// The most connections of clients that an Envoy takes, unless it is said otherwise: as in Envoy's guide to edges.
+pub const DOWNSTREAM_CONNECTIONS_MAX: u32 = 50_000;
+
 /// The choices that a bootstrap is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Bootstrap<'a> {
@@ -23,6 +26,8 @@ pub struct Bootstrap<'a> {
     /// The address of Envoy's own admin interface. `None`: it has none.
     pub envoy_admin: Option<&'a HostPort>,
     pub xds: XdsVariant,
+    /// The most connections of clients, of all listeners together.
+    pub downstream_connections_max: u32,
 }
 
 /// PEM files on the Envoy's host.
@@ -64,11 +69,25 @@ impl Bootstrap<'_> {
             },
             "layered_runtime": render::runtime(),
             "static_resources": self.static_resources(),
+            "overload_manager": self.overload_manager(),
         });
         if let (Some(admin), Some(fields)) = (self.envoy_admin, bootstrap.as_object_mut()) {
-            fields.insert("admin".to_owned(), json!({ "address": address(admin) }));
+            fields.insert("admin".to_owned(), json!({ "address": address(admin), "ignore_global_conn_limit": true }));
         }
         Ok(bootstrap)
+    }
+
+    /// Envoy has no bound of its own ("Configuring Envoy as an edge proxy"): without one, clients that open connections and
+    /// leave them open take all its memory and files.
+    fn overload_manager(&self) -> Value {
+        let max = self.downstream_connections_max.to_string();
+        json!({ "resource_monitors": [{
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": max,
+            },
+        }] })
     }
 
     fn static_resources(&self) -> Value {

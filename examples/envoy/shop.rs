@@ -6,7 +6,7 @@ mod ports;
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
-use tierflow::bootstrap::{Bootstrap, XdsVariant};
+use tierflow::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, XdsVariant};
 use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::HostPort;
 use tierflow::config::{Config, SourceConfig};
@@ -168,8 +168,15 @@ fn bootstrap(tierflow: &Running, gateway: &str, envoy_admin: Option<&HostPort>) 
     let Generation { policies, .. } = &*generation;
     let gateway = policies.gateways.get(gateway).ok_or_else(|| format!("policies/ has no Gateway {gateway}"))?;
     let server = host_port(tierflow.listeners.xds);
-    let bootstrap =
-        Bootstrap { gateway, node_id: None, server: &server, tls: None, envoy_admin, xds: XdsVariant::Delta };
+    let bootstrap = Bootstrap {
+        gateway,
+        node_id: None,
+        server: &server,
+        tls: None,
+        envoy_admin,
+        xds: XdsVariant::Delta,
+        downstream_connections_max: DOWNSTREAM_CONNECTIONS_MAX,
+    };
     Ok(bootstrap.to_json()?.to_string())
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use super::etcd::EtcdArgs;
 use super::output::{self, Format};
-use crate::bootstrap::{Bootstrap, EnvoyTls, XdsVariant};
+use crate::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, EnvoyTls, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
 use crate::document::Documents;
@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// The address of Envoy's own admin interface. Default: it has none.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     envoy_admin: Option<HostPort>,
+    /// The most connections of clients at the same time; more are closed at once. Each is an open file.
+    #[arg(long, value_name = "N", default_value_t = DOWNSTREAM_CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    downstream_connections_max: u32,
     /// The variant of the xDS protocol.
     #[arg(long, value_enum, default_value_t)]
     xds: XdsVariant,
@@ -76,6 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             .map(|ca| EnvoyTls { ca, identity: args.server_cert.as_deref().zip(args.server_key.as_deref()) }),
         envoy_admin: args.envoy_admin.as_ref(),
         xds: args.xds,
+        downstream_connections_max: args.downstream_connections_max,
     };
     output::print_value(&bootstrap.to_json()?, args.output)
 }

@@ -8,6 +8,8 @@ use std::process::Command;
 use serde_json::Value;
 use tierflow::compile::features::{FEATURES, NEWEST, OLDEST, Row};
 use tierflow::snapshot::feature::{EnvoyVersion, Feature, Older};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::{Edge, Setup, Tierflow, eventually, free_address, gateway, printed, save, tierflow};
 use crate::kit::envoy::validate_with;
@@ -89,6 +91,38 @@ fn the_oldest_envoy_does_not_know_what_is_in_the_table() {
 fn the_newest_envoy_knows_what_is_in_the_table_since_envoy_1_40() {
     for (name, policies) in USES {
         knows(tools::envoy().unwrap(), policies).unwrap_or_else(|said| panic!("{name}: {said}"));
+    }
+}
+
+/// Envoy closes a connection that is one too many before it reads from it.
+async fn is_taken(listen: SocketAddr) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(listen).await.ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.ok()?;
+    let read = stream.read(&mut [0; 1024]).await.ok()?;
+    (read > 0).then_some(stream)
+}
+
+#[tokio::test]
+async fn an_envoy_takes_no_more_connections_than_its_bootstrap_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    let upstream = Upstream::start("upstream", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    for (id, start) in
+        [("new-1", Edge::start_newest as fn(&Path, &Tierflow, &str, SocketAddr) -> Edge), ("old-1", Edge::start_oldest)]
+    {
+        let listen = free_address();
+        save(&policies, "gateway.yaml", &(gateway(&Setup::default(), listen, upstream.address) + "---\n" + API));
+        let tierflow = Tierflow::start(&policies).await;
+        let tierflow = tierflow.with_verb_flags(&["--downstream-connections-max=2".to_owned()]);
+        let edge = start(folder.path(), &tierflow, id, listen);
+        edge.ready().await;
+        let first = is_taken(listen).await;
+        let second = is_taken(listen).await;
+        assert!(first.is_some() && second.is_some(), "{id}: two are taken");
+        assert!(is_taken(listen).await.is_none(), "{id}: a third is not");
+        drop(first);
+        eventually("there is room again", async || is_taken(listen).await).await;
     }
 }
 

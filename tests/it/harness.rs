@@ -256,6 +256,11 @@ impl Edge {
         Self::start_program(tools::oldest_envoy().unwrap(), "edge", folder, tierflow, (id, "delta", ""), listen)
     }
 
+    /// The Envoy that everything is tested with.
+    pub(crate) fn start_newest(folder: &Path, tierflow: &Tierflow, id: &str, listen: SocketAddr) -> Self {
+        Self::start(folder, tierflow, id, "delta", listen)
+    }
+
     /// As a node of some id, with a variant of the protocol and further fields of its bootstrap.
     fn start_with(
         gateway: &str,
