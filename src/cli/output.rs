@@ -48,9 +48,13 @@ pub(super) fn complain(text: &str) {
 
 /// All documents of the paths as `serve` would read them.
 pub(super) fn read_documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
-    let read = |path: &PathBuf| source::dir::read(path).map_err(|error| error.to_string());
-    let documents: Vec<_> = paths.iter().map(read).collect::<Result<_, _>>()?;
-    Ok(Documents::new(Revision::default(), documents.concat()))
+    let mut documents = Vec::new();
+    for path in paths {
+        let reading = source::dir::read(path).map_err(|error| error.to_string())?;
+        reading.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+        documents.extend(reading.documents);
+    }
+    Ok(Documents::new(Revision::default(), documents))
 }
 
 /// The set that the path holds; where it is refused, every problem is told.

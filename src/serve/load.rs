@@ -52,7 +52,7 @@ pub(super) fn first(mut loader: Loader, state: Option<&StateDir>, config: &Sourc
     if let SourceConfig::Dir(folder) = config {
         // The first reading is part of the start: what is wrong with the path is an error of the command.
         match source::dir::read(folder) {
-            Ok(documents) => loader.load(&Documents::new(Revision::default(), documents)),
+            Ok(reading) => loader.load(&Documents::new(Revision::default(), reading.documents)),
             Err(error) if kept.is_some() => tracing::warn!("policies: {error}"),
             Err(error) => return Err(StartError::Policies(error)),
         }

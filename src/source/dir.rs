@@ -4,6 +4,7 @@
 
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,23 +18,41 @@ pub use watch::Watcher;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The deepest folder below the root.
 const DEPTH_MAX: usize = 32;
+/// How files end that are read...
+const ENDINGS: [&str; 3] = [".yaml", ".yml", ".json"];
+/// ...and the most warnings about others that look as if they were.
+const WARNINGS_MAX: usize = 20;
+
+/// What a folder holds.
+#[derive(Debug, Default)]
+pub struct Reading {
+    pub documents: Vec<Document>,
+    /// What a person would expect to be read and is not, each with its path.
+    pub warnings: Vec<String>,
+}
 
 /// The documents of a folder, or of a single file. An error says that the path as a whole cannot be read.
-pub fn read(root: &Path) -> io::Result<Vec<Document>> {
+pub fn read(root: &Path) -> io::Result<Reading> {
     let is_folder = fs::metadata(root).map_err(|error| name_path(root, &error))?.is_dir();
-    let mut reader = Reader { real_root: fs::canonicalize(root)?, documents: Vec::new() };
+    let real_root = fs::canonicalize(root)?;
+    let visited = BTreeSet::from([real_root.clone()]);
+    let mut reader = Reader { real_root, visited, reading: Reading::default(), unread: 0 };
     if is_folder {
         reader.read_folder(root, 0)?;
     } else {
         reader.read_file(root);
     }
-    Ok(reader.documents)
+    Ok(reader.into_reading())
 }
 
 struct Reader {
     /// Where symbolic links have to stay.
     real_root: PathBuf,
-    documents: Vec<Document>,
+    /// Real folders. Each is read once, whatever links lead to it.
+    visited: BTreeSet<PathBuf>,
+    reading: Reading,
+    /// How many warnings there would be.
+    unread: usize,
 }
 
 impl Reader {
@@ -47,28 +66,54 @@ impl Reader {
             if name.starts_with('.') {
                 continue;
             }
-            let is_policy = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
+            let is_policy = ENDINGS.iter().any(|ending| name.ends_with(ending));
             match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() && depth < DEPTH_MAX && self.is_inside(&path) => {
-                    self.read_folder(&path, depth + 1)?;
-                }
+                Ok(metadata) if metadata.is_dir() => self.read_folder_within(&path, depth)?,
                 _ if is_policy => self.read_file(&path),
+                _ if looks_like_a_policy(&name) => {
+                    self.warn(&path, "is not read: expected a name that ends with .yaml, .yml or .json, in lower case");
+                }
                 _ => {}
             }
         }
         Ok(())
     }
 
+    fn read_folder_within(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        let Ok(real) = fs::canonicalize(folder) else { return Ok(()) };
+        if !real.starts_with(&self.real_root) {
+            self.warn(folder, "is not read: it is a link that leads out of the policy folder");
+        } else if depth >= DEPTH_MAX {
+            self.warn(folder, &format!("is not read: it lies more than {DEPTH_MAX} folders deep"));
+        } else if self.visited.insert(real) {
+            self.read_folder(folder, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, path: &Path, reason: &str) {
+        self.unread += 1;
+        if self.reading.warnings.len() < WARNINGS_MAX {
+            self.reading.warnings.push(format!("{} {reason}", path.display()));
+        }
+    }
+
+    fn into_reading(mut self) -> Reading {
+        let more = self.unread.saturating_sub(self.reading.warnings.len());
+        self.reading.warnings.extend((more > 0).then(|| format!("{more} more files and folders are not read")));
+        self.reading
+    }
+
     fn read_file(&mut self, path: &Path) {
         let shown: Arc<str> = path.to_string_lossy().into();
         match self.read_bytes(path) {
             Ok(bytes) => {
-                let room = DOCUMENTS_MAX.saturating_sub(self.documents.len());
-                self.documents.extend(document::split(&shown, &bytes).into_iter().take(room));
+                let room = DOCUMENTS_MAX.saturating_sub(self.reading.documents.len());
+                self.reading.documents.extend(document::split(&shown, &bytes).into_iter().take(room));
             }
             Err(reason) => {
                 let origin = Origin::File { path: shown, line: 1, number: 1 };
-                self.documents.push(Document { origin, revision: None, content: Err(reason.into()) });
+                self.reading.documents.push(Document { origin, revision: None, content: Err(reason.into()) });
             }
         }
     }
@@ -93,6 +138,13 @@ impl Reader {
     }
 }
 
+/// Whether only the case of its ending keeps the file from being read. Copies that editors and people put aside
+/// (`a.yaml~`, `a.yaml.bak`) are meant to be left alone.
+fn looks_like_a_policy(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
 fn name_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -102,7 +154,7 @@ mod tests {
     use super::*;
 
     fn shown(root: &Path) -> Vec<String> {
-        let documents = read(root).unwrap();
+        let documents = read(root).unwrap().documents;
         let shown = |document: &Document| {
             let path = document.origin.to_string().replace(root.to_str().unwrap(), "");
             match &document.content {
@@ -144,6 +196,39 @@ mod tests {
         assert_eq!(documents[0], "/api.yaml:1 a: 1");
         assert!(documents[1].starts_with("/dangling.yaml:1 cannot be read: No such file"), "{documents:?}");
         assert!(documents.contains(&"/out.yaml:1 is a link that leads out of the policy folder".to_owned()));
+    }
+
+    #[test]
+    fn what_looks_like_a_policy_and_is_not_read_is_told() {
+        let outside = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["a.YAML", "b.Json", "c.yaml~", "d.yaml.bak", ".e.YML", "README", "f.yaml"] {
+            fs::write(root.join(name), "x: 1").unwrap();
+        }
+        std::os::unix::fs::symlink(outside.path(), root.join("out")).unwrap();
+        let reading = read(root).unwrap();
+        assert_eq!(reading.documents.len(), 1);
+        let told = |name: &str, reason: &str| format!("{} is not read: {reason}", root.join(name).display());
+        let ending = "expected a name that ends with .yaml, .yml or .json, in lower case";
+        let link = "it is a link that leads out of the policy folder";
+        assert_eq!(reading.warnings, [told("a.YAML", ending), told("b.Json", ending), told("out", link)]);
+
+        (0..50).for_each(|number| fs::write(root.join(format!("{number}.YML")), "x: 1").unwrap());
+        let warnings = read(root).unwrap().warnings;
+        assert_eq!((warnings.len(), warnings[20].as_str()), (21, "33 more files and folders are not read"));
+    }
+
+    #[test]
+    fn a_folder_is_read_once_whatever_links_lead_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("b")).unwrap();
+        fs::write(root.join("b/x.yaml"), "x: 1").unwrap();
+        for (target, link) in [(".", "loop"), ("..", "b/up"), ("b", "c")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        assert_eq!(shown(root), ["/b/x.yaml:1 x: 1"]);
     }
 
     #[test]

@@ -54,6 +54,17 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn a_file_that_is_not_read_for_its_ending_is_told_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("plan.yaml"), "kind: Plan\nname: standard\nlimits: [{ rate: 5/h }]\n").unwrap();
+    fs::write(folder.path().join("Tenant.YAML"), "kind: Tenant\nname: acme\nplan: nowhere\n").unwrap();
+    let output = tierflow(&["check", folder.path().to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: ") && said.contains("Tenant.YAML is not read"), "{said}");
+}
+
+#[test]
 fn nothing_to_check_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let output = tierflow(&["check", folder.path().to_str().unwrap()]);

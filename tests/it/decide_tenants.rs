@@ -150,7 +150,7 @@ async fn no_spelling_of_authorization_hides_whose_token_it_is_since_envoy_1_40()
 
 /// Whose request `tierflow explain` thinks it is.
 fn explained_tenant(world: &World, lines: &[String]) -> Option<String> {
-    let documents = tierflow::source::dir::read(&world.path("")).unwrap();
+    let documents = tierflow::source::dir::read(&world.path("")).unwrap().documents;
     let settings =
         Settings { rate_limit_service: RateLimitService::default(), counter_seed: [1; 16], allow_empty: false };
     let generation = Generation::build(&Documents::new(Revision::default(), documents), &settings).unwrap();

@@ -55,7 +55,7 @@ impl Gateways {
     }
 
     fn generation(&self) -> Generation {
-        let documents = tierflow::source::dir::read(&self.world.path("")).unwrap();
+        let documents = tierflow::source::dir::read(&self.world.path("")).unwrap().documents;
         let settings =
             Settings { rate_limit_service: RateLimitService::default(), counter_seed: [1; 16], allow_empty: false };
         Generation::build(&Documents::new(Revision::default(), documents), &settings).unwrap()

@@ -11,6 +11,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::Reading;
 use crate::clock::Clock;
 use crate::document::{Document, Documents};
 use crate::names::Revision;
@@ -37,6 +38,8 @@ pub struct Watcher {
     clock: Clock,
     /// What was handed over last, so that a reading without a change is no new revision.
     last: Option<Vec<Document>>,
+    /// What was warned of last, so that it is told once.
+    warnings: Vec<String>,
 }
 
 impl Watcher {
@@ -66,6 +69,7 @@ impl Watcher {
             board,
             clock,
             last: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -90,12 +94,16 @@ impl Watcher {
         }
     }
 
-    async fn read(&self) -> Option<Vec<Document>> {
+    async fn read(&mut self) -> Option<Vec<Document>> {
         let root = self.root.clone();
         // Reading many files takes a while, and a network file system may hang.
-        let documents = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
-        match documents {
-            Ok(documents) => {
+        let reading = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
+        match reading {
+            Ok(Reading { documents, warnings }) => {
+                for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+                    tracing::warn!("{warning}");
+                }
+                self.warnings = warnings;
                 self.board.compared(self.revision, self.clock.now());
                 Some(documents)
             }
