@@ -33,33 +33,65 @@ fn main() {
     for tenants in [1_000, 10_000, 100_000] {
         measure(tenants);
     }
+    println!("\n{:>8}  {:>9}  {:>9}  {:>12}  {:>12}", "tenants", "refused", "start", "a tenant", "of them");
+    for refused in [0, 1_000, 10_000] {
+        measure_refused(100_000, refused);
+    }
+}
+
+/// What documents that are refused cost the others: every second of them cannot be read, the others name a plan that
+/// is not there.
+fn measure_refused(tenants: u64, refused: u64) {
+    let mut set = Set::new(tenants);
+    for n in 0..refused {
+        let name = format!("t{}", tenants - 1 - n);
+        set.put(Kind::Tenant, &name, ["limits: [{rate: often}]", "plan: silver"][n as usize % 2]);
+    }
+    let (live, mut writer) = Live::new(settings());
+    let start = set.adopt(&mut writer);
+    assert_eq!(live.refused().len() as u64, refused);
+    let tenant = median(&mut set, &mut writer, |set, n| {
+        set.put(Kind::Tenant, &format!("t{}", n * 37 % 1000), &format!("plan: gold, limits: [{{rate: {}/m}}]", n + 1))
+    });
+    // A refused one that stays refused, and another one that is mended with it.
+    let of_them = median(&mut set, &mut writer, |set, n| {
+        let name = |n: u64| format!("t{}", tenants - 1 - n % refused.max(1));
+        set.put(Kind::Tenant, &name(n + CHANGES), &format!("plan: bronze, limits: [{{rate: {}/m}}]", n + 1));
+        set.put(Kind::Tenant, &name(n), &format!("plan: gold, limits: [{{rate: {}/m}}]", n + 1))
+    });
+    println!("{tenants:>8}  {refused:>9}  {:>9}  {tenant:>12}  {of_them:>12}", format!("{start:.2?}"));
 }
 
 fn measure(tenants: u64) {
     let rss_before = rss();
     let mut set = Set::new(tenants);
-    let settings =
-        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [7; 16], allow_empty: false };
-    let (live, mut writer) = Live::new(settings);
+    let (live, mut writer) = Live::new(settings());
     let start = set.adopt(&mut writer);
     assert!(live.refused().is_empty());
     let growth = rss().saturating_sub(rss_before) / tenants;
-    let mut median = |change: fn(&mut Set, u64)| {
-        let mut times: Vec<Duration> = (0..CHANGES)
-            .map(|n| {
-                change(&mut set, n);
-                set.adopt(&mut writer)
-            })
-            .collect();
-        times.sort();
-        format!("{:.2?}", times[times.len() / 2])
-    };
-    let tenant = median(|set, n| {
+    let tenant = median(&mut set, &mut writer, |set, n| {
         set.put(Kind::Tenant, &format!("t{}", n * 37 % 1000), &format!("plan: gold, limits: [{{rate: {}/m}}]", n + 1))
     });
-    let plan = median(|set, n| set.put(Kind::Plan, "gold", &format!("limits: [{{rate: {}/m}}]", n + 1)));
-    let api = median(|set, n| set.put(Kind::Api, "create", &api(n + 1)));
+    let plan = median(&mut set, &mut writer, |set, n| {
+        set.put(Kind::Plan, "gold", &format!("limits: [{{rate: {}/m}}]", n + 1))
+    });
+    let api = median(&mut set, &mut writer, |set, n| set.put(Kind::Api, "create", &api(n + 1)));
     println!("{tenants:>8}  {:>9}  {tenant:>12}  {plan:>12}  {api:>12}  {growth:>8} bytes", format!("{start:.2?}"));
+}
+
+fn settings() -> Settings {
+    Settings { rate_limit_service: RateLimitService::default(), counter_seed: [7; 16], allow_empty: false }
+}
+
+fn median(set: &mut Set, writer: &mut Writer, change: impl Fn(&mut Set, u64)) -> String {
+    let mut times: Vec<Duration> = (0..CHANGES)
+        .map(|n| {
+            change(set, n);
+            set.adopt(writer)
+        })
+        .collect();
+    times.sort();
+    format!("{:.2?}", times[times.len() / 2])
 }
 
 fn api(rate: u64) -> String {

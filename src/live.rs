@@ -11,6 +11,8 @@ mod adopt;
 mod forms;
 mod generation;
 mod offered;
+mod refusals;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -19,15 +21,15 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::document::{Documents, Registered};
-use crate::names::{Kind, Revision};
+use crate::names::Revision;
 
 use adopt::{Adopter, Adoption};
 use generation::Parts;
 
 pub use crate::policy::parse::Parsed;
-pub use adopt::Refusal;
 pub use forms::Forms;
 pub use generation::{Generation, Group, Settings};
+pub use refusals::{Refusal, Refusals};
 
 /// The served state, for its readers.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Live {
     }
 
     /// The documents that are refused now, each until it is mended.
-    pub fn refused(&self) -> Arc<Vec<Refusal>> {
+    pub fn refused(&self) -> Arc<Refusals> {
         Arc::clone(&self.served.load().refused)
     }
 
@@ -95,18 +97,9 @@ pub struct Served {
     /// `None` until a first set is loaded.
     pub generation: Option<Arc<Generation>>,
     /// The documents that are refused, each until it is mended.
-    pub refused: Arc<Vec<Refusal>>,
+    pub refused: Arc<Refusals>,
     /// When the documents that it comes from were read.
     pub read_at: Timestamp,
-}
-
-impl Served {
-    /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
-    /// makes no sense, and there is no good version of it.
-    pub fn may_miss_gateways(&self) -> bool {
-        let may_be_gateway = |refusal: &Refusal| refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway);
-        self.refused.iter().any(|refusal| !refusal.is_served && may_be_gateway(refusal))
-    }
 }
 
 /// The one that changes what is served.
@@ -143,10 +136,8 @@ impl Writer {
         if is_empty && !self.settings.allow_empty {
             return Adopted::Empty;
         }
-        let refused_before = self.live.refused();
-        let Adoption { documents: adopted, policies, changed, refused } =
-            self.adopter.adopt(&self.base, documents, &refused_before, now);
-        let refused = Arc::new(refused);
+        let Adoption { documents: adopted, policies, changed, refusals: refused, .. } =
+            self.adopter.adopt(&self.base, documents, now);
         let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
@@ -154,8 +145,9 @@ impl Writer {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
             let generation = self.live.generation().map(|_| Arc::clone(&self.base));
+            let may_miss_gateways = refused.may_miss_gateways();
             let before = self.live.served.swap(Arc::new(Served { generation, refused, read_at: now }));
-            if before.may_miss_gateways() != self.live.served().may_miss_gateways() {
+            if before.refused.may_miss_gateways() != may_miss_gateways {
                 // An Envoy that no gateway selects may have waited for one that was broken.
                 self.live.changed.send_replace(self.base.number);
             }
@@ -170,13 +162,13 @@ impl Writer {
 
     /// Begins with a set that was good once, without serving it: documents that the source has no good version of
     /// keep theirs from it. Gives what of it cannot be used any more.
-    pub fn restore(&mut self, documents: &Documents, registered: Registered, now: Timestamp) -> Vec<Refusal> {
-        let adoption = Adopter::default().adopt(&self.base, documents, &[], now);
-        let Adoption { documents: adopted, policies, changed, refused } = adoption;
+    pub fn restore(&mut self, documents: &Documents, registered: Registered, now: Timestamp) -> Arc<Refusals> {
+        let adoption = Adopter::default().adopt(&self.base, documents, now);
+        let Adoption { documents: adopted, policies, changed, refusals, .. } = adoption;
         let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
         self.base = Arc::new(self.base.next(0, parts, &changed, &self.settings));
         self.adopter = Adopter::after(&self.base);
-        refused
+        refusals
     }
 
     /// Serves what was restored, where nothing is served yet. False if there is nothing.
@@ -189,7 +181,7 @@ impl Writer {
         true
     }
 
-    fn publish(&mut self, next: Arc<Generation>, refused: Arc<Vec<Refusal>>, read_at: Timestamp) {
+    fn publish(&mut self, next: Arc<Generation>, refused: Arc<Refusals>, read_at: Timestamp) {
         // Envoys have the routes of the generation before for a while yet.
         self.live.forms.advance(&self.base, &next, read_at);
         self.base = next;

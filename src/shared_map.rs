@@ -35,6 +35,17 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         self.shards.get(shard_of(hash))?.find(hash, |(own, _)| own.borrow() == key).map(|(_, value)| value)
     }
 
+    /// Copies the shard of the key, if it is shared and has the key.
+    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key)?;
+        let hash = hash(key);
+        let shard = Arc::make_mut(self.shards.get_mut(shard_of(hash))?);
+        shard.find_mut(hash, |(own, _)| own.borrow() == key).map(|(_, value)| value)
+    }
+
     pub fn contains_key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tierflow::live::Refusal;
+use tierflow::live::Refusals;
 
 use crate::screen::Screen;
 use crate::shop::Shop;
@@ -65,8 +65,8 @@ fn tell_refusing_envoys(screen: &Screen, shop: &Shop) {
     }
 }
 
-fn tell_refusals(screen: &Screen, before: &[Refusal], now: &[Refusal]) {
-    for refusal in now.iter().filter(|refusal| !before.contains(refusal)) {
+fn tell_refusals(screen: &Screen, before: &Refusals, now: &Refusals) {
+    for refusal in now.new_since(before) {
         refusal.problems.iter().for_each(|problem| screen.say(&format!("refused: {problem}")));
     }
     if now.is_empty() && !before.is_empty() {

@@ -21,10 +21,10 @@ pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Prob
     let refused = admin.live.refused();
     let mut rows: BTreeMap<Option<DocumentId>, Vec<Value>> = BTreeMap::new();
     for parsed in generation.documents.values() {
-        let refusal = refused.iter().find(|refusal| refusal.id.as_ref() == Some(&parsed.id));
+        let refusal = refused.of(&parsed.id).map(|refusal| &**refusal);
         rows.entry(Some(parsed.id.clone())).or_default().push(row(parsed, refusal));
     }
-    for refusal in refused.iter().filter(|refusal| !refusal.is_served) {
+    for refusal in refused.sorted().into_iter().filter(|refusal| !refusal.is_served) {
         rows.entry(refusal.id.clone()).or_default().push(refusal_json(refusal));
     }
     let documents: Vec<Value> = rows.into_values().flatten().collect();
@@ -39,7 +39,7 @@ pub(super) async fn one(
     let kind = kind_of(&kind)?;
     let id = DocumentId::new(kind, &name);
     let refused = admin.live.refused();
-    let refusal = refused.iter().find(|refusal| refusal.id.as_ref() == Some(&id));
+    let refusal = refused.of(&id).map(|refusal| &**refusal);
     let served = generation.documents.get(&id);
     let body = match (served, refusal) {
         (Some(parsed), refusal) => with_text(row(parsed, refusal), parsed),

@@ -20,7 +20,7 @@ const BEHIND_MAX: usize = 20;
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let served = admin.live.served();
     let generation = served.generation.as_ref();
-    let refused: Vec<Value> = served.refused.iter().map(refusal_json).collect();
+    let refused: Vec<Value> = served.refused.sorted().into_iter().map(|refusal| refusal_json(refusal)).collect();
     let registered: Map<_, _> =
         generation.iter().flat_map(|generation| generation.registered.iter()).map(instances_json).collect();
     Json(json!({

@@ -4,40 +4,41 @@
 //! A problem among documents is blamed on what changed. If `Api pay` refers to `Service pay` and the service is
 //! deleted, the deletion changed, so the service stays; if the Api is new, the Api is refused. Reverting what
 //! changed can only end at the set that was served, which has no problems, so it always ends.
+//!
+//! What is refused is tried again when a document changes that has a part in its problems, and not before: a change
+//! costs what it touches, however many other documents are refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Generation;
-use super::offered::Offered;
+use super::offered::{Offered, Updated, remove_of};
+use super::refusals::{Place, Refusal, Refusals};
+use super::waiting::Waiting;
 use crate::clock::Timestamp;
-use crate::document::{Document, Documents, Origin};
-use crate::names::{DocumentId, Revision};
-use crate::policy::parse::{Parsed, Refused};
+use crate::document::{Document, Documents};
+use crate::names::DocumentId;
+use crate::policy::parse::Refused;
 use crate::policy::problem::{Path, Problem};
 use crate::policy::set::{ParsedById, PolicySet, doubled};
 
-/// A document that is not served as it stands in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// `None` where not even that can be told.
-    pub id: Option<DocumentId>,
-    pub origin: Origin,
-    /// Of the document that is refused, where the source keeps that.
-    pub revision: Option<Revision>,
-    pub problems: Vec<Problem>,
-    /// When it was refused first.
-    pub since: Timestamp,
-    /// Whether an earlier version of it is served.
-    pub is_served: bool,
-}
+/// More problems of one document than anybody reads.
+const PROBLEMS_MAX: usize = 50;
 
 /// What is kept from one set of the source to the next.
 #[derive(Debug, Default)]
 pub(super) struct Adopter {
     offered: Offered,
-    /// Documents that are not served as the source holds them. Whatever changes next may mend them.
-    unsettled: BTreeSet<DocumentId>,
+    /// Documents to be compared with the source whether it says that they changed or not.
+    open: BTreeSet<DocumentId>,
+    /// Documents that do not fit the others.
+    waiting: Waiting,
+    /// Documents that are served although the source has nothing of them, by the container that they were in.
+    kept: HashMap<Arc<str>, BTreeSet<DocumentId>>,
+    refusals: Arc<Refusals>,
+    /// How many documents the last change was a reason to look at.
+    #[cfg(test)]
+    tried: usize,
 }
 
 /// The set that can be served, in which the changed documents differ from the one before.
@@ -45,48 +46,80 @@ pub(super) struct Adoption {
     pub(super) documents: ParsedById,
     pub(super) policies: PolicySet,
     pub(super) changed: BTreeSet<DocumentId>,
-    pub(super) refused: Vec<Refusal>,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 impl Adopter {
     /// Begins with a set that did not come from the source: whether the source has each of its documents is open.
     pub(super) fn after(restored: &Generation) -> Self {
-        Self { offered: Offered::default(), unsettled: restored.documents.keys().cloned().collect() }
+        Self { open: restored.documents.keys().cloned().collect(), ..Self::default() }
     }
 
-    pub(super) fn adopt(
-        &mut self,
-        base: &Generation,
-        documents: &Documents,
-        refused_before: &[Refusal],
-        now: Timestamp,
-    ) -> Adoption {
-        let mut touched = self.offered.update(&documents.documents, &base.documents);
-        touched.extend(std::mem::take(&mut self.unsettled));
+    pub(super) fn adopt(&mut self, base: &Generation, documents: &Documents, now: Timestamp) -> Adoption {
+        let updated = self.offered.update(&documents.documents, &base.documents);
+        let tried = self.affected(&updated);
         let mut attempt = Attempt {
             base,
             offered: &self.offered,
             candidate: base.documents.clone(),
-            touched,
+            tried,
             reverted: BTreeSet::new(),
-            held: BTreeSet::new(),
             problems: Vec::new(),
         };
         attempt.take_what_is_offered();
-        attempt.hold_broken();
         let (policies, changed) = attempt.link(documents.instances.is_some());
-        let mut refused: Vec<Refusal> =
-            attempt.offered.broken().map(|broken| attempt.refusal_of_broken(broken)).collect();
-        refused.extend(attempt.reverted.iter().filter_map(|id| attempt.refusal_of_reverted(id)));
-        for refusal in &mut refused {
-            let is_same =
-                |before: &&Refusal| before.id == refusal.id && before.origin.container() == refusal.origin.container();
-            refusal.since = refused_before.iter().find(is_same).map_or(now, |before| before.since);
+        let broken = attempt.refusals_of_broken(&updated);
+        let unfit = attempt.refusals_of_unfit();
+        let Attempt { candidate, tried, .. } = attempt;
+        for (id, served) in tried.iter().filter_map(|id| Some((id, base.documents.get(id)?))) {
+            let container = served.document.origin.container();
+            remove_of(&mut self.kept, container, id);
+            if self.offered.of(id).is_empty() && candidate.contains_key(id) {
+                self.kept.entry(Arc::clone(container)).or_default().insert(id.clone());
+            }
         }
-        let Attempt { candidate, reverted, held, .. } = attempt;
-        self.unsettled = reverted;
-        self.unsettled.extend(held);
-        Adoption { documents: candidate, policies, changed, refused }
+        tried.iter().for_each(|id| self.waiting.no_longer(id));
+        let mut refusals = broken;
+        for Unfit { id, refusal, awaits } in unfit {
+            self.waiting.wait(&id, awaits);
+            refusals.push((Place::Unfit(id), refusal));
+        }
+        let gone = updated.no_longer_broken.into_iter().map(Place::Broken);
+        self.replace_refusals(gone.chain(tried.iter().cloned().map(Place::Unfit)), refusals, now);
+        let refusals = Arc::clone(&self.refusals);
+        #[cfg(test)]
+        {
+            self.tried = tried.len();
+        }
+        Adoption { documents: candidate, policies, changed, refusals }
+    }
+
+    /// Documents whose served version may change: the changed ones, and those that are refused or kept because of them.
+    fn affected(&mut self, updated: &Updated) -> BTreeSet<DocumentId> {
+        let mut ids = std::mem::take(&mut self.open);
+        ids.extend(updated.ids.iter().cloned());
+        let claims = ids.iter().flat_map(|id| self.offered.broken_claims(id));
+        let origins = updated.no_longer_broken.iter().chain(&updated.newly_broken).chain(claims);
+        let containers: HashSet<Arc<str>> = origins.map(|origin| Arc::clone(origin.container())).collect();
+        ids.extend(containers.iter().filter_map(|container| self.kept.get(container)).flatten().cloned());
+        self.waiting.with_waiters(ids)
+    }
+
+    /// A refusal is as old as its mistake, also where the document has moved within its container.
+    fn replace_refusals(&mut self, gone: impl Iterator<Item = Place>, new: Vec<(Place, Refusal)>, now: Timestamp) {
+        let gone: Vec<Place> = gone.filter(|place| self.refusals.has(place)).collect();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        let refusals = Arc::make_mut(&mut self.refusals);
+        let replaced = gone.iter().chain(new.iter().map(|(place, _)| place));
+        let replaced = replaced.filter_map(|place| refusals.remove(place));
+        let mistake = |refusal: &Refusal| (refusal.id.clone(), Arc::clone(refusal.origin.container()));
+        let since: HashMap<_, _> = replaced.map(|refusal| (mistake(&refusal), refusal.since)).collect();
+        for (place, mut refusal) in new {
+            refusal.since = since.get(&mistake(&refusal)).copied().unwrap_or(now);
+            refusals.insert(place, refusal);
+        }
     }
 }
 
@@ -96,57 +129,68 @@ struct Attempt<'a> {
     offered: &'a Offered,
     /// What is to be served.
     candidate: ParsedById,
-    /// Everybody who could be served in another version than before.
-    touched: BTreeSet<DocumentId>,
-    /// Whose change is not taken.
+    /// Documents whose served version may change.
+    tried: BTreeSet<DocumentId>,
+    /// Documents left at their served version because the change does not fit.
     reverted: BTreeSet<DocumentId>,
-    /// Who stays although the source has nothing of it that could be read.
-    held: BTreeSet<DocumentId>,
     problems: Vec<Problem>,
+}
+
+/// A document that does not fit the others.
+struct Unfit {
+    id: DocumentId,
+    refusal: Refusal,
+    /// The other documents that have a part in its problems.
+    awaits: BTreeSet<DocumentId>,
 }
 
 impl Attempt<'_> {
     fn take_what_is_offered(&mut self) {
-        for id in std::mem::take(&mut self.touched) {
+        let mut has_strangers = HashMap::new();
+        for id in std::mem::take(&mut self.tried) {
             match self.offered.of(&id) {
-                [] => drop(self.candidate.remove(&id)),
+                [] => self.take_away(&id, &mut has_strangers),
                 [only] => drop(self.candidate.insert(id.clone(), Arc::clone(only))),
                 several => {
-                    self.problems.extend(doubled(several));
+                    let first = several.get(..PROBLEMS_MAX).unwrap_or(several);
+                    self.problems.extend(doubled(first));
                     self.revert(id.clone());
                 }
             }
-            self.touched.insert(id);
+            self.tried.insert(id);
         }
     }
 
-    /// A document that can no longer be parsed was not taken away. Where it does not say who it is, or names
-    /// somebody unknown because its name was cut off, nobody who came from the same place is taken for deleted.
-    fn hold_broken(&mut self) {
-        for refused in self.offered.broken() {
-            let known = refused.id.as_ref().and_then(|id| self.base.documents.get(id));
-            match (known, refused.document.origin.id()) {
-                (Some(parsed), _) => self.hold(parsed),
-                (None, Some(_)) => {}
-                (None, None) => {
-                    let container = refused.document.origin.container();
-                    let is_meant = |parsed: &&Arc<Parsed>| parsed.document.origin.container() == container;
-                    self.base.documents.values().filter(is_meant).for_each(|parsed| self.hold(parsed));
-                }
-            }
+    /// A document that cannot be parsed is not a deletion: its last good version stays. Where it does not say who it is,
+    /// or names somebody unknown because its name was cut off, it may be any document that its container held.
+    fn take_away(&mut self, id: &DocumentId, has_strangers: &mut HashMap<Arc<str>, bool>) {
+        let Some(served) = self.base.documents.get(id) else {
+            self.candidate.remove(id);
+            return;
+        };
+        if self.offered.broken_claims(id).next().is_some() {
+            return;
+        }
+        let container = served.document.origin.container();
+        let is_kept = match has_strangers.get(container) {
+            Some(is_kept) => *is_kept,
+            None => *has_strangers.entry(Arc::clone(container)).or_insert(self.has_strangers(container)),
+        };
+        if !is_kept {
+            self.candidate.remove(id);
         }
     }
 
-    fn hold(&mut self, parsed: &Arc<Parsed>) {
-        if self.offered.of(&parsed.id).is_empty() {
-            self.candidate.insert(parsed.id.clone(), Arc::clone(parsed));
-            self.held.insert(parsed.id.clone());
-        }
+    fn has_strangers(&self, container: &str) -> bool {
+        let is_known = |id: &DocumentId| self.base.documents.contains_key(id) || !self.offered.of(id).is_empty();
+        let is_stranger =
+            |broken: &Refused| broken.document.origin.id().is_none() && !broken.id.as_ref().is_some_and(is_known);
+        self.offered.broken_in(container).any(is_stranger)
     }
 
     fn link(&mut self, has_registry: bool) -> (PolicySet, BTreeSet<DocumentId>) {
         loop {
-            let changed = self.touched.iter().filter(|id| self.is_changed(id)).cloned().collect();
+            let changed = self.tried.iter().filter(|id| self.is_changed(id)).cloned().collect();
             let linked = PolicySet::link(&self.base.policies, &self.candidate, &changed);
             let checked = linked.and_then(|policies| {
                 let problems = if has_registry { Vec::new() } else { policies.registry_problems(&self.candidate) };
@@ -167,7 +211,7 @@ impl Attempt<'_> {
             // all, they go, before this could go on for ever.
             to_blame.extend(problems.iter().filter_map(|problem| problem.document.clone()));
             to_blame.iter().for_each(|id| drop(self.candidate.remove(id)));
-            self.touched.extend(to_blame.iter().cloned());
+            self.tried.extend(to_blame.iter().cloned());
             self.reverted.extend(to_blame);
         } else {
             to_blame.into_iter().for_each(|id| self.revert(id));
@@ -178,9 +222,9 @@ impl Attempt<'_> {
 
     /// What is referred to and makes no sense is there all the same.
     fn because_of_broken(&self, problem: Problem) -> Problem {
-        let broken = |id: &&DocumentId| self.offered.broken().any(|refused| refused.id.as_ref() == Some(*id));
+        let is_broken = |id: &&DocumentId| self.offered.broken_claims(id).next().is_some();
         let is_other = |id: &&DocumentId| problem.document.as_ref() != Some(*id) && !self.candidate.contains_key(*id);
-        match problem.involves.iter().filter(is_other).find(broken) {
+        match problem.involves.iter().filter(is_other).find(is_broken) {
             Some(id) => Problem {
                 message: format!("{id} is refused, and no earlier version of it is served"),
                 help: None,
@@ -209,23 +253,49 @@ impl Attempt<'_> {
         self.reverted.insert(id);
     }
 
-    fn refusal_of_broken(&self, broken: &Refused) -> Refusal {
-        let is_served = broken.id.as_ref().is_some_and(|id| self.candidate.contains_key(id));
-        refusal(broken.id.clone(), &broken.document, broken.problems.clone(), is_served)
+    /// Of the documents that are broken now and were not, and of those that claim to be somebody who was tried: an earlier
+    /// version may be served by now, or none any more.
+    fn refusals_of_broken(&self, updated: &Updated) -> Vec<(Place, Refusal)> {
+        let claims = self.tried.iter().flat_map(|id| self.offered.broken_claims(id));
+        let origins: BTreeSet<_> = updated.newly_broken.iter().chain(claims).collect();
+        let broken = origins.into_iter().filter_map(|origin| Some((origin, self.offered.broken_at(origin)?)));
+        let refusal = |broken: &Refused| {
+            let is_served = broken.id.as_ref().is_some_and(|id| self.candidate.contains_key(id));
+            refusal(broken.id.clone(), &broken.document, broken.problems.clone(), is_served)
+        };
+        broken.map(|(origin, broken)| (Place::Broken(origin.clone()), refusal(broken))).collect()
+    }
+
+    fn refusals_of_unfit(&self) -> Vec<Unfit> {
+        let mut by_id: HashMap<&DocumentId, Vec<&Problem>> = HashMap::new();
+        for problem in &self.problems {
+            for id in problem.involves.iter().filter(|id| self.reverted.contains(*id)) {
+                by_id.entry(id).or_default().push(problem);
+            }
+        }
+        let problems_of = |id| by_id.get(id).map_or(&[][..], Vec::as_slice);
+        self.reverted.iter().filter_map(|id| self.refusal_of_unfit(id, problems_of(id))).collect()
     }
 
     /// `None` for a document that neither the source nor the served set knows: nothing of it is refused.
-    fn refusal_of_reverted(&self, id: &DocumentId) -> Option<Refusal> {
+    fn refusal_of_unfit(&self, id: &DocumentId, problems: &[&Problem]) -> Option<Unfit> {
         let offered = self.offered.of(id).first();
         let document = &offered.or_else(|| self.base.documents.get(id))?.document;
-        let involving = || self.problems.iter().filter(|problem| problem.involves.contains(id));
-        let own: Vec<Problem> = involving().filter(|problem| problem.document.as_ref() == Some(id)).cloned().collect();
-        let problems = match offered.is_some() {
-            true if !own.is_empty() => own,
-            true => involving().cloned().collect(),
-            false => involving().filter_map(|problem| self.kept_for(id, problem)).take(1).collect(),
+        let is_own = |problem: &&&Problem| problem.document.as_ref() == Some(id);
+        let own: Vec<&Problem> = problems.iter().filter(is_own).take(PROBLEMS_MAX).copied().collect();
+        let reasons = match offered {
+            Some(_) if own.is_empty() => problems.iter().take(PROBLEMS_MAX).copied().collect(),
+            Some(_) => own,
+            None => problems.iter().filter(|problem| problem.document.is_some()).take(1).copied().collect(),
         };
-        Some(refusal(Some(id.clone()), document, problems, self.candidate.contains_key(id)))
+        let told = match offered {
+            Some(_) => reasons.iter().copied().cloned().collect(),
+            None => reasons.iter().filter_map(|problem| self.kept_for(id, problem)).collect(),
+        };
+        let awaits = reasons.iter().flat_map(|problem| problem.involves.iter().chain(&problem.document));
+        let awaits = awaits.filter(|other| *other != id).cloned().collect();
+        let refusal = refusal(Some(id.clone()), document, told, self.candidate.contains_key(id));
+        Some(Unfit { id: id.clone(), refusal, awaits })
     }
 
     /// What is said of a document that was taken away while another still needs it.
@@ -250,10 +320,16 @@ fn refusal(id: Option<DocumentId>, document: &Document, problems: Vec<Problem>, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::super::{Adopted, Live, Settings, Writer};
     use super::*;
     use crate::compile::RateLimitService;
-    use crate::document::{Registered, split};
+    use crate::document::{Origin, Registered, split};
+    use crate::names::{Kind, Revision};
+    use crate::policy::tree::parses;
 
     const SHOP: &str = "\
 kind: Gateway
@@ -300,12 +376,12 @@ limits: [{rate: 10/minute}]
         /// Who is refused, and `!` where nothing of it is served.
         fn refused(&self) -> Vec<String> {
             let refused = self.live.refused();
-            let show = |refusal: &Refusal| {
+            let show = |refusal: &Arc<Refusal>| {
                 assert!(!refusal.problems.is_empty(), "{refusal:?} has no reason");
                 let id = refusal.id.as_ref().map_or_else(|| refusal.origin.to_string(), ToString::to_string);
                 if refusal.is_served { id } else { format!("{id}!") }
             };
-            refused.iter().map(show).collect()
+            refused.sorted().into_iter().map(show).collect()
         }
 
         fn rate(&self) -> String {
@@ -346,7 +422,7 @@ limits: [{rate: 10/minute}]
         let mut world = World::serving(&[("a.yaml", SHOP)]);
         let api = "{kind: Api, name: pay, gateway: shop, match: {path: /pay}, service: pay}";
         world.adopt(&[("a.yaml", SHOP), ("b.yaml", api), ("c.yaml", "{kind: Service, name: pay, dns: 7}")]);
-        assert_eq!(world.refused(), ["Service pay!", "Api pay!"]);
+        assert_eq!(world.refused(), ["Api pay!", "Service pay!"]);
         let refused = world.live.refused();
         let api = refused.iter().find(|refusal| refusal.origin.container().as_ref() == "b.yaml").unwrap();
         assert_eq!(api.problems[0].message, "Service pay is refused, and no earlier version of it is served");
@@ -379,7 +455,7 @@ limits: [{rate: 10/minute}]
         world.adopt(&[("a.yaml", &without)]);
         assert_eq!(world.refused(), ["Service order"]);
         let refused = world.live.refused();
-        assert!(refused[0].problems[0].message.contains("Api create still refers to it"), "{refused:?}");
+        assert!(refused.sorted()[0].problems[0].message.contains("Api create still refers to it"), "{refused:?}");
         assert!(world.live.generation().unwrap().policies.services.contains_key("order"));
     }
 
@@ -442,7 +518,7 @@ limits: [{rate: 10/minute}]
         world.adopt(&[("a.yaml", &broken)]);
         let documents = Documents::new(Revision::default(), split(&"a.yaml".into(), broken.as_bytes()));
         world.writer.adopt(&documents, Timestamp::from_nanos(9));
-        assert_eq!(world.live.refused()[0].since, Timestamp::from_nanos(1));
+        assert_eq!(world.live.refused().sorted()[0].since, Timestamp::from_nanos(1));
     }
 
     #[test]
@@ -452,7 +528,7 @@ limits: [{rate: 10/minute}]
         let restored = split(&"a.yaml".into(), format!("{SHOP}---\n{other}").as_bytes());
         let refused =
             world.writer.restore(&Documents::new(Revision(7), restored), Registered::new(), Timestamp::default());
-        assert_eq!((refused, world.generation()), (vec![], 0), "not served yet");
+        assert_eq!((refused.len(), world.generation()), (0, 0), "not served yet");
         assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "10/minit"))]), Adopted::Served);
         assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
         assert!(
@@ -510,5 +586,204 @@ limits: [{rate: 10/minute}]
         assert_eq!(other, (Adopted::Unchanged, served(1), vec!["Service a".to_owned()]));
         assert_eq!(adopt(vec![key("a", 3, "{")]), (Adopted::Unchanged, served(1), vec!["Service a".to_owned()]));
         assert_eq!(adopt(vec![key("a", 4, &service("a"))]), (Adopted::Served, served(4), vec![]));
+    }
+
+    /// A shop with a plan, and as many tenants of each sort: served, broken, and of a plan that is not there.
+    fn crowd(each: usize) -> Vec<(String, String)> {
+        let gateway = "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
+          tenant: {from: {header: x-tenant-id}, default_plan: gold}}";
+        let plan = "{kind: Plan, name: gold, limits: [{rate: 1/m}]}";
+        let mut files = vec![("g.yaml".to_owned(), gateway.to_owned()), ("p.yaml".to_owned(), plan.to_owned())];
+        let sorts = [("good", "plan: gold"), ("broken", "limits: [{rate: often}]"), ("unfit", "plan: silver")];
+        files.extend(sorts.iter().flat_map(|(sort, fields)| {
+            (0..each).map(move |n| {
+                let text = format!("{{kind: Tenant, name: {sort}-{n}, {fields}}}");
+                (format!("{sort}-{n}.yaml"), text)
+            })
+        }));
+        files
+    }
+
+    fn adopt_all(world: &mut World, files: &[(String, String)]) -> Adopted {
+        world.adopt(&files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_change_among_many_refused_documents_looks_at_itself_alone() {
+        let (mut world, mut files) = (World::new(), crowd(100));
+        adopt_all(&mut world, &files);
+        let before = world.live.refused();
+        assert_eq!(before.len(), 200);
+        let good = files.iter_mut().find(|(path, _)| path == "good-7.yaml").unwrap();
+        good.1 = good.1.replace("plan: gold", "plan: gold, limits: [{rate: 7/m}]");
+        let parses = parses::during(|| assert_eq!(adopt_all(&mut world, &files), Adopted::Served));
+        assert_eq!((parses, world.writer.adopter.tried), (1, 1));
+        assert!(Arc::ptr_eq(&before, &world.live.refused()), "they are not even written down anew");
+        // One of them that stays refused, otherwise than before.
+        let unfit = files.iter_mut().find(|(path, _)| path == "unfit-7.yaml").unwrap();
+        unfit.1 = unfit.1.replace("silver", "bronze");
+        let parses = parses::during(|| assert_eq!(adopt_all(&mut world, &files), Adopted::Unchanged));
+        assert_eq!(
+            (parses, world.writer.adopter.tried),
+            (2, 1),
+            "it is read, and read again for the place of its problem"
+        );
+        let now = world.live.refused();
+        let same = now.iter().filter(|refusal| before.iter().any(|before| Arc::ptr_eq(before, refusal))).count();
+        assert_eq!((now.len(), same, now.new_since(&before).count()), (200, 199, 1));
+    }
+
+    #[test]
+    fn what_is_refused_for_the_lack_of_something_is_served_when_that_comes() {
+        let (mut world, mut files) = (World::new(), crowd(20));
+        adopt_all(&mut world, &files);
+        let plan = |name: &str| format!("{{kind: Plan, name: {name}, limits: [{{rate: 2/m}}]}}");
+        files.push(("other.yaml".to_owned(), plan("copper")));
+        adopt_all(&mut world, &files);
+        assert_eq!((world.live.refused().len(), world.writer.adopter.tried), (40, 1));
+        files.push(("new.yaml".to_owned(), plan("silver")));
+        adopt_all(&mut world, &files);
+        assert_eq!((world.live.refused().len(), world.writer.adopter.tried), (20, 21));
+        assert_eq!(world.live.latest().policies.tenants.len(), 40);
+    }
+
+    #[test]
+    fn a_text_is_read_once_for_the_places_of_all_its_problems() {
+        let (mut world, mut files) = (World::new(), crowd(1));
+        adopt_all(&mut world, &files);
+        let apis = (0..9).map(|n| format!("a{n}: [{{rate: 1/m}}]")).collect::<Vec<_>>().join(", ");
+        files.push(("t.yaml".to_owned(), format!("{{kind: Tenant, name: t, apis: {{{apis}}}}}")));
+        assert_eq!(parses::during(|| assert_eq!(adopt_all(&mut world, &files), Adopted::Unchanged)), 2);
+        let refused = world.live.refused();
+        let refusal = refused.of(&DocumentId::new(Kind::Tenant, "t")).unwrap();
+        let columns: BTreeSet<_> = refusal.problems.iter().filter_map(Problem::place_in_text).collect();
+        assert_eq!((refusal.problems.len(), columns.len()), (9, 9));
+    }
+
+    #[test]
+    fn of_many_documents_with_one_name_the_first_are_told_of() {
+        let mut world = World::serving(&[("a.yaml", SHOP)]);
+        let paths: Vec<String> = (0..500).map(|n| format!("p{n}.yaml")).collect();
+        let plan = "{kind: Plan, name: same, limits: [{rate: 1/m}]}";
+        let mut files: Vec<(&str, &str)> = paths.iter().map(|path| (path.as_str(), plan)).collect();
+        files.push(("a.yaml", SHOP));
+        assert_eq!(world.adopt(&files), Adopted::Unchanged);
+        assert_eq!(world.refused(), ["Plan same!"]);
+        assert_eq!(world.live.refused().sorted()[0].problems.len(), PROBLEMS_MAX);
+    }
+
+    /// Documents in three files, of which each is there in one of several versions, good ones and bad ones.
+    fn files_of(choices: &[usize]) -> Vec<(&'static str, String)> {
+        const VERSIONS: [(&str, &[&str]); 9] = [
+            (
+                "a.yaml",
+                &[
+                    "",
+                    "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}",
+                    "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1', tenant: {from: host, default_plan: gold}}",
+                    "{kind: Gateway, name: shop, nodes: 7}",
+                    "{kind: Gateway, na",
+                ],
+            ),
+            (
+                "a.yaml",
+                &[
+                    "",
+                    "{kind: Gateway, name: side, nodes: {clusters: [side]}, listen: '127.0.0.1:1'}",
+                    "{kind: Gateway, name: side, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}",
+                ],
+            ),
+            (
+                "a.yaml",
+                &[
+                    "",
+                    "{kind: Service, name: order, endpoints: ['127.0.0.1:1']}",
+                    "{kind: Service, name: order, endpoints: ['127.0.0.1:1'], protocol: http2}",
+                    "kind: Service\nname: orde\n",
+                ],
+            ),
+            (
+                "b.yaml",
+                &[
+                    "",
+                    "{kind: Api, name: create, gateway: shop, match: {path: /a}, service: order}",
+                    "{kind: Api, name: create, gateway: shop, match: {path: /a}, service: order, upgrades: [websocket]}",
+                    "{kind: Api, name: create, gateway: side, match: {path: /b}, service: order}",
+                    "{kind: Api, name: create}",
+                ],
+            ),
+            (
+                "b.yaml",
+                &[
+                    "",
+                    "{kind: Api, name: read, gateway: shop, match: {path: /a}, service: order}",
+                    "{kind: Api, name: read, gateway: side, match: {path: /a}, service: order}",
+                ],
+            ),
+            ("c.yaml", &["", "{kind: Plan, name: gold, limits: [{rate: 1/m}]}", "{kind: Plan, name: gold, limits: 7}"]),
+            (
+                "c.yaml",
+                &["", "{kind: Tenant, name: t, plan: gold}", "{kind: Tenant, name: t, apis: {create: [{rate: 1/m}]}}"],
+            ),
+            (
+                "c.yaml",
+                &[
+                    "",
+                    "{kind: Tenant, name: u, plan: gold}",
+                    "{kind: Tenant, name: t, plan: gold}",
+                    "kind: Tenant\nname: t\nlimits: [",
+                ],
+            ),
+            ("b.yaml", &["", "{kind: Plan, name: gold, apis: {create: [{rate: 1/m}]}}", "["]),
+        ];
+        let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for ((path, versions), choice) in VERSIONS.iter().zip(choices) {
+            files.entry(path).or_default().push(versions[choice % versions.len()]);
+        }
+        files.into_iter().map(|(path, texts)| (path, texts.join("\n---\n"))).collect()
+    }
+
+    /// The documents that are served, with their texts, and those that are refused.
+    fn state(world: &World) -> (BTreeMap<String, String>, Vec<String>) {
+        let text = |parsed: &crate::policy::parse::Parsed| {
+            String::from_utf8_lossy(parsed.document.content.as_deref().unwrap()).into_owned()
+        };
+        let generation = world.live.latest();
+        let served = generation.documents.values().map(|parsed| (parsed.id.to_string(), text(parsed)));
+        (served.collect(), world.refused())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// What a change has no part in is not tried again, and that makes no difference.
+        #[test]
+        fn nothing_waits_that_could_be_served(
+            history in prop::collection::vec(prop::collection::vec(0..60_usize, 9), 1..10),
+        ) {
+            let mut world = World::new();
+            for choices in history {
+                let files = files_of(&choices);
+                let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+                world.adopt(&files);
+                let first = state(&world);
+                let refused = world.live.refused();
+                let may_be_gateway = |id: &DocumentId| id.kind == Kind::Gateway;
+                let misses = |refusal: &Arc<Refusal>| {
+                    !refusal.is_served && refusal.id.as_ref().is_none_or(may_be_gateway)
+                };
+                prop_assert_eq!(refused.may_miss_gateways(), refused.iter().any(misses));
+                for refusal in refused.iter() {
+                    prop_assert!(refusal.id.as_ref().is_none_or(|id| refused.of(id).is_some()));
+                }
+                let generation = world.live.latest();
+                prop_assert!(PolicySet::of_all(generation.documents.values().cloned()).is_ok());
+                let adopter = &mut world.writer.adopter;
+                adopter.open = generation.documents.keys().cloned().collect();
+                adopter.open.extend(refused.iter().filter_map(|refusal| refusal.id.clone()));
+                world.adopt(&files);
+                prop_assert_eq!(first, state(&world));
+            }
+        }
     }
 }

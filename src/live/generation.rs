@@ -78,7 +78,7 @@ impl Generation {
     pub fn build(documents: &Documents, settings: &Settings) -> Result<Self, Vec<Problem>> {
         let base = Self::empty(settings);
         let mut offered = Offered::default();
-        let ids = offered.update(&documents.documents, &base.documents);
+        let ids = offered.update(&documents.documents, &base.documents).ids;
         let broken: Vec<Option<DocumentId>> = offered.broken().map(|refused| refused.id.clone()).collect();
         let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
         let linked = PolicySet::link(&base.policies, &parsed, &ids);

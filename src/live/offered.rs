@@ -1,7 +1,8 @@
 //! What the source holds, parsed. It is kept up to date by what changed, so that one document among many costs what
 //! one document costs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::document::{Document, Origin};
@@ -17,28 +18,43 @@ const DOCUMENTS_OF_THREAD_MIN: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Offered {
     documents: SharedMap<Origin, Arc<Document>>,
-    parsed: SharedMap<Origin, Arc<Parsed>>,
+    parsed: HashMap<Origin, Arc<Parsed>>,
     /// More than one where several claim to be the same, in the order of their places.
-    by_id: SharedMap<DocumentId, Vec<Arc<Parsed>>>,
-    broken: BTreeMap<Origin, Refused>,
+    by_id: HashMap<DocumentId, Vec<Arc<Parsed>>>,
+    broken: Broken,
+}
+
+/// Documents that make no sense by themselves.
+#[derive(Debug, Default)]
+struct Broken {
+    by_origin: BTreeMap<Origin, Refused>,
+    by_id: HashMap<DocumentId, BTreeSet<Origin>>,
+    /// By what holds them, as a file does.
+    by_container: HashMap<Arc<str>, BTreeSet<Origin>>,
+}
+
+/// What an update changed.
+#[derive(Debug, Default)]
+pub(super) struct Updated {
+    /// The documents of which something changed.
+    pub(super) ids: BTreeSet<DocumentId>,
+    /// Where broken documents stood that are gone or changed, and where they stand that are new or changed.
+    pub(super) no_longer_broken: Vec<Origin>,
+    pub(super) newly_broken: Vec<Origin>,
 }
 
 impl Offered {
-    /// Takes over what the source holds now. Gives everybody of whom something changed. What is `known` already
-    /// with the same content is not parsed again.
-    pub(super) fn update(
-        &mut self,
-        documents: &SharedMap<Origin, Arc<Document>>,
-        known: &ParsedById,
-    ) -> BTreeSet<DocumentId> {
+    /// Takes over what the source holds now. What is `known` already with the same content is not parsed again.
+    pub(super) fn update(&mut self, documents: &SharedMap<Origin, Arc<Document>>, known: &ParsedById) -> Updated {
         let changed: Vec<Origin> = documents.changed_since(&self.documents).cloned().collect();
-        let mut ids: BTreeSet<DocumentId> = changed.iter().filter_map(|origin| self.take_out(origin)).collect();
+        let mut updated = Updated::default();
+        changed.iter().for_each(|origin| self.take_out(origin, &mut updated));
         let new: Vec<&Arc<Document>> = changed.iter().filter_map(|origin| documents.get(origin)).collect();
         for parsed in parse_all(&new, known) {
-            ids.extend(self.put_in(parsed));
+            self.put_in(parsed, &mut updated);
         }
         self.documents = documents.clone();
-        ids
+        updated
     }
 
     /// Every document that claims to be this one and makes sense by itself.
@@ -46,49 +62,99 @@ impl Offered {
         self.by_id.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// The documents that make no sense by themselves.
+    /// The documents that make no sense by themselves, in the order of their places.
     pub(super) fn broken(&self) -> impl Iterator<Item = &Refused> {
-        self.broken.values()
+        self.broken.by_origin.values()
+    }
+
+    pub(super) fn broken_at(&self, origin: &Origin) -> Option<&Refused> {
+        self.broken.by_origin.get(origin)
+    }
+
+    /// Where broken documents stand that claim to be this one.
+    pub(super) fn broken_claims(&self, id: &DocumentId) -> impl Iterator<Item = &Origin> {
+        self.broken.by_id.get(id).into_iter().flatten()
+    }
+
+    /// The broken documents in a container, as a file is one.
+    pub(super) fn broken_in(&self, container: &str) -> impl Iterator<Item = &Refused> {
+        let origins = self.broken.by_container.get(container).into_iter().flatten();
+        origins.filter_map(|origin| self.broken.by_origin.get(origin))
     }
 
     /// Everything that is wrong with single documents, and with those that claim the same name.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let broken = self.broken.values().flat_map(|refused| refused.problems.iter().cloned());
+        let broken = self.broken().flat_map(|refused| refused.problems.iter().cloned());
         let doubled = self.by_id.values().flat_map(|parsed| doubled(parsed));
         let mut problems: Vec<_> = doubled.chain(broken).collect();
         problems.sort_by(|a, b| (&a.origin, a.place_in_text()).cmp(&(&b.origin, b.place_in_text())));
         problems
     }
 
-    fn take_out(&mut self, origin: &Origin) -> Option<DocumentId> {
+    fn take_out(&mut self, origin: &Origin, updated: &mut Updated) {
         if let Some(refused) = self.broken.remove(origin) {
-            return refused.id;
+            updated.no_longer_broken.push(origin.clone());
+            updated.ids.extend(refused.id);
+            return;
         }
-        let id = self.parsed.remove(origin)?.id.clone();
-        let mut others = self.by_id.remove(&id).unwrap_or_default();
-        others.retain(|parsed| parsed.document.origin != *origin);
-        if !others.is_empty() {
-            self.by_id.insert(id.clone(), others);
+        let Some(parsed) = self.parsed.remove(origin) else { return };
+        if let Some(all) = self.by_id.get_mut(&parsed.id) {
+            if let Ok(position) = all.binary_search_by(|other| other.document.origin.cmp(origin)) {
+                all.remove(position);
+            }
+            if all.is_empty() {
+                self.by_id.remove(&parsed.id);
+            }
         }
-        Some(id)
+        updated.ids.insert(parsed.id.clone());
     }
 
-    fn put_in(&mut self, parsed: Result<Arc<Parsed>, Refused>) -> Option<DocumentId> {
+    fn put_in(&mut self, parsed: Result<Arc<Parsed>, Refused>, updated: &mut Updated) {
         match parsed {
             Ok(parsed) => {
-                let id = parsed.id.clone();
-                let mut all = self.by_id.get(&id).cloned().unwrap_or_default();
-                all.push(Arc::clone(&parsed));
-                all.sort_by(|a, b| a.document.origin.cmp(&b.document.origin));
-                self.by_id.insert(id.clone(), all);
-                self.parsed.insert(parsed.document.origin.clone(), parsed);
-                Some(id)
+                let origin = &parsed.document.origin;
+                let all = self.by_id.entry(parsed.id.clone()).or_default();
+                if let Err(position) = all.binary_search_by(|other| other.document.origin.cmp(origin)) {
+                    all.insert(position, Arc::clone(&parsed));
+                }
+                updated.ids.insert(parsed.id.clone());
+                self.parsed.insert(origin.clone(), parsed);
             }
             Err(refused) => {
-                let id = refused.id.clone();
-                self.broken.insert(refused.document.origin.clone(), refused);
-                id
+                updated.newly_broken.push(refused.document.origin.clone());
+                updated.ids.extend(refused.id.clone());
+                self.broken.insert(refused);
             }
+        }
+    }
+}
+
+impl Broken {
+    fn insert(&mut self, refused: Refused) {
+        let origin = &refused.document.origin;
+        if let Some(id) = &refused.id {
+            self.by_id.entry(id.clone()).or_default().insert(origin.clone());
+        }
+        self.by_container.entry(Arc::clone(origin.container())).or_default().insert(origin.clone());
+        self.by_origin.insert(origin.clone(), refused);
+    }
+
+    fn remove(&mut self, origin: &Origin) -> Option<Refused> {
+        let refused = self.by_origin.remove(origin)?;
+        if let Some(id) = &refused.id {
+            remove_of(&mut self.by_id, id, origin);
+        }
+        remove_of(&mut self.by_container, origin.container(), origin);
+        Some(refused)
+    }
+}
+
+/// Takes an item out of the set of a key, and the key with its last item.
+pub(super) fn remove_of<K: Hash + Eq, V: Ord>(sets: &mut HashMap<K, BTreeSet<V>>, key: &K, item: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(item);
+        if set.is_empty() {
+            sets.remove(key);
         }
     }
 }

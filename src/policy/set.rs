@@ -1,7 +1,6 @@
 //! A set of policies that fit together: every reference leads somewhere, and no two contradict each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Display;
 use std::sync::Arc;
 
 use super::api::Api;
@@ -37,11 +36,11 @@ pub struct PolicySet {
 /// A problem for each of several documents that claim to be the same.
 pub fn doubled(parsed: &[Arc<Parsed>]) -> Vec<Problem> {
     let Some((first, others)) = parsed.split_first() else { return Vec::new() };
-    let tell = |this: &Parsed, that: &Parsed| {
+    let tell = |this, that: &Parsed| {
         let message = format!("is defined twice, here and at {}", that.document.origin);
-        problem(this, &[], Path::of(["name"]), message, None)
+        Misfit { document: this, others: Vec::new(), path: Path::of(["name"]), message, help: None }
     };
-    others.iter().flat_map(|other| [tell(first, other), tell(other, first)]).collect()
+    located(others.iter().flat_map(|other| [tell(&**first, other), tell(other, first)]).collect())
 }
 
 impl PolicySet {
@@ -51,7 +50,7 @@ impl PolicySet {
     pub fn link(base: &Self, documents: &ParsedById, changed: &BTreeSet<DocumentId>) -> Result<Self, Vec<Problem>> {
         let mut set = base.clone();
         changed.iter().for_each(|id| set.put(id, documents.get(id).map(|parsed| &parsed.policy)));
-        let mut linker = Linker { documents, set: &set, problems: Vec::new() };
+        let mut linker = Linker { documents, set: &set, misfits: Vec::new() };
         linker.check_references();
         match set.tenants_may_refer_to() == base.tenants_may_refer_to() {
             true => linker.check_tenants(changed.iter().filter_map(|id| set.tenants.get(tenant_name(id)?))),
@@ -61,7 +60,7 @@ impl PolicySet {
         linker.check_matches();
         linker.check_paths();
         linker.check_lists();
-        let problems = linker.problems;
+        let problems = located(linker.misfits);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
 
@@ -71,8 +70,14 @@ impl PolicySet {
         let services = self.services.values().filter(is_registered);
         let parsed =
             services.filter_map(|service| documents.get(&DocumentId::new(Kind::Service, service.name.as_str())));
-        let message = "needs policies in etcd, which is where instances register";
-        parsed.map(|parsed| problem(parsed, &[], Path::of(["registry"]), message, None)).collect()
+        let misfit = |document| Misfit {
+            document,
+            others: Vec::new(),
+            path: Path::of(["registry"]),
+            message: "needs policies in etcd, which is where instances register".to_owned(),
+            help: None,
+        };
+        located(parsed.map(|parsed| misfit(&**parsed)).collect())
     }
 
     /// A set of documents that are known to fit together, and who they are.
@@ -148,10 +153,19 @@ fn tenant_name(id: &DocumentId) -> Option<&str> {
 struct Linker<'a> {
     documents: &'a ParsedById,
     set: &'a PolicySet,
-    problems: Vec<Problem>,
+    misfits: Vec<Misfit<'a>>,
 }
 
-impl Linker<'_> {
+/// A problem that shows only among documents, before it is known where in the text it lies.
+struct Misfit<'a> {
+    document: &'a Parsed,
+    others: Vec<DocumentId>,
+    path: Path,
+    message: String,
+    help: Option<String>,
+}
+
+impl<'a> Linker<'a> {
     /// Checks what documents refer to, tenants left out.
     fn check_references(&mut self) {
         let set = self.set;
@@ -191,8 +205,8 @@ impl Linker<'_> {
         }
     }
 
-    fn check_tenants<'a>(&mut self, tenants: impl Iterator<Item = &'a Arc<Tenant>>) {
-        let others = self.problems.len();
+    fn check_tenants<'t>(&mut self, tenants: impl Iterator<Item = &'t Arc<Tenant>>) {
+        let others = self.misfits.len();
         for tenant in tenants {
             let from = DocumentId::new(Kind::Tenant, tenant.name.as_str());
             if let Some(plan) = &tenant.plan {
@@ -201,8 +215,8 @@ impl Linker<'_> {
             self.refer_to_apis(&from, &tenant.apis);
         }
         // Tenants come in no order, but people are told of them in one.
-        if let Some(problems) = self.problems.get_mut(others..) {
-            problems.sort_by(|a, b| a.document.cmp(&b.document));
+        if let Some(of_tenants) = self.misfits.get_mut(others..) {
+            of_tenants.sort_by(|a, b| a.document.id.cmp(&b.document.id));
         }
     }
 
@@ -242,8 +256,8 @@ impl Linker<'_> {
     }
 
     fn tell(&mut self, from: &DocumentId, others: &[DocumentId], path: Path, message: String, help: Option<String>) {
-        let parsed = self.documents.get(from);
-        self.problems.extend(parsed.map(|parsed| problem(parsed, others, path, message, help)));
+        let document = self.documents.get(from);
+        self.misfits.extend(document.map(|document| Misfit { document, others: others.to_vec(), path, message, help }));
     }
 
     /// Two gateways cannot listen on one address of one Envoy.
@@ -256,13 +270,13 @@ impl Linker<'_> {
             let (ip_a, ip_b) = (a.listen.ip(), b.listen.ip());
             (ip_a == ip_b || ip_a.is_unspecified() || ip_b.is_unspecified()) && a.nodes.overlaps(&b.nodes)
         };
-        let mut problems = Vec::new();
+        let mut misfits = Vec::new();
         for gateways in by_port.values() {
             for (a, b) in pairs(gateways).filter(|(a, b)| meet(a, b)) {
                 let message = |other: &Gateway| {
                     format!("collides with Gateway {}, which listens on {} of the same nodes", other.name, other.listen)
                 };
-                problems.extend(self.both(
+                misfits.extend(self.both(
                     Kind::Gateway,
                     (&a.name, message(b)),
                     (&b.name, message(a)),
@@ -271,7 +285,7 @@ impl Linker<'_> {
                 ));
             }
         }
-        self.problems.extend(problems);
+        self.misfits.extend(misfits);
     }
 
     /// Two Apis of a gateway have to be told apart by more than chance.
@@ -280,15 +294,15 @@ impl Linker<'_> {
         for api in self.set.apis.values() {
             by_path.entry((&api.gateway, format!("{:?}", api.matches.path))).or_default().push(api);
         }
-        let mut problems = Vec::new();
+        let mut misfits = Vec::new();
         for apis in by_path.values() {
             for (a, b) in pairs(apis).filter(|(a, b)| a.matches.collides(&b.matches)) {
                 let message = |other: &Api| format!("takes the same requests as Api {}", other.name);
                 let help = Some(format!("told apart by {}", a.matches.told_apart_by(&b.matches)));
-                problems.extend(self.both(Kind::Api, (&a.name, message(b)), (&b.name, message(a)), &["match"], help));
+                misfits.extend(self.both(Kind::Api, (&a.name, message(b)), (&b.name, message(a)), &["match"], help));
             }
         }
-        self.problems.extend(problems);
+        self.misfits.extend(misfits);
     }
 
     /// All lists of a gateway together are bounded.
@@ -339,13 +353,13 @@ impl Linker<'_> {
         b: (&Name, String),
         path: &[&str],
         help: Option<String>,
-    ) -> Vec<Problem> {
+    ) -> Vec<Misfit<'a>> {
         let id = |name: &Name| DocumentId::new(kind, name.as_str());
         let path = || Path(path.iter().map(|key| (*key).into()).collect());
         let (id_a, id_b) = (id(a.0), id(b.0));
         let tell = |this: &DocumentId, that: &DocumentId, message: String| {
-            let parsed = self.documents.get(this)?;
-            Some(problem(parsed, std::slice::from_ref(that), path(), message, help.clone()))
+            let document = self.documents.get(this)?;
+            Some(Misfit { document, others: vec![that.clone()], path: path(), message, help: help.clone() })
         };
         [tell(&id_a, &id_b, a.1), tell(&id_b, &id_a, b.1)].into_iter().flatten().collect()
     }
@@ -355,13 +369,26 @@ fn pairs<'a, T>(items: &'a [&'a T]) -> impl Iterator<Item = (&'a T, &'a T)> {
     items.iter().enumerate().flat_map(|(index, a)| items.iter().skip(index + 1).map(move |b| (*a, *b)))
 }
 
-/// A problem that shows only among documents. Its place is looked up now, by reading the text once more:
-/// problems are rare, and policies need not carry places around for them.
-fn problem(parsed: &Parsed, others: &[DocumentId], path: Path, message: impl Display, help: Option<String>) -> Problem {
-    let tree = parsed.document.content.as_deref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let tree = tree.and_then(|text| Tree::parse(text).ok());
-    let finding = Finding { path, target: Target::Value, message: message.to_string(), help };
-    let mut problem = Problem::locate(&parsed.document, Some(&parsed.id), finding, tree.as_ref());
-    problem.involves.extend_from_slice(others);
-    problem
+/// The problems with their places. Each text is read once more, however many problems it has: problems are rare, and
+/// policies need not carry places around for them.
+fn located(misfits: Vec<Misfit<'_>>) -> Vec<Problem> {
+    let mut by_document: Vec<(usize, Misfit<'_>)> = misfits.into_iter().enumerate().collect();
+    by_document.sort_by_key(|(_, misfit)| std::ptr::from_ref(misfit.document));
+    let mut problems = Vec::with_capacity(by_document.len());
+    let mut read: Option<(&Parsed, Option<Tree>)> = None;
+    for (index, Misfit { document, others, path, message, help }) in by_document {
+        let known = read.take().filter(|(last, _)| std::ptr::eq(*last, document));
+        let (_, tree) = read.insert(known.unwrap_or_else(|| (document, tree_of(document))));
+        let finding = Finding { path, target: Target::Value, message, help };
+        let mut problem = Problem::locate(&document.document, Some(&document.id), finding, tree.as_ref());
+        problem.involves.extend(others);
+        problems.push((index, problem));
+    }
+    problems.sort_by_key(|(index, _)| *index);
+    problems.into_iter().map(|(_, problem)| problem).collect()
+}
+
+fn tree_of(parsed: &Parsed) -> Option<Tree> {
+    let text = std::str::from_utf8(parsed.document.content.as_deref().ok()?).ok()?;
+    Tree::parse(text).ok()
 }

@@ -43,6 +43,8 @@ enum Node {
 
 impl Tree {
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+        #[cfg(test)]
+        parses::count();
         let options = serde_yaml::options! {
             // Repeated keys are kept so that all of them can be reported at once.
             duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -299,6 +301,27 @@ impl<'de> Visitor<'de> for NodeVisitor {
             mapping.push(entry);
         }
         Ok(Node::Mapping(mapping))
+    }
+}
+
+/// How often this thread has parsed YAML, for tests that bound it.
+#[cfg(test)]
+pub(crate) mod parses {
+    use std::cell::Cell;
+
+    thread_local! {
+        static PARSES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        PARSES.set(PARSES.get() + 1);
+    }
+
+    /// How often it parses meanwhile.
+    pub(crate) fn during(act: impl FnOnce()) -> usize {
+        let before = PARSES.get();
+        act();
+        PARSES.get() - before
     }
 }
 

@@ -95,7 +95,7 @@ impl Offer {
     /// may be broken.
     pub fn select(&self, node: &Member) -> Option<Selection> {
         self.served.generation.as_ref()?;
-        if node.gateways.is_empty() && self.served.may_miss_gateways() {
+        if node.gateways.is_empty() && self.served.refused.may_miss_gateways() {
             return None;
         }
         let groups: Vec<_> =

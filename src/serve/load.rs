@@ -104,7 +104,7 @@ impl Loader {
             file = %file.display(), revision = %documents.revision, documents = documents.documents.len(),
             "the last good set of an earlier run is at hand"
         );
-        refused.iter().for_each(tell);
+        refused.iter().for_each(|refusal| tell(refusal));
         Some(())
     }
 
@@ -121,7 +121,7 @@ impl Loader {
         let refused_before = self.live.refused();
         let adopted = self.writer.adopt(documents, self.clock.now());
         let refused = self.live.refused();
-        refused.iter().filter(|refusal| !refused_before.contains(refusal)).for_each(tell);
+        refused.new_since(&refused_before).for_each(|refusal| tell(refusal));
         let generation = self.live.generation();
         let number = generation.as_ref().map_or(0, |generation| generation.number);
         let result = match adopted {
