@@ -52,7 +52,7 @@ const ATTEMPTS_MAX: u32 = 20;
 const WAITING_ATTEMPTS: u32 = 10;
 /// Pause between those.
 const WAITING_PAUSE: Duration = Duration::from_millis(300);
-/// How long a replica may take to see what etcd holds already.
+/// Time for this replica to see what is in etcd already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 pub struct Editor {

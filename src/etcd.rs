@@ -31,7 +31,7 @@ pub struct User {
 }
 
 impl User {
-    /// What the file holds, without the end of its line.
+    /// The password in the file, without the end of its line.
     pub fn password(&self) -> Result<String, Failure> {
         let file = &self.password_file;
         let text = std::fs::read_to_string(file);
@@ -43,7 +43,7 @@ impl User {
 /// PEM files.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Who signed etcd's certificate.
+    /// The authority that signed etcd's certificate.
     pub ca: Option<PathBuf>,
     /// A certificate and its key, where etcd asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -67,7 +67,7 @@ pub enum Section {
 impl Section {
     pub const ALL: [Self; 5] = [Self::Policies, Self::Services, Self::Servers, Self::Blobs, Self::Manifest];
 
-    /// What its keys begin with.
+    /// The beginning of its keys.
     pub fn prefix(self, settings_prefix: &str) -> String {
         let name = match self {
             Self::Policies => "policies/",

@@ -9,7 +9,7 @@ use crate::names::{DocumentId, Revision};
 /// The keys of a change as they are now.
 pub(super) struct Current {
     pub(super) revision: u64,
-    /// Of each draft, in its order.
+    /// The document of each draft, in their order.
     pub(super) documents: Vec<Option<Entry>>,
     /// The revision of the head; 0: there is none.
     pub(super) head: u64,

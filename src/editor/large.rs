@@ -14,9 +14,9 @@ use crate::etcd::failure::Failure;
 use crate::etcd::keys::Commit;
 use crate::etcd::lease::Held;
 
-/// How long another replica's large change may take to be put in place before this one helps.
+/// Time for another replica to put its large change in place before this one helps.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a part is tried to be put in place before it is left to the next round.
+/// Attempts to put a part in place before it is left to the next round.
 const ATTEMPTS_MAX: u32 = 5;
 
 /// Why a large change is not in place.

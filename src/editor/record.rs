@@ -12,9 +12,9 @@ use super::{Edit, EditError, Edited, Editor};
 use crate::etcd::keys::Commit;
 use crate::names::{Revision, Version};
 
-/// How long it is tried to find out what became of a commit.
+/// Time for finding out what became of a commit.
 const RESOLVE: Duration = Duration::from_secs(5);
-/// How long records are kept, at least; their lease is replaced every hour.
+/// The least time that records are kept; their lease is replaced every hour.
 const RECORDS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const RECORDS_LEASE_USED: Duration = Duration::from_secs(3600);
 
@@ -33,7 +33,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What is no record of ours was not done by us.
+    /// Reads a value. One that is no record of ours was not done by us.
     pub(super) fn parse(value: &[u8]) -> Self {
         serde_json::from_slice(value).unwrap_or(Self { body: String::new(), is_done: false })
     }

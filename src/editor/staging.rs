@@ -21,7 +21,7 @@ use crate::etcd::Section;
 use crate::etcd::failure::Failure;
 use crate::etcd::keys::Commit;
 
-/// How long blobs stay that nobody commits: longer than it takes to put them and to try the commit.
+/// Time that blobs stay which nobody commits: longer than it takes to put them and to try the commit.
 const TTL: Duration = Duration::from_secs(120);
 /// Blobs of one transaction: with the comparisons of manifest, head, record, lease and documents, what etcd takes (128).
 const BLOBS_MAX: usize = 120;
@@ -30,7 +30,7 @@ const BLOBS_MAX: usize = 120;
 pub(super) struct Staging {
     manifest: Manifest,
     lease: i64,
-    /// Until when the lease does not run out.
+    /// The time before which the lease does not run out.
     until: Instant,
     /// The keys of the blobs that are there, and when each was put.
     blobs: Vec<(String, u64)>,

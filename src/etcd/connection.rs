@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::{EtcdSettings, Tls};
 
-/// For a question that etcd answers from memory.
+/// The deadline of a question that etcd answers from memory.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// The largest answer: a page of a listing with the largest values, 1.5 MiB each (etcd's own limit).
 pub(super) const ANSWER_BYTES_MAX: usize = 1000 * 1536 * 1024;
@@ -23,7 +23,7 @@ pub struct Connection {
     pub endpoint: String,
 }
 
-/// What any answer tells of the store as a whole.
+/// The state of the store as a whole, which every answer tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub cluster: u64,
@@ -54,7 +54,7 @@ impl Connection {
         Ok(within(ANSWER, maintenance.status()).await?.version().to_owned())
     }
 
-    /// Whether etcd answers now: a linearizable read, so not from a member that is cut off from the others.
+    /// Asks whether etcd is there: a linearizable read, so not from a member that is cut off from the others.
     pub async fn probe(&self, key: &str) -> Result<Seen, Failure> {
         let mut kv = self.client.kv_client();
         let answer = within(ANSWER, kv.get(key, Some(GetOptions::new().with_keys_only()))).await?;

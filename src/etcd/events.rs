@@ -5,7 +5,7 @@ use etcd_client::{KeyValue, WatchOptions, WatchResponse, WatchStream};
 use super::connection::{ANSWER, ANSWER_BYTES_MAX, Connection, end_of, unsigned, within};
 use super::failure::Failure;
 
-/// What happened to one key.
+/// A change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub key: Vec<u8>,
@@ -15,7 +15,7 @@ pub struct Event {
 }
 
 impl Connection {
-    /// What happens below the prefix from a revision on. The watch is known to stand when this returns.
+    /// Watches a prefix from a revision on. The watch is known to stand when this returns.
     pub async fn watch(&self, prefix: &str, from: u64) -> Result<Watch, Failure> {
         let mut client = self.client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let from = i64::try_from(from).unwrap_or(i64::MAX);
@@ -33,10 +33,10 @@ pub struct Watch {
     first: Option<WatchResponse>,
 }
 
-/// What a watch says.
+/// A message of a watch.
 pub enum Told {
     Events(Vec<Event>),
-    /// It will say nothing more.
+    /// The watch ended.
     Cancelled {
         reason: String,
         /// The oldest revision that there is, where that is the reason.

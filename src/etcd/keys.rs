@@ -8,7 +8,7 @@ use super::connection::{ANSWER, ANSWER_BYTES_MAX, Connection, Seen, seen, unsign
 use super::failure::Failure;
 use super::listing::Entry;
 
-/// For a transaction, which has to be written to disk.
+/// The deadline of a transaction, which has to be written to disk.
 const WRITE: Duration = Duration::from_secs(2);
 
 /// A key under a lease.
@@ -20,33 +20,33 @@ pub struct Leased {
     pub create_revision: i64,
 }
 
-/// What is done as a whole, if everything is as it has to be.
+/// A transaction: comparisons, and the operations that are done together if all of them hold.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Keys, and when each has to have been changed last; 0: it must not be there.
     pub unchanged: Vec<(String, u64)>,
     /// A key that has to be there since this revision, where there is one.
     pub fence: Option<(String, i64)>,
-    /// What keys begin with of which none may be under a lease.
+    /// The prefix of keys of which none may be under a lease.
     pub unleased: Option<String>,
     /// Keys that are taken off their leases and stay as they are. They have to be there: compare them too.
     pub detached: Vec<String>,
     /// Keys, values and leases; 0: none.
     pub puts: Vec<(String, Vec<u8>, i64)>,
     pub deletes: Vec<String>,
-    /// What keys begin with of which none may have changed after a revision.
+    /// The prefix of keys of which none may have changed after a revision.
     pub none_after: Option<(String, u64)>,
-    /// What keys begin with that are all deleted.
+    /// The prefix of keys that are all deleted.
     pub delete_all: Option<String>,
 }
 
 impl Connection {
-    /// Some keys, all at one revision, in their order.
+    /// Reads some keys, all at one revision, in their order.
     pub async fn read(&self, keys: &[String]) -> Result<(Seen, Vec<Option<Entry>>), Failure> {
         self.get_all(keys, &GetOptions::new()).await
     }
 
-    /// Whether some keys were there at a revision, in their order.
+    /// Looks whether some keys were there at a revision, in their order.
     pub async fn existed_at(&self, keys: &[String], revision: u64) -> Result<Vec<bool>, Failure> {
         let revision = i64::try_from(revision).unwrap_or(i64::MAX);
         let options = GetOptions::new().with_revision(revision).with_keys_only();

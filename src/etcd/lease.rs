@@ -24,11 +24,11 @@ use super::link::Link;
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// What is to be held.
+/// A key to be held.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub key: String,
-    /// How long the key outlives a holder that is gone.
+    /// The time that the key outlives a holder that is gone.
     pub ttl: Duration,
     /// Whether to take the key, at first, from a holder that may be an earlier run of this one. Whoever held it once
     /// and lost it to somebody else waits until it is free: it may be the one who was taken for dead.
@@ -44,13 +44,13 @@ enum TakesFrom {
     Lease(i64),
 }
 
-/// What proves that the key is held.
+/// The proof that the key is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub lease: i64,
     /// The revision that the key was created at: another life of the key has another one.
     pub create_revision: i64,
-    /// Until when this can be relied on without asking again.
+    /// The time until which this can be relied on without asking again.
     pub until: Instant,
 }
 
@@ -152,7 +152,7 @@ async fn create(
     is_taken.then_some(other.create_revision).ok_or_else(|| Failure::lost("the key changed while it was taken over"))
 }
 
-/// Until the key is lost.
+/// Keeps the lease alive until the key is lost.
 async fn keep(
     link: &Link,
     wanted: &Wanted,

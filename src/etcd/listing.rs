@@ -7,7 +7,7 @@ use etcd_client::{GetOptions, KeyValue};
 use super::connection::{ANSWER_BYTES_MAX, Connection, Seen, end_of, seen, unsigned, within};
 use super::failure::Failure;
 
-/// For a page of a listing.
+/// The deadline of a page of a listing.
 const PAGE: Duration = Duration::from_secs(5);
 const PAGE_KEYS: i64 = 1000;
 
@@ -16,13 +16,13 @@ const PAGE_KEYS: i64 = 1000;
 pub struct Entry {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
-    /// When it was changed last.
+    /// The revision that it was changed at last.
     pub revision: u64,
     pub create_revision: u64,
 }
 
 impl Connection {
-    /// Everything below the prefixes, all at one revision.
+    /// Lists the keys below the prefixes with their values, all at one revision.
     pub async fn list(&self, prefixes: &[String]) -> Result<(Seen, Vec<Entry>), Failure> {
         let mut entries = Vec::new();
         let seen = self.pages(prefixes, GetOptions::new(), |kv| {
@@ -33,7 +33,7 @@ impl Connection {
         Ok((seen.await?, entries))
     }
 
-    /// All keys below the prefixes and when each was changed last, all at one revision.
+    /// Lists the keys below the prefixes and when each was changed last, all at one revision.
     pub async fn list_keys(&self, prefixes: &[String]) -> Result<(Seen, Vec<(Vec<u8>, u64)>), Failure> {
         let mut keys = Vec::new();
         let seen = self.pages(prefixes, GetOptions::new().with_keys_only(), |kv| {

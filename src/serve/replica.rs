@@ -16,9 +16,9 @@ use crate::etcd::{EtcdSettings, Section};
 use crate::live::Live;
 use crate::source::board::Replica;
 
-/// How long a replica that is gone is taken for alive.
+/// Time that a replica which is gone is taken for alive.
 const TTL: Duration = Duration::from_secs(10);
-/// What it serves is told at most so often.
+/// Pause between two times that it tells what it serves.
 const TELLING_PAUSE: Duration = Duration::from_secs(1);
 /// Which older forms its Envoys have is looked at so often: these go when an Envoy acknowledges something.
 const FORMS_PAUSE: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ pub(super) fn join(
     (editor, register(link, wanted, replica, live, held, shared.shutdown.clone()))
 }
 
-/// What it is called if nobody says.
+/// A name for a replica that was given none.
 fn made_id() -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).take(64).collect();

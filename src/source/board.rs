@@ -1,4 +1,4 @@
-//! How the source is: written by the source, read by whoever tells people.
+//! The health of the source: written by the source, read by whoever tells people.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ pub struct Board(Mutex<Health>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// What answered last, as people name it: a folder, or an endpoint of etcd and its version.
+    /// The place that answered last, as people name it: a folder, or an endpoint of etcd and its version.
     pub place: String,
-    /// When the source last said that it is there.
+    /// The time when the source last said that it is there.
     pub heard_at: Option<Timestamp>,
-    /// When all of it was last compared with what is held here.
+    /// The time when all of it was last compared with what is known here.
     pub compared_at: Option<Timestamp>,
     /// The newest revision that the source told of; for etcd that of the whole store.
     pub revision: Revision,
-    /// Why it is not heard now.
+    /// The reason why it is not heard now.
     pub trouble: Option<String>,
-    /// Whether it was never heard, and what is served is what was kept from an earlier run.
+    /// Whether what is served was kept from an earlier run, because the source was never heard.
     pub is_restored: bool,
     /// The replicas of Tierflow that share the source, this one among them.
     pub replicas: Vec<Replica>,
@@ -33,7 +33,7 @@ pub struct Health {
     pub unreadable_change: Option<String>,
 }
 
-/// What a replica of Tierflow tells of itself.
+/// A replica of Tierflow, as it tells of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
     pub id: String,
@@ -49,7 +49,7 @@ pub struct Replica {
 }
 
 impl Health {
-    /// How long ago the source was heard; `None` before the first time.
+    /// The time since the source was heard; `None` before the first time.
     pub fn lag(&self, now: Timestamp) -> Option<Duration> {
         self.heard_at.map(|heard_at| now.since(heard_at))
     }
@@ -68,7 +68,7 @@ impl Board {
         health.trouble = None;
     }
 
-    /// What was kept from an earlier run is served, or no longer.
+    /// Notes whether what was kept from an earlier run is served.
     pub fn restored(&self, is_restored: bool) {
         self.0.lock().is_restored = is_restored;
     }

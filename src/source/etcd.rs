@@ -32,14 +32,14 @@ use crate::etcd::{EtcdSettings, Section, root};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::names::Revision;
 
-/// How often it is asked whether etcd is there.
+/// Period of the question whether etcd is there.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
-/// How often all keys are listed and compared. With the time that events get to catch up, and with jitter, what a
+/// Period of the comparison with a listing of all keys. With the time that events get to catch up, and with jitter, what a
 /// watch left out is noticed within half a minute.
 const COMPARE_PERIOD: Duration = Duration::from_secs(27);
-/// What is listed may be on its way as an event still.
+/// Time for events to catch up with a listing.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// How long listings have to be older than what is known before they are believed.
+/// Time that listings have to be older than what is known before they are believed.
 const OLDER_BELIEVED_AFTER: Duration = Duration::from_secs(5);
 /// Between attempts to connect: the first wait, doubled up to the longest.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -52,12 +52,12 @@ const VERSION_MIN: (u64, u64, u64) = (3, 4, 42);
 pub struct Etcd {
     settings: EtcdSettings,
     mirror: Mirror,
-    session: Option<Session>,
+    feed: Option<Feed>,
     /// Which endpoint is tried next.
     turn: usize,
     /// The cluster that was listed last.
     cluster: Option<u64>,
-    /// Since when listings are older than what is known.
+    /// The first time that a listing was older than what is known.
     older_since: Option<Instant>,
     /// Whether etcd could not be reached since it was listed.
     is_lost: bool,
@@ -112,7 +112,7 @@ impl Etcd {
         Self {
             settings,
             mirror,
-            session: None,
+            feed: None,
             turn,
             cluster: None,
             older_since: None,
@@ -124,7 +124,7 @@ impl Etcd {
         }
     }
 
-    /// What etcd holds now, for those who look once.
+    /// Reads the documents once.
     pub async fn read(settings: &EtcdSettings) -> Result<Documents, String> {
         let mut mirror = Mirror::new(&settings.prefix);
         let prefixes = prefixes(settings);
@@ -143,14 +143,14 @@ impl Etcd {
         Err(trouble)
     }
 
-    /// What etcd holds, as soon as it differs from what was handed over before.
+    /// Waits for the next set of documents: one that differs from what was handed over before.
     pub async fn next(&mut self) -> Documents {
         loop {
-            let Some(session) = &mut self.session else {
+            let Some(feed) = &mut self.feed else {
                 match self.connect().await {
-                    Ok(mut session) => match session.settle(&mut self.mirror).await {
+                    Ok(mut feed) => match feed.resolve_required(&mut self.mirror).await {
                         Ok(_) => {
-                            self.session = Some(session);
+                            self.feed = Some(feed);
                             self.failures = 0;
                             return self.documents();
                         }
@@ -160,8 +160,8 @@ impl Etcd {
                 }
                 continue;
             };
-            let turned = match session.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
-                Ok(is_changed) => session.settle(&mut self.mirror).await.map(|settled| is_changed | settled),
+            let turned = match feed.turn(&mut self.mirror, &self.board, &self.metrics, self.clock).await {
+                Ok(is_changed) => feed.resolve_required(&mut self.mirror).await.map(|resolved| is_changed | resolved),
                 doubt => doubt,
             };
             match turned {
@@ -179,7 +179,7 @@ impl Etcd {
         self.mirror.documents(self.clock.now())
     }
 
-    async fn connect(&mut self) -> Result<Session, Failure> {
+    async fn connect(&mut self) -> Result<Feed, Failure> {
         let endpoints = &self.settings.endpoints;
         let endpoint = endpoints.get(self.turn % endpoints.len().max(1)).cloned();
         let endpoint = endpoint.ok_or_else(|| Failure::Unanswered("there is no endpoint".to_owned()))?;
@@ -201,7 +201,7 @@ impl Etcd {
         self.is_lost = false;
         self.board.at(format!("{endpoint} (etcd {version})"));
         self.board.compared(Revision(seen.revision), self.clock.now());
-        Ok(Session::new(connection, watch, seen.cluster, root, prefixes))
+        Ok(Feed::new(connection, watch, seen.cluster, root, prefixes))
     }
 
     /// A listing that is older than what is known comes from a member that was paused (etcd before 3.4.42 answers reads
@@ -220,9 +220,9 @@ impl Etcd {
         Ok(())
     }
 
-    /// Nothing is taken from this session any more.
+    /// Nothing is taken from this feed any more.
     fn doubt(&mut self, doubt: &Doubt) {
-        let endpoint = self.session.take().map(|session| session.connection.endpoint).unwrap_or_default();
+        let endpoint = self.feed.take().map(|feed| feed.connection.endpoint).unwrap_or_default();
         self.metrics.source_resyncs.get_or_create(&ReasonLabels { reason: doubt.reason() }).inc();
         tracing::warn!(endpoint, "etcd is listed anew: {doubt}");
         if let Doubt::Unreachable(failure) | Doubt::Broken(failure) = doubt {
@@ -247,13 +247,13 @@ impl Etcd {
 }
 
 /// One connection and its watch, for as long as neither is in doubt.
-struct Session {
+struct Feed {
     connection: Connection,
     watch: Watch,
     cluster: u64,
-    /// What all keys begin with, which is watched.
+    /// The beginning of all keys, which is watched.
     root: String,
-    /// Of the keys that are listed.
+    /// The prefixes that are listed.
     prefixes: Vec<String>,
     probe_at: Instant,
     compare_at: Instant,
@@ -269,7 +269,7 @@ struct Answer {
     told: Result<(Seen, Option<Listing>), Failure>,
 }
 
-impl Session {
+impl Feed {
     fn new(connection: Connection, watch: Watch, cluster: u64, root: String, prefixes: Vec<String>) -> Self {
         let now = Instant::now();
         let (probe_at, compare_at) = (now + PROBE_PERIOD, now + jittered(COMPARE_PERIOD));
@@ -277,7 +277,7 @@ impl Session {
         Self { connection, watch, cluster, root, prefixes, probe_at, compare_at, suspect: None, questions }
     }
 
-    /// Waits for whatever comes first. Whether documents changed.
+    /// Waits for whatever comes first. True if documents changed.
     async fn turn(
         &mut self,
         mirror: &mut Mirror,
@@ -287,7 +287,7 @@ impl Session {
     ) -> Result<bool, Doubt> {
         let suspect_at = self.suspect.as_ref().map_or_else(far_away, |(at, _)| *at);
         let now = clock.now();
-        let settles_in = mirror.settles_at(now).map_or(FAR_AWAY, |at| at.since(now));
+        let ready_in = mirror.next_ready(now).map_or(FAR_AWAY, |at| at.since(now));
         tokio::select! {
             told = self.watch.next() => match told.map_err(Doubt::Broken)? {
                 Told::Events(events) => {
@@ -328,7 +328,7 @@ impl Session {
                     Ok((seen, Some(Listing { revision: seen.revision, keys })))
                 });
             }
-            () = sleep(settles_in) => return Ok(mirror.settle(clock.now())),
+            () = sleep(ready_in) => return Ok(mirror.refresh_instances(clock.now())),
             () = sleep_until(suspect_at) => {
                 let differences = self.suspect.take().map_or(0, |(_, listing)| mirror.differences(&listing));
                 if differences > 0 {
@@ -340,12 +340,12 @@ impl Session {
         Ok(false)
     }
 
-    /// Looks at what documents require. Whether documents changed.
-    async fn settle(&mut self, mirror: &mut Mirror) -> Result<bool, Doubt> {
+    /// Looks at what documents require. True if documents changed.
+    async fn resolve_required(&mut self, mirror: &mut Mirror) -> Result<bool, Doubt> {
         let mut is_changed = false;
-        while let Some((origin, keys)) = mirror.next_required() {
+        while let Some((origin, keys)) = mirror.next_unresolved() {
             let (_, entries) = self.connection.read(&keys).await.map_err(Doubt::Unreachable)?;
-            is_changed |= mirror.settle_required(&origin, &entries);
+            is_changed |= mirror.resolve(&origin, &entries);
         }
         Ok(is_changed)
     }

@@ -106,6 +106,34 @@ async fn a_changed_password_is_taken_without_a_restart() {
     assert!(![PASSWORD, NEXT].iter().any(|password| store.log().contains(password)));
 }
 
+/// A token of etcd that carries its claims is of one revision of etcd's users and roles.
+#[tokio::test]
+async fn roles_that_change_in_etcd_lock_nobody_out() {
+    let flags = [format!("--auth-token=jwt,priv-key={},sign-method=HS256", certificate("server.key"))];
+    let store = Store::start_with(&flags).await;
+    let shop = SHOP.map(|(kind, name, fields)| (key(kind, name), document(kind, name, fields)));
+    store.put_all(&shop).await;
+    let mut root = let_in_with_passwords(&store, Permission::read_write("/tierflow/").with_prefix()).await;
+    let file = store.path("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    let tierflow = store.tierflow_at(as_user(&store, &file), &[]).await;
+    serves_rate(&tierflow, 1).await;
+    let edits = async |rate: u32| {
+        let plan = document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"));
+        let put = async || {
+            let base = tierflow.status().await["revision"].to_string();
+            let headers = [("x-config-base-version", base.as_str())];
+            let answer = tierflow.send("PUT", "/v1/policies/Plan/standard", &headers, &plan).await;
+            (answer.status == 200).then_some(())
+        };
+        eventually("the change is made", put).await;
+        serves_rate(&tierflow, rate).await;
+    };
+    edits(2).await;
+    root.role_add("another").await.unwrap();
+    edits(3).await;
+}
+
 #[tokio::test]
 async fn a_user_may_only_read_what_it_was_given_and_its_password_stays_a_secret() {
     let store = Store::start_shop().await;

@@ -43,11 +43,11 @@ pub(super) struct Mirror {
     instances: Arc<Instances>,
     /// Events up to this one are applied.
     revision: u64,
-    /// What events deleted since the last listing began, and when: a listing that is older has them still.
+    /// Keys that events deleted since the last listing began, and when: a listing that is older has them still.
     deleted: HashMap<Place, u64>,
 }
 
-/// What a key below the prefix is.
+/// A key below the prefix, by what stands there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Document(Origin),
@@ -57,17 +57,17 @@ enum Place {
     Manifest,
 }
 
-/// Which keys there were at a revision, and when each was changed last.
+/// The keys at a revision, and when each was changed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub(super) revision: u64,
     pub(super) keys: Vec<(Vec<u8>, u64)>,
 }
 
-/// What became of a batch of events.
+/// The outcome of a batch of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// Whether documents or instances are other ones.
+    /// Whether documents or instances changed.
     pub(super) is_changed: bool,
     pub(super) has_other_replicas: bool,
     /// A large change was taken away or replaced before it was in place: nobody knows here what was before it.
@@ -77,7 +77,7 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    fn note(&mut self, place: &Place) {
+    fn count(&mut self, place: &Place) {
         match place {
             Place::Document(_) | Place::Instance { .. } => self.is_changed = true,
             Place::Server(_) => self.has_other_replicas = true,
@@ -114,7 +114,7 @@ impl Mirror {
 
     /// Everything, with the instances that may take traffic now.
     pub(super) fn documents(&mut self, now: Timestamp) -> Documents {
-        self.settle(now);
+        self.refresh_instances(now);
         Documents {
             revision: Revision(self.revision),
             documents: self.documents.clone(),
@@ -122,8 +122,8 @@ impl Mirror {
         }
     }
 
-    /// Whether other instances may take traffic than were handed over last.
-    pub(super) fn settle(&mut self, now: Timestamp) -> bool {
+    /// Takes the instances that may take traffic now. True if they are others than were handed over last.
+    pub(super) fn refresh_instances(&mut self, now: Timestamp) -> bool {
         let ready = self.registry.ready(now);
         let is_changed = ready != *self.instances;
         if is_changed {
@@ -132,8 +132,8 @@ impl Mirror {
         is_changed
     }
 
-    /// When an instance that is held back for coming and going may take traffic.
-    pub(super) fn settles_at(&self, now: Timestamp) -> Option<Timestamp> {
+    /// The next time that other instances may take traffic.
+    pub(super) fn next_ready(&self, now: Timestamp) -> Option<Timestamp> {
         self.registry.next_ready(now)
     }
 
@@ -172,7 +172,7 @@ impl Mirror {
             }
         }
         self.overlay(now);
-        self.required.note_all();
+        self.required.mark_all();
         self.deleted.clear();
         self.revision = revision;
     }
@@ -187,21 +187,21 @@ impl Mirror {
                 continue;
             }
             self.revision = self.revision.max(revision);
-            self.note_required(&key);
+            self.mark_required(&key);
             let Some(place) = self.place(&key) else { continue };
             applied.is_torn |= place == Place::Manifest && !self.overlaid.is_empty();
             match value {
                 Some(value) => {
                     self.put(&place, value, revision, now);
                     self.deleted.remove(&place);
-                    applied.note(&place);
+                    applied.count(&place);
                     if place == Place::Manifest {
                         self.overlay(now);
                     }
                 }
                 None => {
                     if self.remove(&place, now) {
-                        applied.note(&place);
+                        applied.count(&place);
                     }
                     self.deleted.insert(place, revision);
                 }
@@ -215,16 +215,16 @@ impl Mirror {
         self.deleted.clear();
     }
 
-    /// How many keys the listing tells other of than events did: they have not come yet, or never will.
+    /// Counts the keys of which the listing tells something else than events did: they have not come yet, or never will.
     pub(super) fn differences(&self, listing: &Listing) -> usize {
         let listed = listing.keys.iter().filter_map(|(key, revision)| Some((self.place(key)?, *revision)));
         let listed: HashMap<Place, u64> = listed.collect();
         let is_missed = |(place, revision): &(&Place, &u64)| {
-            let held = self.held_since(place).max(self.deleted.get(place).copied());
-            held.is_none_or(|held| held < **revision)
+            let known = self.revision_of(place).max(self.deleted.get(place).copied());
+            known.is_none_or(|known| known < **revision)
         };
         let is_left_over = |place: &Place| {
-            !listed.contains_key(place) && self.held_since(place).is_none_or(|held| held <= listing.revision)
+            !listed.contains_key(place) && self.revision_of(place).is_none_or(|known| known <= listing.revision)
         };
         let is_overlaid = |place: &Place| matches!(place, Place::Document(origin) if self.overlaid.contains(origin));
         let missed = listed.iter().filter(|(place, _)| !is_overlaid(place)).filter(is_missed).count();
@@ -256,7 +256,7 @@ impl Mirror {
         }
     }
 
-    /// What did not change is left as it is, so that it is seen not to have changed.
+    /// Leaves a document that did not change as it is, so that it is seen not to have changed. True if it changed.
     fn put_document(&mut self, document: Arc<Document>) -> bool {
         let is_changed = self.documents.get(&document.origin).is_none_or(|known| *known != document);
         if is_changed {
@@ -265,7 +265,7 @@ impl Mirror {
         is_changed
     }
 
-    /// What the manifest says of documents counts for those whose keys are older.
+    /// Overlays documents whose keys are older than the manifest with what it says of them.
     fn overlay(&mut self, now: Timestamp) {
         self.overlaid.clear();
         self.unreadable = None;
@@ -281,7 +281,7 @@ impl Mirror {
         for Change { id, content } in changes {
             let origin = Origin::Key { key: format!("{}{}/{}", self.policies, id.kind, id.name).into(), id: Some(id) };
             let place = Place::Document(origin.clone());
-            if self.held_since(&place).is_some_and(|held| held > revision) {
+            if self.revision_of(&place).is_some_and(|known| known > revision) {
                 continue;
             }
             match content {
@@ -294,14 +294,14 @@ impl Mirror {
         }
     }
 
-    fn note_required(&mut self, key: &[u8]) {
+    fn mark_required(&mut self, key: &[u8]) {
         if let Some(key) = String::from_utf8_lossy(key).strip_prefix(&self.root) {
-            self.required.note(key);
+            self.required.mark(key);
         }
     }
 
     /// A document whose requirements have to be looked at, with the keys to read: its own, then those.
-    pub(super) fn next_required(&self) -> Option<(Origin, Vec<String>)> {
+    pub(super) fn next_unresolved(&self) -> Option<(Origin, Vec<String>)> {
         let root = &self.root;
         let (origin, keys) = self.required.next()?;
         let own = origin.container().to_string();
@@ -309,11 +309,12 @@ impl Mirror {
         Some((origin, keys))
     }
 
-    /// Takes what was read. Whether the document is another one now.
-    pub(super) fn settle_required(&mut self, origin: &Origin, entries: &[Option<Entry>]) -> bool {
+    /// Takes what was read. True if the document changed.
+    pub(super) fn resolve(&mut self, origin: &Origin, entries: &[Option<Entry>]) -> bool {
         let (own, keys) = entries.split_first().map_or((None, entries), |(own, keys)| (own.as_ref(), keys));
-        let settled = self.required.settle(origin, own, keys);
-        settled.is_some_and(|document| self.put_document(Arc::new(document)))
+        let is_overlaid = self.overlaid.contains(origin);
+        let resolved = self.required.resolve(origin, (own, is_overlaid), keys);
+        resolved.is_some_and(|document| self.put_document(Arc::new(document)))
     }
 
     fn remove(&mut self, place: &Place, now: Timestamp) -> bool {
@@ -330,7 +331,8 @@ impl Mirror {
         }
     }
 
-    fn held_since(&self, place: &Place) -> Option<u64> {
+    /// The revision that the key was changed at last, as far as it was told.
+    fn revision_of(&self, place: &Place) -> Option<u64> {
         match place {
             Place::Instance { service, name } => self.registry.revision(service, name),
             Place::Server(id) => self.replicas.get(id).map(|(_, revision)| *revision),
@@ -493,15 +495,15 @@ mod tests {
             let mut mirror = Mirror::new(prefix);
             let requiring = "requires: [{key: policies/Service/s, revision: 3}]";
             mirror.replace(10, vec![entry(&key("policies/Plan/p"), requiring, 4)], false, NOW);
-            let required = mirror.next_required().map(|(_, keys)| keys);
+            let required = mirror.next_unresolved().map(|(_, keys)| keys);
             assert_eq!(required, Some(vec![key("policies/Plan/p"), key("policies/Service/s")]), "{prefix}");
             // The key that is required is known by its event.
             let plan = entry(&key("policies/Plan/p"), requiring, 4);
             let service = entry(&key("policies/Service/s"), "1", 3);
-            let (origin, _) = mirror.next_required().unwrap();
-            assert!(mirror.settle_required(&origin, &[Some(plan), Some(service)]));
+            let (origin, _) = mirror.next_unresolved().unwrap();
+            assert!(mirror.resolve(&origin, &[Some(plan), Some(service)]));
             mirror.apply(vec![put(&key("policies/Service/s"), "2", 11)], NOW);
-            assert!(mirror.next_required().is_some(), "{prefix}");
+            assert!(mirror.next_unresolved().is_some(), "{prefix}");
 
             let id = DocumentId::new(Kind::Api, "a");
             let change = Change { id, content: Some(b"large".as_slice().into()) };
@@ -530,6 +532,25 @@ mod tests {
             assert!(!mirror.apply(vec![delete(manifest, 12)], NOW).is_torn);
             assert_eq!(mirror.unreadable_change(), None);
         }
+    }
+
+    #[test]
+    fn a_document_of_a_large_change_may_require_keys() {
+        let mut mirror = mirror();
+        let text = "requires: [{key: servers/me, create_revision: 3}]";
+        let change = Change { id: DocumentId::new(Kind::Api, "a"), content: Some(text.as_bytes().into()) };
+        let (blobs, manifest) = crate::bulk::pack(&[change], "1");
+        let blob = String::from_utf8(blobs[0].1.clone()).unwrap();
+        let manifest = serde_json::to_string(&manifest).unwrap();
+        mirror.apply(vec![put("/t/blobs/1/0000", &blob, 11), put("/t/manifest", &manifest, 11)], NOW);
+        let (origin, keys) = mirror.next_unresolved().unwrap();
+        assert_eq!(keys, [A, "/t/servers/me"]);
+        // Its own key is what it was before.
+        assert!(mirror.resolve(&origin, &[Some(entry(A, "1", 4)), Some(entry("/t/servers/me", "", 3))]));
+        assert_eq!(held(&mirror), [format!("Api/a={text}@11"), "Tenant/b/c d=1@9".to_owned()]);
+        // It was changed after that, which is told soon.
+        mirror.required.mark_all();
+        assert!(!mirror.resolve(&origin, &[Some(entry(A, "2", 12)), Some(entry("/t/servers/me", "", 3))]));
     }
 
     #[test]

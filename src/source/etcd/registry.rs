@@ -1,6 +1,6 @@
 //! Instances that registered themselves, and which of them may take traffic. Pure.
 //!
-//! An instance that leaves is gone at once. One that comes and goes is held back when it comes again, longer each time:
+//! An instance that leaves is gone at once. One that comes and goes is delayed when it comes again, longer each time:
 //! each of its comings would send its share of the traffic to something that is about to go.
 //!
 //! When etcd could not be reached, its instances may not have reached it either: their leases ran out, and yet they are
@@ -15,33 +15,33 @@ use serde::Deserialize;
 use crate::clock::Timestamp;
 use crate::document::{Instance, Instances};
 
-/// How long a leaving is remembered.
+/// Time that a departure is remembered.
 const MEMORY_NANOS: u64 = 60_000_000_000;
-/// Leavings within that time that nobody minds: a restart, and another one because the first was not enough.
-const LEAVINGS_FREE: usize = 2;
-/// How long an instance is held back after one more, doubled with each.
-const HOLD_NANOS: u64 = 2_000_000_000;
-const HOLD_NANOS_MAX: u64 = 60_000_000_000;
-/// How long an instance that is missing after an outage is waited for.
+/// Departures within that time that nobody minds: a restart, and another one because the first was not enough.
+const DEPARTURES_FREE: usize = 2;
+/// Delay of an instance after one more, doubled with each.
+const BACKOFF_NANOS: u64 = 2_000_000_000;
+const BACKOFF_NANOS_MAX: u64 = 60_000_000_000;
+/// Time that an instance which is missing after an outage is waited for.
 const GRACE_NANOS: u64 = 10_000_000_000;
-/// The most instances whose leavings are remembered; beyond it the others are.
+/// The most instances whose departures are remembered; beyond it the others are.
 const REMEMBERED_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    registered: BTreeMap<Name, Registered>,
-    leavings: HashMap<Name, VecDeque<Timestamp>>,
+    registered: BTreeMap<Name, Registration>,
+    departures: HashMap<Name, VecDeque<Timestamp>>,
 }
 
 /// Service and instance.
 type Name = (Arc<str>, Arc<str>);
 
 #[derive(Debug)]
-struct Registered {
+struct Registration {
     instance: Result<Instance, String>,
     revision: u64,
     ready_at: Timestamp,
-    /// It is not in etcd any more, and is waited for until then.
+    /// The end of the wait for an instance that is not in etcd any more.
     missing_until: Option<Timestamp>,
 }
 
@@ -59,8 +59,8 @@ impl Registry {
         let name = (Arc::clone(service), Arc::clone(name));
         // One that is there and changes is not coming.
         let ready_at = self.registered.get(&name).map(|known| known.ready_at);
-        let ready_at = ready_at.unwrap_or_else(|| now.plus_nanos(self.hold(&name, now)));
-        let registered = Registered { instance: parse(value), revision, ready_at, missing_until: None };
+        let ready_at = ready_at.unwrap_or_else(|| now.plus_nanos(self.backoff(&name, now)));
+        let registered = Registration { instance: parse(value), revision, ready_at, missing_until: None };
         self.registered.insert(name, registered);
     }
 
@@ -69,27 +69,27 @@ impl Registry {
         let name = (Arc::clone(service), Arc::clone(name));
         let was_there = self.registered.remove(&name).is_some();
         if was_there {
-            self.leavings.retain(|_, leavings| leavings.back().is_some_and(|last| is_remembered(*last, now)));
-            if self.leavings.len() < REMEMBERED_MAX || self.leavings.contains_key(&name) {
-                let leavings = self.leavings.entry(name).or_default();
-                leavings.push_back(now);
+            self.departures.retain(|_, departures| departures.back().is_some_and(|last| is_remembered(*last, now)));
+            if self.departures.len() < REMEMBERED_MAX || self.departures.contains_key(&name) {
+                let departures = self.departures.entry(name).or_default();
+                departures.push_back(now);
                 // More of them would make no difference.
-                leavings.drain(..leavings.len().saturating_sub(16));
+                departures.drain(..departures.len().saturating_sub(16));
             }
         }
         was_there
     }
 
-    /// It was not there any more when etcd could be reached again.
+    /// Waits for an instance that was not there any more when etcd could be reached again.
     pub(super) fn miss(&mut self, service: &Arc<str>, name: &Arc<str>, now: Timestamp) {
         if let Some(registered) = self.registered.get_mut(&(Arc::clone(service), Arc::clone(name))) {
             registered.missing_until = registered.missing_until.or(Some(now.plus_nanos(GRACE_NANOS)));
         }
     }
 
-    /// Those that may take traffic, in the order of their names.
+    /// The instances that may take traffic, in the order of their names.
     pub(super) fn ready(&mut self, now: Timestamp) -> Instances {
-        let is_over = |registered: &Registered| registered.missing_until.is_some_and(|until| until <= now);
+        let is_over = |registered: &Registration| registered.missing_until.is_some_and(|until| until <= now);
         let over = self.registered.iter().filter(|(_, registered)| is_over(registered)).map(|(name, _)| name.clone());
         for (service, name) in over.collect::<Vec<_>>() {
             self.remove(&service, &name, now);
@@ -103,7 +103,7 @@ impl Registry {
         ready
     }
 
-    /// When the next of those that are held back may, or the next of those that are missing is given up.
+    /// The next time that a delayed instance may take traffic, or that a missing one is given up.
     pub(super) fn next_ready(&self, now: Timestamp) -> Option<Timestamp> {
         let times = self.registered.values().flat_map(|one| [Some(one.ready_at), one.missing_until]);
         times.flatten().filter(|at| *at > now).min()
@@ -114,24 +114,24 @@ impl Registry {
         registered.filter(|one| one.missing_until.is_none()).map(|one| one.revision)
     }
 
-    /// Those that are in etcd.
+    /// The instances that are in etcd.
     pub(super) fn names(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         let there = self.registered.iter().filter(|(_, registered)| registered.missing_until.is_none());
         there.map(|((service, name), _)| (service, name))
     }
 
-    /// Those whose values make no sense, and why.
+    /// The instances whose values make no sense, and why.
     pub(super) fn strange(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.registered.iter().filter_map(|((service, name), registered)| {
             Some((&**service, &**name, registered.instance.as_ref().err()?.as_str()))
         })
     }
 
-    fn hold(&self, name: &Name, now: Timestamp) -> u64 {
-        let leavings = self.leavings.get(name).into_iter().flatten();
-        let leavings = leavings.filter(|left| is_remembered(**left, now)).count();
-        match leavings.checked_sub(LEAVINGS_FREE + 1) {
-            Some(more) => (HOLD_NANOS << more.min(16)).min(HOLD_NANOS_MAX),
+    fn backoff(&self, name: &Name, now: Timestamp) -> u64 {
+        let departures = self.departures.get(name).into_iter().flatten();
+        let departures = departures.filter(|left| is_remembered(**left, now)).count();
+        match departures.checked_sub(DEPARTURES_FREE + 1) {
+            Some(more) => (BACKOFF_NANOS << more.min(16)).min(BACKOFF_NANOS_MAX),
             None => 0,
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_and_goes_is_held_back_longer_each_time() {
+    fn one_that_comes_and_goes_is_delayed_longer_each_time() {
         let mut registry = Registry::default();
         let mut come_and_tell = |seconds| {
             registry.put(&name("order"), &name("a"), b"10.0.0.7:80", 1, at(seconds));
@@ -195,8 +195,8 @@ mod tests {
             registry.remove(&name("order"), &name("a"), at(seconds));
             next
         };
-        let held: Vec<_> = (0..9).map(&mut come_and_tell).collect();
-        assert_eq!(held, [0, 0, 0, 2, 4, 8, 16, 32, 60]);
+        let delays: Vec<_> = (0..9).map(&mut come_and_tell).collect();
+        assert_eq!(delays, [0, 0, 0, 2, 4, 8, 16, 32, 60]);
         assert_eq!(come_and_tell(100), 0, "it was quiet for a while");
     }
 

@@ -12,7 +12,7 @@ use crate::etcd::listing::Entry;
 pub(super) struct Required {
     /// Documents that require something, as they stand in etcd.
     documents: BTreeMap<Origin, (Arc<Document>, Vec<Requirement>)>,
-    /// Those whose requirements have to be looked at.
+    /// Documents whose requirements have to be looked at.
     pending: BTreeSet<Origin>,
 }
 
@@ -28,15 +28,15 @@ impl Required {
         self.pending.remove(origin);
     }
 
-    /// Something happened to a key, given without the prefix.
-    pub(super) fn note(&mut self, key: &str) {
+    /// Marks the documents that require a key, given without the prefix: something happened to it.
+    pub(super) fn mark(&mut self, key: &str) {
         let names = |(_, requirements): &(_, Vec<Requirement>)| requirements.iter().any(|one| one.key == key);
         let concerned = self.documents.iter().filter(|(_, required)| names(required)).map(|(origin, _)| origin.clone());
         self.pending.extend(concerned.collect::<Vec<_>>());
     }
 
-    /// Anything may have happened.
-    pub(super) fn note_all(&mut self) {
+    /// Marks all documents: anything may have happened.
+    pub(super) fn mark_all(&mut self) {
         self.pending = self.documents.keys().cloned().collect();
     }
 
@@ -48,11 +48,21 @@ impl Required {
         Some((origin.clone(), requirements.iter().map(|requirement| requirement.key.clone()).collect()))
     }
 
-    /// What the document is, by the keys that were read with it. `None` where it has changed meanwhile: that is told soon.
-    pub(super) fn settle(&mut self, origin: &Origin, own: Option<&Entry>, keys: &[Option<Entry>]) -> Option<Document> {
+    /// The document as it counts, by the keys that were read with it. `None` where it has changed meanwhile: that is told
+    /// soon. One that a large change overlays is newer than its own key.
+    pub(super) fn resolve(
+        &mut self,
+        origin: &Origin,
+        (own, is_overlaid): (Option<&Entry>, bool),
+        keys: &[Option<Entry>],
+    ) -> Option<Document> {
         self.pending.remove(origin);
         let (document, requirements) = self.documents.get(origin)?;
-        own.filter(|own| document.revision.is_some_and(|revision| revision.0 == own.revision))?;
+        let (own, known) = (own.map_or(0, |own| own.revision), document.revision?.0);
+        let is_current = own == known || (is_overlaid && own < known);
+        if !is_current {
+            return None;
+        }
         let wrong =
             requirements.iter().zip(keys).find_map(|(requirement, entry)| disagreement(requirement, entry.as_ref()));
         Some(match wrong {
