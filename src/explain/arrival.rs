@@ -79,6 +79,10 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
     if !METHODS.contains(&method.as_str()) {
         return Err(Answer::new(400, "Envoy takes no such method over HTTP/1.1"));
     }
+    let host_answer = Answer::new(400, "the host has a character that no host has");
+    if path.starts_with('*') && !host.bytes().all(is_of_host) {
+        return Err(host_answer);
+    }
     let target = Target::read(gateway, method, path)?;
     if method == "QUERY" && request.first_header("content-type").is_none() {
         return Err(Answer::new(400, "QUERY needs a content-type"));
@@ -86,7 +90,7 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
     let host = match target.host {
         Some(host) => host,
         None if host.bytes().all(is_of_host) => host,
-        None => return Err(Answer::new(400, "the host has a character that no host has")),
+        None => return Err(host_answer),
     };
     match normalize(target.path_and_query, gateway.escaped_slashes) {
         Normalized::Path(path) => Ok(Request {
