@@ -10,13 +10,15 @@
 //! no further, the documents behind the refused resource are held (`rollout/hold.rs`): the group is offered what they
 //! were when some Envoy of it had last acknowledged everything, and everything else of the generation. An Envoy that
 //! starts then starts with what works. The hold ends when the documents change, or when another Envoy of the group
-//! acknowledges what was refused: then it is that one Envoy that is odd.
+//! acknowledges what was refused: then it is that one Envoy that is odd. It is lifted now and then (`rollout/retry.rs`), for
+//! the reason may be none of the documents.
 //!
 //! Which Envoy gets what is decided here alone, node by node, in [`Offer::select`].
 
 mod evidence;
 mod hold;
 mod offer;
+mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,7 @@ use crate::live::{Forms, Generation, Group, Served};
 use crate::names::{Name, Version};
 use crate::snapshot::resource::ResourceType;
 use evidence::{Evidence, Proven};
+use retry::Retries;
 
 pub use hold::Hold;
 pub use offer::{GroupOffer, Member, Offer, Selection};
@@ -53,6 +56,7 @@ pub struct Rollout {
     /// Whoever makes an offer, or weighs what Envoys say of one, has its lock from the first look at the newest offer to
     /// the last: what two Envoys say at once is weighed one after the other.
     proven: Mutex<Proven>,
+    retries: Mutex<Retries>,
 }
 
 impl Rollout {
@@ -84,6 +88,8 @@ impl Rollout {
             groups.insert(gateway.clone(), Arc::new(offer));
         }
         proven.retain(|gateway| groups.contains_key(gateway));
+        let is_held = |gateway: &Name| groups.get(gateway).is_some_and(|group| group.hold.is_some());
+        self.retries.lock().retain(is_held);
         // The same resources, of newer documents.
         groups.values().filter(|offer| offer.is_proven()).for_each(|offer| proven.advance(offer));
         let selectors = before.selectors + u64::from(!selects_same(&before.served, generation));
@@ -161,9 +167,26 @@ impl Rollout {
         let held = hold::apply(generation, gateway, &hold, &proven.group);
         self.forms.offer(&generation.matcher, gateway, &held, refusal.at);
         let hold = Arc::new(hold);
+        self.retries.lock().held(gateway, refusal.at);
         let sequence = offer.sequence + 1;
         self.replace(&offer, with_evidence_of(proven, gateway, sequence, Some(Arc::clone(&hold)), held));
         Some(hold)
+    }
+
+    /// Offers again what has been held for long enough. Gives the gateways.
+    pub fn retry(&self, now: Timestamp) -> Vec<Name> {
+        let _making = self.proven.lock();
+        let mut due = self.retries.lock().take_due(now);
+        due.retain(|gateway| {
+            let offer = self.offer();
+            let held = offer.group(gateway.as_str()).filter(|group| group.hold.is_some());
+            let generation = offer.served.generation.as_ref();
+            let group = generation.and_then(|generation| generation.group(gateway.as_str()));
+            let (Some(held), Some(group)) = (held, group) else { return false };
+            self.replace(&offer, with_evidence_of(held, gateway, offer.sequence + 1, None, group));
+            true
+        });
+        due
     }
 
     /// The same offer with another group.

@@ -58,6 +58,8 @@ use tls::{Tls, Within};
 const GRACE: Duration = Duration::from_secs(4);
 /// Between two steps of the sweep through the counters. A round takes some ten seconds.
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
+/// How often holds are looked at.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A Tierflow that serves. Dropping it ends it at once; [`Running::stop`] lets calls under way finish.
 #[derive(Debug)]
@@ -134,6 +136,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         tasks.spawn_on(tls.follow(shutdown()), on_admin);
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_admin);
+    tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_admin);
     tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_admin);
     let source = {
         // Timers belong to a runtime.
@@ -322,6 +325,16 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, StartError> {
 
 async fn tend(editor: Arc<Editor>, shutdown: CancellationToken) -> Result<(), String> {
     editor.tend(shutdown).await;
+    Ok(())
+}
+
+/// Offers again what is held, when it is time.
+async fn retry(rollout: Arc<Rollout>, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
+    while shutdown.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_some() {
+        for gateway in rollout.retry(clock.now()) {
+            tracing::info!(gateway = gateway.as_str(), "what is held is offered again");
+        }
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! A rollout of real documents, without Envoys: what each group is offered after refusals and acknowledgements.
 
+use std::time::Duration;
+
 use super::*;
 use crate::compile::RateLimitService;
 use crate::document::{Documents, split};
@@ -72,6 +74,12 @@ impl World {
         self.refuse_all(gateway, resource_type, vec![self.offered(gateway, resource_type, name)], "no")
     }
 
+    fn refuse_at(&self, gateway: &str, resource: &(Arc<str>, Version), at: Timestamp) {
+        let (node, message, resources) = ("odd".to_owned(), "no".to_owned(), vec![resource.clone()]);
+        let refusal = Refusal { node, resource_type: ResourceType::Route, resources, message, at };
+        self.rollout.refused(&Name::parse(gateway).unwrap(), &refusal);
+    }
+
     fn refuse_all(
         &self,
         gateway: &str,
@@ -96,6 +104,36 @@ impl World {
         other.serve(text);
         self.group(gateway).resources().is_same(other.group(gateway).resources())
     }
+}
+
+#[test]
+fn what_is_held_is_offered_again_after_ever_longer_pauses() {
+    let mut world = World::proven();
+    world.serve(&SHOP.replace("path: /create", "path: /made"));
+    let route = world.offered("shop", ResourceType::Route, "shop");
+    let (mut now, mut pauses) = (Timestamp::default(), Vec::new());
+    for _ in 0..9 {
+        let refused_at = now;
+        world.refuse_at("shop", &route, now);
+        assert_eq!(world.held("shop"), ["Api create"]);
+        // A second refusal of the same puts nothing off.
+        world.refuse_at("shop", &route, now);
+        while world.rollout.retry(now).is_empty() {
+            now = now + Duration::from_secs(1);
+        }
+        pauses.push(now.since(refused_at).as_secs());
+        assert_eq!(world.offered("shop", ResourceType::Route, "shop"), route, "it is offered again");
+        assert!(world.rollout.retry(now + Duration::from_secs(3600)).is_empty(), "once");
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    world.acknowledge_all("shop");
+    assert_eq!(world.held("shop"), [""; 0]);
+    // A change is another story.
+    world.serve(&SHOP.replace("path: /create", "path: /new"));
+    let route = world.offered("shop", ResourceType::Route, "shop");
+    world.refuse_at("shop", &route, now);
+    assert!(world.rollout.retry(now + Duration::from_secs(9)).is_empty());
+    assert_eq!(world.rollout.retry(now + Duration::from_secs(10)).len(), 1);
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl OneType {
     }
 
     /// Gives what was new in the response that the answer is about.
-    pub(super) fn on_answer(&mut self, answer: &Answer) -> Vec<(Arc<str>, Version)> {
+    pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
         let Some(UnderWay { epoch, changes }) = self.under_way.take() else { return Vec::new() };
         let new = changes.iter().filter_map(|change| match change.what {
             What::Content(version) => Some((Arc::clone(&change.name), version)),
@@ -155,17 +155,19 @@ impl OneType {
         let new = new.collect();
         match answer {
             Answer::Acknowledged => self.taken_epoch = epoch,
-            Answer::Refused(_) => self.park(changes),
+            Answer::Refused(_) => self.park(resource_type, changes),
         }
         new
     }
 
-    fn park(&mut self, changes: Vec<Change>) {
+    /// Envoy remembers the hash of a secret that it refused, and acknowledges it unread when it comes again. So it counts as
+    /// one that the Envoy does not have: what it had before is sent anew when that is wanted, and makes it forget.
+    fn park(&mut self, resource_type: ResourceType, changes: Vec<Change>) {
         let is_one_of_several = changes.len() > 1;
         for Change { name, before, is_doubtful, what } in changes {
             let is_doubtful = is_doubtful || is_one_of_several;
             if self.subscription.wants(&name) {
-                self.known.set(&name, before);
+                self.known.set(&name, before.filter(|_| resource_type != ResourceType::Secret));
                 self.parked.insert(name, Parked { what, is_doubtful });
             } else {
                 self.is_mended = true;

@@ -150,7 +150,7 @@ impl Session {
     /// What follows from an answer for the other types.
     pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
         let Some(one) = &mut self.types[resource_type] else { return Vec::new() };
-        let resources = one.on_answer(answer);
+        let resources = one.on_answer(resource_type, answer);
         // Nobody will ask for the endpoints and secrets of clusters that were refused.
         if resource_type == ResourceType::Cluster && matches!(answer, Answer::Refused(_)) {
             self.awaited.retain(|(of_type, awaited), _| {

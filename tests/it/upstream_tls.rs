@@ -8,6 +8,7 @@ use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -204,6 +205,49 @@ async fn a_service_with_tls_is_replaced_by_another_without_a_failure() {
         }
         assert_eq!(load.stop().await, [""; 0], "{xds}");
     }
+}
+
+/// No document tells that a file is there now. A service that is new, and one that was there before with another file.
+async fn a_hold_ends_once_the_file_that_was_missing_is_there(xds: &str) {
+    let upstream = secure("first", None, &BOTH).await;
+    let folder = tempfile::tempdir().unwrap();
+    let tls = |ca: &str| format!("tls: {{ ca: {ca}, sni: edge.test }}");
+    let [there, missing] = [certificate("first.crt"), folder.path().join("tls.crt").display().to_string()];
+    let policies = service("old", upstream, &tls(&there));
+    let world = World::start(Setup { policies: &policies, xds, ..Default::default() }).await;
+    let is_live = async || {
+        let status = world.tierflow.status().await;
+        (status["held"] == json!([]) && status["nodes"]["live"] == 1).then_some(())
+    };
+    eventually("all of it is live", is_live).await;
+    let [old, new] = ["old", "new"].map(|name| service(name, upstream, &tls(&missing)));
+    world.save("policies.yaml", &(old + &new));
+    let refusals = async || {
+        let metrics = world.tierflow.ask("/metrics").await.text();
+        let count = |line: &str| line.strip_prefix("tierflow_xds_nack_total{type=\"secret\"} ")?.parse::<u64>().ok();
+        metrics.lines().find_map(count)
+    };
+    eventually("it is held", async || world.tierflow.status().await["held"].get(0).cloned()).await;
+    assert_answers(&world, &[("/old", 200, "edge.test")]).await;
+    let before = refusals().await;
+    eventually("it is tried again in vain", async || (refusals().await > before).then_some(())).await;
+    install("first", folder.path());
+    eventually("all of it is live at last", is_live).await;
+    let is_read = async || {
+        let answers = [world.edge.get("/old").await, world.edge.get("/new").await];
+        answers.iter().all(|answer| answer.status == 200).then_some(())
+    };
+    eventually("the file is read", is_read).await;
+}
+
+#[tokio::test]
+async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_delta() {
+    a_hold_ends_once_the_file_that_was_missing_is_there("delta").await;
+}
+
+#[tokio::test]
+async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_state_of_the_world() {
+    a_hold_ends_once_the_file_that_was_missing_is_there("sotw").await;
 }
 
 /// Envoy refuses a response as a whole: an authority that makes no sense must not take those of others along, neither on an
