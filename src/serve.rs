@@ -285,7 +285,9 @@ impl Running {
         let [_, _, admin_runtime] = &self.runtimes;
         admin_runtime.block_on(async {
             let all_done = async { while self.tasks.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout(GRACE, all_done).await;
+            if tokio::time::timeout(GRACE, all_done).await.is_err() {
+                tracing::warn!("calls were still under way after {GRACE:?}, and are cut off");
+            }
         });
         for runtime in self.runtimes {
             runtime.shutdown_background();

@@ -1,14 +1,11 @@
 //! Changes through the admin API, into a real etcd: compared and set, checked, guarded, noted.
 
-use std::time::Duration;
-
 use etcd_client::CompactionOptions;
 use serde_json::{Value, json};
 use tierflow::etcd::EtcdSettings;
 use tierflow::etcd::connection::Connection;
 use tierflow::etcd::keys::Commit;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::forgetful::{Front, Part};
 use crate::harness::{Tierflow, any_addresses, eventually};
@@ -328,13 +325,20 @@ async fn a_replica_that_was_taken_for_dead_cannot_write() {
     };
     eventually("the second writes when the first one's lease has run out", takes).await;
     first.signal("CONT");
-    for _ in 0..20 {
+    let cannot_write = async || {
         let newest = store.put("/elsewhere", "x").await.to_string();
         let answer = put(&first, PLAN, &newest, &plan(4)).await;
         assert!(answer.status == 503 && answer.text().contains("does not hold its lease"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), Some("1"));
-        sleep(Duration::from_millis(50)).await;
-    }
+    };
+    // Neither before it knows of the second, nor after.
+    cannot_write().await;
+    eventually("it hears that the second holds the key", async || {
+        cannot_write().await;
+        std::fs::read_to_string(store.path("a.log")).unwrap().contains("somebody else holds the key").then_some(())
+    })
+    .await;
+    cannot_write().await;
     serves_rate(&first, 3).await;
 }
 
@@ -381,7 +385,7 @@ async fn a_commit_that_etcd_did_not_answer_is_found_out_about() {
     let undone = put(&tierflow, PLAN, &etag(&done), &plan(4)).await;
     assert_eq!(undone.status, 503, "{undone:?}");
     // It reaches etcd when nobody waits for it any more, and comes too late.
-    sleep(Duration::from_secs(4)).await;
+    assert_eq!(front.ask_lost().await, 1);
     assert_eq!(rate(&tierflow).await, Some(3));
     let response = store.client.clone().get(key("Plan", "standard"), None).await.unwrap();
     assert_eq!((response.kvs()[0].value_str().unwrap(), response.kvs()[0].version()), (plan(3).as_str(), 3));

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use etcd_client::{CompactionOptions, Compare, CompareOp, Txn, TxnOp};
 use serde_json::Value;
-use tokio::time::sleep;
 
 use crate::forgetful::{Front, Manner};
-use crate::harness::{Edge, Load, Tierflow, eventually, free_address, send_signal};
+use crate::harness::{DEADLINE, Edge, Load, Tierflow, eventually, eventually_within, free_address, send_signal};
 use crate::kit::etcd::Etcd;
 use crate::kit::upstream::Upstream;
 use crate::proxy::{Fault, Proxy};
@@ -225,8 +224,9 @@ async fn a_watch_that_begins_behind_a_compaction_is_noticed() {
     let mut rate = 1;
     // The listing is made, and its watch comes late: a second at most, or it is given up.
     while resyncs(&tierflow, "compacted").await == 0 {
+        let waiting = front.waiting();
         front.open(false);
-        sleep(Duration::from_millis(300)).await;
+        eventually("a watch waits", async || (front.waiting() > waiting).then_some(())).await;
         rate += 1;
         store.put_rate(rate).await;
         let revision = store.put(&key("Tenant", "new"), &document("Tenant", "new", "{plan: standard}")).await;
@@ -295,14 +295,9 @@ async fn events_that_are_never_told_are_found_by_listing() {
     })
     .await;
     assert_eq!((rate(&tierflow).await, tierflow.status().await["documents"].as_u64()), (Some(1), Some(6)));
-    // The listing comes within 30 s; the deadline of a slow machine is another thing.
-    for _ in 0..4000 {
-        if rate(&tierflow).await == Some(2) {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    serves_rate(&tierflow, 2).await;
+    // The listing comes within 30 s; what a slow machine needs comes on top of it.
+    let is_served = async || (rate(&tierflow).await == Some(2)).then_some(());
+    eventually_within(DEADLINE * 2, "the rate is served", is_served).await;
     assert_eq!(tierflow.status().await["documents"], 5, "the deletion is found too");
     assert_eq!(resyncs(&tierflow, "diverged").await, 1);
 }

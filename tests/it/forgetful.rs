@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -38,10 +37,13 @@ pub(crate) struct Front {
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
     is_open: watch::Sender<bool>,
+    waiting: Arc<AtomicUsize>,
     lose: Lose,
+    lost: Lost,
     before: Before,
     puts: Puts,
     fences: Fences,
+    client: HttpClient,
     task: JoinHandle<()>,
 }
 
@@ -52,6 +54,8 @@ type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The keys that transactions put, each as often as one did.
 type Puts = Arc<Mutex<Vec<String>>>;
 
+type HttpClient = Client<HttpConnector, Body>;
+
 /// For each transaction that put something: the keys that it wanted to be there since a revision, and that revision.
 type Fences = Arc<Mutex<Vec<Vec<(String, i64)>>>>;
 
@@ -60,7 +64,7 @@ type Fences = Arc<Mutex<Vec<Vec<(String, i64)>>>>;
 pub(crate) enum Part {
     /// etcd does it, and nobody hears of it.
     Answer,
-    /// etcd is asked only much later, when nobody waits any more.
+    /// etcd is asked only when the test says so, and nobody waits any more.
     Question,
     /// It is done and answered, and all that come after it hang.
     Following,
@@ -69,8 +73,8 @@ pub(crate) enum Part {
 /// The next transaction that puts something with this text.
 type Lose = Arc<Mutex<Option<(String, Part)>>>;
 
-/// How late a question comes that was lost. Whoever asked has waited 2 s for the answer.
-const LATE: Duration = Duration::from_secs(4);
+/// The questions that etcd was not asked yet.
+type Lost = Arc<Mutex<Vec<Request>>>;
 
 /// Which keys, by a part of their names.
 type Rule = Arc<Mutex<Option<(Manner, String)>>>;
@@ -83,23 +87,26 @@ impl Front {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let forgotten = Arc::new(AtomicUsize::new(0));
         let (is_open, opened) = watch::channel(true);
-        let (lose, fences) = (Lose::default(), Fences::default());
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (lose, lost, fences) = (Lose::default(), Lost::default(), Fences::default());
         let (before, puts) = (Before::default(), Puts::default());
         let behind = Behind {
             etcd,
             rule: Arc::clone(&rule),
             forgotten: Arc::clone(&forgotten),
             opened,
+            waiting: Arc::clone(&waiting),
             lose: Arc::clone(&lose),
+            lost: Arc::clone(&lost),
             before: Arc::clone(&before),
             puts: Arc::clone(&puts),
             hangs: Arc::default(),
             fences: Arc::clone(&fences),
-            client,
+            client: client.clone(),
         };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_open, lose, before, puts, fences, task }
+        Self { address, rule, forgotten, is_open, waiting, lose, lost, before, puts, fences, client, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -114,6 +121,11 @@ impl Front {
     /// Whether there are watches, or those that are begun have to wait.
     pub(crate) fn open(&self, is_open: bool) {
         self.is_open.send_replace(is_open);
+    }
+
+    /// How many watches have had to wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Loses a part of the next transaction that puts something with this text.
@@ -133,6 +145,16 @@ impl Front {
     /// How often transactions put keys with this part, with a value.
     pub(crate) fn seen(&self, key_part: &str) -> usize {
         self.puts.lock().unwrap().iter().filter(|key| key.contains(key_part)).count()
+    }
+
+    /// Asks etcd the questions that were lost, until it has answered.
+    pub(crate) async fn ask_lost(&self) -> usize {
+        let lost = std::mem::take(&mut *self.lost.lock().unwrap());
+        let count = lost.len();
+        for question in lost {
+            self.client.request(question).await.unwrap().into_body().collect().await.unwrap();
+        }
+        count
     }
 
     pub(crate) fn fences(&self) -> Vec<Vec<(String, i64)>> {
@@ -156,12 +178,14 @@ struct Behind {
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
     opened: watch::Receiver<bool>,
+    waiting: Arc<AtomicUsize>,
     lose: Lose,
+    lost: Lost,
     before: Before,
     puts: Puts,
     hangs: Arc<AtomicBool>,
     fences: Fences,
-    client: Client<HttpConnector, Body>,
+    client: HttpClient,
 }
 
 impl Behind {
@@ -191,6 +215,8 @@ fn take<T>(wanted: &Mutex<Option<(String, T)>>, question: &[u8]) -> Option<T> {
 async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Response {
     let path = request.uri().path().to_owned();
     if path == WATCH {
+        let is_open = *behind.opened.borrow();
+        behind.waiting.fetch_add(usize::from(!is_open), Ordering::Relaxed);
         let _ = behind.opened.wait_for(|is_open| *is_open).await;
     }
     let mut lost = None;
@@ -210,11 +236,7 @@ async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Resp
     }
     *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
     if lost == Some(Part::Question) {
-        // Whoever asked hangs up, and the question goes on its way all the same.
-        tokio::spawn(async move {
-            tokio::time::sleep(LATE).await;
-            let _ = behind.client.request(request).await;
-        });
+        behind.lost.lock().unwrap().push(request);
         return std::future::pending().await;
     }
     let Ok(response) = behind.client.request(request).await else {

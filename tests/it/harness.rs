@@ -29,7 +29,12 @@ use crate::kit::upstream::Upstream;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks until there is an answer.
-pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, ask).await
+}
+
+/// For what takes longer because it is meant to.
+pub(crate) async fn eventually_within<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
             match ask().await {
@@ -38,7 +43,7 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
             }
         }
     };
-    tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+    tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| panic!("never happened: {what}"))
 }
 
 pub(crate) fn send_signal(process: u32, signal: &str) {

@@ -1,12 +1,16 @@
 //! A network that misbehaves on command, between Tierflow and what it depends on.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::harness::eventually;
 
 /// What it does to every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,7 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     fault: watch::Sender<Fault>,
+    met: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -33,16 +38,29 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (fault, faults) = watch::channel(Fault::None);
-        let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target, faults.clone()));
+        let met = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn({
+            let faults = Faults { now: faults, met: Arc::clone(&met) };
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(carry(client, target, faults.clone()));
+                }
             }
         });
-        Self { address, fault, task }
+        Self { address, fault, met, task }
     }
 
     pub(crate) fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Sets a fault until a connection was refused for it, or data kept back.
+    pub(crate) async fn set_until_met(&self, fault: Fault) {
+        let before = self.met.load(Ordering::Relaxed);
+        self.set(fault);
+        eventually("somebody meets the fault", async || (self.met.load(Ordering::Relaxed) > before).then_some(()))
+            .await;
+        self.set(Fault::None);
     }
 }
 
@@ -52,8 +70,26 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, mut faults: watch::Receiver<Fault>) {
-    if *faults.borrow() == Fault::Cut {
+#[derive(Clone)]
+struct Faults {
+    now: watch::Receiver<Fault>,
+    /// How often something was refused or kept back.
+    met: Arc<AtomicUsize>,
+}
+
+impl Faults {
+    fn is(&self, fault: Fault) -> bool {
+        *self.now.borrow() == fault
+    }
+
+    fn meet(&self) {
+        self.met.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn carry(client: TcpStream, target: SocketAddr, mut faults: Faults) {
+    if faults.is(Fault::Cut) {
+        faults.meet();
         return;
     }
     let Ok(server) = TcpStream::connect(target).await else { return };
@@ -65,7 +101,7 @@ async fn carry(client: TcpStream, target: SocketAddr, mut faults: watch::Receive
     tokio::select! {
         _ = there => {}
         _ = back => {}
-        _ = faults.wait_for(|fault| *fault == Fault::Cut) => {}
+        _ = faults.now.wait_for(|fault| *fault == Fault::Cut) => {}
     }
     ended.0.abort();
     ended.1.abort();
@@ -74,7 +110,7 @@ async fn carry(client: TcpStream, target: SocketAddr, mut faults: watch::Receive
 async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut faults: watch::Receiver<Fault>,
+    mut faults: Faults,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -82,8 +118,11 @@ async fn pump(
         if read == 0 {
             return Ok(());
         }
-        let _ = faults.wait_for(|fault| *fault != Fault::Blackhole).await;
-        let fault = *faults.borrow();
+        if faults.is(Fault::Blackhole) {
+            faults.meet();
+            let _ = faults.now.wait_for(|fault| *fault != Fault::Blackhole).await;
+        }
+        let fault = *faults.now.borrow();
         match fault {
             Fault::Delay(delay) => tokio::time::sleep(delay).await,
             Fault::Trickle => {

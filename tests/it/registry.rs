@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use etcd_client::GetOptions;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::harness::{Edge, Program, Tierflow, eventually, free_address};
 use crate::kit::upstream::Upstream;
@@ -18,13 +18,18 @@ const TTL: u64 = 2;
 
 /// A running `tierflow register`.
 fn register(etcd: SocketAddr, address: SocketAddr, flags: &[&str]) -> Program {
+    register_with(etcd, address, flags, Stdio::null())
+}
+
+/// With a place for what it logs.
+fn register_with(etcd: SocketAddr, address: SocketAddr, flags: &[&str], log: Stdio) -> Program {
     let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
         .args(["register", "--service=order", &format!("--address={address}"), &format!("--etcd=http://{etcd}")])
         .args(flags)
         // A flag goes before it.
         .env("TIERFLOW_TTL", TTL.to_string())
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn();
     Program(child.unwrap())
 }
@@ -83,6 +88,12 @@ impl World {
         }
     }
 
+    /// The instances whose keys are in etcd.
+    async fn keys(&self) -> usize {
+        let prefix = Some(GetOptions::new().with_prefix().with_keys_only());
+        self.store.client.clone().get("/tierflow/services/order/", prefix).await.unwrap().kvs().len()
+    }
+
     async fn registered(&self) -> Value {
         self.tierflow.status().await["registered"]["upstream"].clone()
     }
@@ -137,20 +148,21 @@ async fn an_etcd_that_is_cut_off_loses_no_instance() {
     let _second = register(proxy.address, b.address, &[]);
     world.answered_by(&["a", "b"]).await;
     proxy.set(Fault::Blackhole);
-    for _ in 0..3 * TTL * 2 {
+    let are_there = async |instances: usize| {
         world.has_lost_nobody(2).await;
-        sleep(Duration::from_millis(500)).await;
-    }
-    // Their leases have run out meanwhile.
+        (world.keys().await == instances).then_some(())
+    };
+    eventually("their leases run out", async || are_there(0).await).await;
+    world.store.outlast_lease(TTL, async || world.has_lost_nobody(2).await).await;
     proxy.set(Fault::None);
-    let is_heard = async || world.tierflow.status().await["source"]["trouble"].is_null();
-    while !is_heard().await {
+    eventually("they are registered anew", async || are_there(2).await).await;
+    // Whatever Tierflow is told after that, it was told of them before.
+    world.store.put(&key("Plan", "new"), &document("Plan", "new", "{limits: [{rate: 1/h}]}")).await;
+    eventually("it is told", async || {
         world.has_lost_nobody(2).await;
-    }
-    for _ in 0..20 {
-        world.has_lost_nobody(2).await;
-        sleep(Duration::from_millis(50)).await;
-    }
+        (world.tierflow.status().await["documents"] == 4).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -166,17 +178,21 @@ async fn one_that_was_taken_for_dead_takes_nothing_back() {
         let mark = format!("\"weight\":{weight}");
         eventually("the key is held", async || holder().await.filter(|(value, _)| value.contains(&mark))).await
     };
-    let first = register(store.etcd.address, address, &["--weight=1"]);
+    let log = store.path("first.log");
+    let logged = Stdio::from(std::fs::File::create(&log).unwrap());
+    let first = register_with(store.etcd.address, address, &["--weight=1"], logged);
     held_with_weight(1).await;
     first.signal("STOP");
     // It does not lose its lease on a busy machine.
     let second = register(store.etcd.address, address, &["--weight=2", "--ttl=60"]);
     let held = held_with_weight(2).await;
     first.signal("CONT");
-    for _ in 0..TTL * 2 {
-        sleep(Duration::from_millis(500)).await;
+    eventually("it has tried to register anew", async || {
         assert_eq!(holder().await.as_ref(), Some(&held));
-    }
+        std::fs::read_to_string(&log).unwrap().contains("somebody else holds the key").then_some(())
+    })
+    .await;
+    store.outlast_lease(TTL, async || assert_eq!(holder().await.as_ref(), Some(&held))).await;
     // When the other one goes, the key is free.
     second.signal("TERM");
     held_with_weight(1).await;
@@ -195,14 +211,13 @@ async fn a_slow_way_to_etcd_and_a_short_outage_lose_no_instance() {
         response.kvs().first().map(|kv| kv.create_revision())
     };
     let first = eventually("it is registered", life).await;
+    let lives_on = async || assert_eq!(life().await, Some(first));
     proxy.set(Fault::Delay(Duration::from_millis(150)));
-    sleep(Duration::from_secs(TTL * 2)).await;
-    assert_eq!(life().await, Some(first));
-    proxy.set(Fault::Blackhole);
-    sleep(Duration::from_millis(TTL * 1000 / 3)).await;
-    proxy.set(Fault::None);
-    sleep(Duration::from_secs(TTL * 2)).await;
-    assert_eq!(life().await, Some(first));
+    store.outlast_lease(TTL * 2, lives_on).await;
+    for outage in [Fault::Blackhole, Fault::Cut] {
+        proxy.set_until_met(outage).await;
+        store.outlast_lease(TTL * 2, lives_on).await;
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,10 @@
-//! However a file is saved, a change is one generation, and nothing in between is served.
+//! However a file is saved, a change is found, is one generation, and nothing in between is served. How the watcher waits
+//! for the end of a save is tested beside it.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::harness::{Tierflow, eventually};
 
@@ -21,15 +19,8 @@ async fn serves(tierflow: &Tierflow, rate: u32) -> bool {
     has_rate && document["refused"].is_null()
 }
 
-/// How long a folder has to be quiet before it is read. Whoever saves more slowly has saved twice.
-const QUIET: Duration = Duration::from_millis(50);
-
-/// Between the steps of a save.
-fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
-}
-
-/// Saves rate after rate. A neighbour makes sure that a file that is empty for a moment would be seen as a change.
+/// Saves rate after rate. A neighbour makes sure that a file that is empty for a moment would be seen as a change. Tierflow
+/// stands still during a save, so that none takes longer than it waits for.
 async fn each_save_is_one_generation(save: impl Fn(&Path, u32)) {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("policies");
@@ -39,11 +30,11 @@ async fn each_save_is_one_generation(save: impl Fn(&Path, u32)) {
     let tierflow = Tierflow::start(&folder).await;
     for rate in 2..=6 {
         let generation = tierflow.generation().await;
-        let started = Instant::now();
+        tierflow.signal("STOP");
         save(&folder, rate);
-        let is_one_save = started.elapsed() < QUIET;
+        tierflow.signal("CONT");
         eventually("the save is served", async || serves(&tierflow, rate).await.then_some(())).await;
-        assert!(!is_one_save || tierflow.generation().await == generation + 1, "rate {rate}");
+        assert_eq!(tierflow.generation().await, generation + 1, "rate {rate}");
     }
 }
 
@@ -52,10 +43,8 @@ async fn a_file_that_is_renamed_over_is_one_generation() {
     each_save_is_one_generation(|folder, rate| {
         // As vi does it: the old file becomes a backup, the new one takes its name.
         let _ = fs::rename(folder.join("plan.yaml"), folder.join("plan.yaml~"));
-        pause();
         fs::write(folder.join(".plan.yaml.swp"), plan("standard", rate)).unwrap();
         fs::rename(folder.join(".plan.yaml.swp"), folder.join("plan.yaml")).unwrap();
-        pause();
         let _ = fs::remove_file(folder.join("plan.yaml~"));
     })
     .await;
@@ -66,7 +55,6 @@ async fn a_file_that_is_truncated_and_written_in_pieces_is_one_generation() {
     each_save_is_one_generation(|folder, rate| {
         let mut file = fs::File::create(folder.join("plan.yaml")).unwrap();
         for piece in plan("standard", rate).as_bytes().chunks(20) {
-            pause();
             file.write_all(piece).unwrap();
         }
     })
@@ -79,12 +67,10 @@ async fn a_config_map_that_kubernetes_swaps_is_one_generation() {
         let version = format!("..version-{rate}");
         fs::create_dir(folder.join(&version)).unwrap();
         fs::write(folder.join(&version).join("plan.yaml"), plan("standard", rate)).unwrap();
-        pause();
         symlink(&version, folder.join("..data_tmp")).unwrap();
         fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
         // The first time only: later versions are found by the same link.
         let _ = symlink("..data/plan.yaml", folder.join("plan.yaml"));
-        pause();
         let _ = fs::remove_dir_all(folder.join(format!("..version-{}", rate - 1)));
     })
     .await;

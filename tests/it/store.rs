@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use etcd_client::{Client, Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -76,6 +76,19 @@ impl Store {
 
     pub(crate) async fn delete(&self, key: &str) {
         assert_eq!(self.client.clone().delete(key, None).await.unwrap().deleted(), 1);
+    }
+
+    /// Waits for as long as a lease of so many seconds lives without its holder, by etcd's own clock. Whatever happens
+    /// meanwhile is looked at again and again.
+    pub(crate) async fn outlast_lease(&self, ttl: u64, mut meanwhile: impl AsyncFnMut()) {
+        let mut client = self.client.clone();
+        let lease = client.lease_grant(ttl as i64, None).await.unwrap().id();
+        client.put("/clock", "", Some(PutOptions::new().with_lease(lease))).await.unwrap();
+        let is_over = async || {
+            meanwhile().await;
+            client.get("/clock", None).await.unwrap().kvs().is_empty().then_some(())
+        };
+        eventually("the lease runs out", is_over).await;
     }
 
     pub(crate) fn endpoint(&self) -> Vec<String> {

@@ -9,7 +9,7 @@ use tierflow::snapshot::resource::ResourceType;
 use tonic::Code;
 
 use crate::ads::{Delta, Sotw, first, first_delta, node, request, subscribe};
-use crate::harness::{Tierflow, any_addresses, eventually, save, tierflow};
+use crate::harness::{DEADLINE, Tierflow, any_addresses, eventually, eventually_within, save, tierflow};
 use crate::proxy::{Fault, Proxy};
 
 const POLICIES: &str = "
@@ -420,12 +420,8 @@ async fn xds_rule_95_a_dead_peer_is_noticed() {
     behind.say(first("one", ResourceType::Cluster, &[])).await;
     behind.hear().await.unwrap();
     proxy.set(Fault::Blackhole);
-    let gone = async {
-        while shop.node("one").await.is_array() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("a dead peer stays");
+    let is_gone = async || (!shop.node("one").await.is_array()).then_some(());
+    eventually_within(DEADLINE * 2, "the dead peer is gone", is_gone).await;
 }
 
 /// One that reads nothing of its only response, and answers pings all the same.

@@ -60,9 +60,20 @@ impl Watcher {
             tracing::warn!(%error, folder = %root.display(), "no file notifications; the folder is read every 2 s");
         }
         board.at(root.display().to_string());
+        Self::woken_by(watcher.ok(), events, root, board, clock)
+    }
+
+    /// The watcher of a folder whose events come from anywhere.
+    fn woken_by(
+        notifications: Option<RecommendedWatcher>,
+        events: mpsc::Receiver<()>,
+        root: &Path,
+        board: Arc<Board>,
+        clock: Clock,
+    ) -> Self {
         Self {
             root: root.to_owned(),
-            _notifications: watcher.ok(),
+            _notifications: notifications,
             events,
             poll: QUIET,
             revision: Revision(0),
@@ -139,20 +150,4 @@ fn may_be_a_change(event: &notify::Result<notify::Event>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_reading_causes_is_no_change() {
-        let is_change = |kind| may_be_a_change(&Ok(notify::Event::new(EventKind::Access(kind))));
-        assert!(!is_change(AccessKind::Open(AccessMode::Any)));
-        assert!(!is_change(AccessKind::Close(AccessMode::Read)));
-        assert!(is_change(AccessKind::Close(AccessMode::Write)));
-    }
-
-    #[test]
-    fn a_lost_event_is_taken_for_a_change() {
-        assert!(may_be_a_change(&Err(notify::Error::generic("queue overflow"))));
-        assert!(may_be_a_change(&Ok(notify::Event::new(EventKind::Other))));
-    }
-}
+mod tests;
