@@ -185,6 +185,8 @@ impl OneType {
         let is_first_of_all = self.nonce == 0 && tells_absence && self.known.names(&self.subscription).next().is_none();
         if self.is_current(wanted) && self.parked.is_empty() && !is_first_of_all {
             self.taken_epoch = context.epoch;
+            // Equal, and maybe made anew: the one before is nobody's any longer.
+            self.known.rebase(wanted, BTreeMap::new());
             return None;
         }
         let difference = self.compare(wanted, context);

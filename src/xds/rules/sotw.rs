@@ -1,5 +1,7 @@
 //! Rules of state of the world, and of nonces and versions.
 
+use std::sync::Arc;
+
 use super::talk::{SILENCE, Talk, type_of};
 use crate::nodes::Standing;
 use crate::snapshot::resource::ResourceType;
@@ -268,6 +270,16 @@ fn xds_rule_88_one_response_is_under_way_and_the_newest_state_follows() {
         }
         assert_eq!(talk.ack("listener"), ["listener l"]);
         assert_eq!(talk.ack("listener"), SILENCE);
+    }
+}
+
+#[test]
+fn xds_rule_92_what_was_made_anew_with_equal_content_is_not_there_twice() {
+    for mut talk in Talk::both(&["route:r=1"]) {
+        talk.has(&[("route", &["r"])]);
+        let before = Arc::downgrade(talk.world.of_type(ResourceType::Route));
+        assert_eq!(talk.change(&["route:r=1"]), SILENCE);
+        assert!(before.upgrade().is_none(), "the stream has what is served now");
     }
 }
 
