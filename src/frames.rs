@@ -9,5 +9,5 @@
 mod chunks;
 mod requests;
 
-pub use chunks::{Chunks, Parts, with_guard};
+pub use chunks::{Chunk, Chunks, Parts, SHARED_BYTES_MIN, with_guard};
 pub use requests::Requests;

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub xds_push_bytes: Family<TypeLabels, Counter>,
     pub xds_nacks: Family<TypeLabels, Counter>,
     pub xds_stale_nonces: Family<TypeLabels, Counter>,
+    pub xds_unread_bytes: Gauge,
+    pub xds_unread_closed: Family<ReasonLabels, Counter>,
     pub xds_convergence_seconds: Histogram,
 }
 
@@ -144,6 +146,18 @@ impl Default for Metrics {
                 r,
                 "xds_stale_nonce",
                 "Requests that answer an earlier response than the last one",
+                Family::default(),
+            ),
+            xds_unread_bytes: register(
+                r,
+                "xds_unread_bytes",
+                "Bytes that responses hold which Envoys have not read",
+                Gauge::default(),
+            ),
+            xds_unread_closed: register(
+                r,
+                "xds_unread_closed",
+                "Connections that were closed because their Envoy did not read, by why it had no more time",
                 Family::default(),
             ),
             xds_convergence_seconds: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),

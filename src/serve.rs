@@ -50,7 +50,7 @@ use crate::source::Source;
 use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
-use crate::xds::{Admission, Xds};
+use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use tls::{Tls, Within};
 
@@ -159,6 +159,7 @@ struct Shared {
     rollout: Arc<Rollout>,
     nodes: Arc<Nodes>,
     admission: Arc<Admission>,
+    unread: Arc<Unread>,
     counters: Arc<Memory>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
@@ -188,6 +189,7 @@ impl Shared {
             rollout,
             nodes: Arc::default(),
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
+            unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
             counters: Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max })),
             metrics,
             board: Arc::default(),
@@ -216,6 +218,7 @@ impl Shared {
             nodes: Arc::clone(&self.nodes),
             metrics: Arc::clone(&self.metrics),
             admission: Arc::clone(&self.admission),
+            unread: Arc::clone(&self.unread),
             clock: self.clock,
             identifier: format!("tierflow/{}/{}", env!("CARGO_PKG_VERSION"), std::process::id()).into(),
             shutdown: self.shutdown.clone(),

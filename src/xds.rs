@@ -24,6 +24,7 @@ mod session;
 mod sotw;
 mod stream;
 mod subscription;
+mod unread;
 mod variant;
 mod wire;
 
@@ -41,6 +42,7 @@ use crate::rollout::Rollout;
 pub use admission::{Admission, AdmissionLimits};
 pub use service::AdsServer;
 pub use stream::Connection;
+pub use unread::{UNREAD_BYTES_MAX, Unread};
 
 /// Everything that a stream reads and writes besides its Envoy.
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ pub struct Xds {
     pub nodes: Arc<Nodes>,
     pub metrics: Arc<Metrics>,
     pub admission: Arc<Admission>,
+    pub unread: Arc<Unread>,
     pub clock: Clock,
     /// Tells replicas apart in `control_plane.identifier`.
     pub identifier: Bytes,

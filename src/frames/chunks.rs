@@ -3,7 +3,7 @@
 use prost::bytes::{BufMut, Bytes, BytesMut};
 
 /// Shared bytes of fewer than this are copied: a chunk of their own costs more than that.
-const SHARED_BYTES_MIN: usize = 4 * 1024;
+pub const SHARED_BYTES_MIN: usize = 4 * 1024;
 /// Copied bytes are sent once there are so many. So much, and a part more, is what a peer that does not read costs.
 const COPIED_BYTES_MAX: usize = 12 * 1024;
 /// The largest chunk of shared bytes. The transport is as long at a chunk as its peer is at reading it.
@@ -16,6 +16,15 @@ pub trait Parts {
     fn encoded_len(&self) -> usize;
     /// Appends the own bytes of the next part, and gives its shared ones. `None` after the last part.
     fn encode_next(&mut self, own: &mut BytesMut) -> Option<Bytes>;
+}
+
+/// Bytes for the transport.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Made for this message.
+    Copied(Bytes),
+    /// Shared with other messages.
+    Shared(Bytes),
 }
 
 /// The frame of a message, in chunks for the transport.
@@ -36,7 +45,7 @@ impl<P: Parts> Chunks<P> {
     }
 
     /// The next chunk; `None` after the last.
-    pub fn next_chunk(&mut self) -> Option<Bytes> {
+    pub fn next_chunk(&mut self) -> Option<Chunk> {
         while self.shared.is_empty() && self.copied.len() < COPIED_BYTES_MAX {
             let Some(shared) = self.parts.encode_next(&mut self.copied) else { break };
             match shared.len() < SHARED_BYTES_MIN {
@@ -45,10 +54,18 @@ impl<P: Parts> Chunks<P> {
             }
         }
         if !self.copied.is_empty() {
-            return Some(std::mem::take(&mut self.copied).freeze());
+            return Some(Chunk::Copied(std::mem::take(&mut self.copied).freeze()));
         }
         let chunk = self.shared.split_to(self.shared.len().min(CHUNK_BYTES_MAX));
-        (!chunk.is_empty()).then_some(chunk)
+        (!chunk.is_empty()).then_some(Chunk::Shared(chunk))
+    }
+}
+
+impl Chunk {
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Copied(bytes) | Self::Shared(bytes) => bytes,
+        }
     }
 }
 
@@ -89,7 +106,7 @@ mod tests {
 
     fn chunks(shared: &[Bytes]) -> Vec<Bytes> {
         let mut chunks = Chunks::new(Numbers(Vec::from(shared).into_iter()));
-        std::iter::from_fn(|| chunks.next_chunk()).collect()
+        std::iter::from_fn(|| chunks.next_chunk().map(Chunk::into_bytes)).collect()
     }
 
     fn body(byte: u8, length: usize) -> Bytes {

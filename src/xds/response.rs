@@ -120,7 +120,7 @@ mod tests {
     use envoy_types::pb::google::protobuf as google;
 
     use super::*;
-    use crate::frames::Chunks;
+    use crate::frames::{Chunk, Chunks};
     use crate::names::Version;
     use crate::snapshot::resource::ResourceType;
     use crate::xds::session::Outgoing;
@@ -145,7 +145,7 @@ mod tests {
 
     fn chunks<V: Variant>(resources: &[Arc<Resource>]) -> Vec<Bytes> {
         let mut chunks = Chunks::new(V::encode(response(resources), &Bytes::from_static(b"me")));
-        std::iter::from_fn(|| chunks.next_chunk()).collect()
+        std::iter::from_fn(|| chunks.next_chunk().map(Chunk::into_bytes)).collect()
     }
 
     fn message<V: Variant, M: Message + Default>() -> M {

@@ -11,16 +11,16 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use prost::bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::Xds;
 use super::admission::Place;
 use super::response::Response;
 use super::session::{Answer, Outgoing, Session, Step};
+use super::unread::UnreadResponse;
 use super::variant::{Variant, version};
 use super::wire;
-use crate::frames::{Chunks, Requests, with_guard};
+use crate::frames::{Chunks, Requests};
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
@@ -28,8 +28,6 @@ use crate::rollout::{Member, Offer, Refusal, Selection};
 use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
-/// How long an Envoy may leave a chunk of a response unread before its connection is closed. It will come back.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stream may be open before it says who it is.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most names of a type that an Envoy can ask for, at once and in all, and how long one can be.
@@ -61,7 +59,12 @@ pub(super) struct Stream<V: Variant> {
     responses: VecDeque<Outgoing>,
     not_served: Option<Response>,
     /// The response that the transport takes at the moment.
-    sending: Option<Chunks<Response>>,
+    sending: Option<Sending>,
+}
+
+struct Sending {
+    chunks: Chunks<Response>,
+    unread: Arc<UnreadResponse>,
 }
 
 /// Who is at the other end.
@@ -96,8 +99,7 @@ impl<V: Variant> Stream<V> {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(chunk) = self.next_chunk() {
-                // The timeout ends when the transport lets go of the chunk: it has written it, or the stream is over.
-                return Ok(Some(with_guard(chunk, write_timeout(self.connection.stuck.clone()))));
+                return Ok(Some(chunk));
             }
             if !self.step().await? {
                 return Ok(None);
@@ -107,16 +109,21 @@ impl<V: Variant> Stream<V> {
 
     /// A response is sent to its end before another is made.
     fn next_chunk(&mut self) -> Option<Bytes> {
-        if let Some(chunk) = self.sending.as_mut().and_then(Chunks::next_chunk) {
-            return Some(chunk);
+        loop {
+            let Some(Sending { chunks, unread }) = &mut self.sending else {
+                self.sending = Some(self.take_response()?);
+                continue;
+            };
+            match chunks.next_chunk() {
+                Some(chunk) => return Some(unread.watch(chunk, self.connection.stuck.clone())),
+                None => self.sending = None,
+            }
         }
-        self.sending = self.take_response().map(Chunks::new);
-        self.sending.as_mut()?.next_chunk()
     }
 
-    fn take_response(&mut self) -> Option<Response> {
+    fn take_response(&mut self) -> Option<Sending> {
         if let Some(response) = self.not_served.take() {
-            return Some(response);
+            return Some(Sending { chunks: Chunks::new(response), unread: self.xds.unread.begin(&[]) });
         }
         let response = self.responses.pop_front()?;
         let (resource_type, version) = (response.resource_type, response.version);
@@ -128,7 +135,8 @@ impl<V: Variant> Stream<V> {
             let at = self.xds.clock.now();
             envoy.seat.sent(resource_type, Sent { generation: envoy.generation, version, at });
         }
-        Some(V::encode(response, &self.xds.identifier))
+        let unread = self.xds.unread.begin(&response.resources);
+        Some(Sending { chunks: Chunks::new(V::encode(response, &self.xds.identifier)), unread })
     }
 
     /// Waits until something happens, and looks what follows from it. False once the Envoy has ended the stream.
@@ -349,13 +357,6 @@ async fn sleep(duration: Option<Duration>) {
     if let Some(duration) = duration {
         tokio::time::sleep(duration).await;
     }
-}
-
-fn write_timeout(stuck: CancellationToken) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        tokio::time::sleep(WRITE_TIMEOUT).await;
-        stuck.cancel();
-    }))
 }
 
 fn type_label(resource_type: ResourceType) -> TypeLabels {
