@@ -26,7 +26,8 @@
 //! a route reports for limits, named by a content hash.
 //! *tier*: 1 for limits of an API, 2 for limits of a tenant. *rate*: N per window. *hit*, *counter*, *decision*:
 //! what a request costs, where that is counted, what came of it. *node*: a connected Envoy. *group*: the nodes
-//! that one gateway selects. *draft*: a document as somebody wants it to be. *edit*: drafts that count together.
+//! that one gateway selects. *ack*, *nack*: a node's answer to a response. *offer*: the resources that each group is to
+//! have at one moment. *hold*: documents of a group that stay at versions which its nodes have acknowledged. *draft*: a document as somebody wants it to be. *edit*: drafts that count together.
 //! *staging*: the blobs of a large edit before its *manifest* makes them count. *record*: what an edit leaves of its
 //! request.
 //!

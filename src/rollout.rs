@@ -40,7 +40,7 @@ pub use offer::{GroupOffer, Member, Offer, Selection};
 
 /// A nack: the node that refused, and the resources that were new in the refused response.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct Nack {
     pub node: String,
     pub resource_type: ResourceType,
     pub resources: Vec<(Arc<str>, Version)>,
@@ -151,21 +151,21 @@ impl Rollout {
 
     /// An Envoy has refused something of a group. Holds the documents behind it, unless another Envoy took it, or none of
     /// the group ever took anything that could be gone back to. Gives what is held now.
-    pub fn refused(&self, gateway: &Name, refusal: &Refusal) -> Option<Arc<Hold>> {
+    pub fn refused(&self, gateway: &Name, nack: &Nack) -> Option<Arc<Hold>> {
         let proven = self.proven.lock();
         let offer = self.offer();
         let generation = offer.served.generation.as_ref()?;
         let group = offer.group(gateway.as_str())?;
         // What was refused may be of another gateway of the node, or offered no longer.
-        let mut blamed = hold::blamed(refusal);
-        blamed.retain(|(name, version)| group.has(refusal.resource_type, name, *version));
-        if group.is_acknowledged(refusal.resource_type) || blamed.is_empty() {
+        let mut blamed = hold::blamed(nack);
+        blamed.retain(|(name, version)| group.has(nack.resource_type, name, *version));
+        if group.is_acknowledged(nack.resource_type) || blamed.is_empty() {
             return None;
         }
         let proven = proven.get(gateway)?;
-        let hold = hold::extended(group, &proven.group, refusal, &blamed, generation.number);
+        let hold = hold::extended(group, &proven.group, nack, &blamed, generation.number);
         let held = hold::apply(generation, gateway, &hold, &proven.group);
-        self.forms.offer(&generation.matcher, gateway, &held, refusal.at);
+        self.forms.offer(&generation.matcher, gateway, &held, nack.at);
         let hold = Arc::new(hold);
         self.retries.lock().held(gateway, refusal.at);
         let sequence = offer.sequence + 1;
@@ -224,7 +224,7 @@ fn group_offer(
     Some(with_evidence_of(old, gateway, sequence, hold, group))
 }
 
-/// What was acknowledged of an offer is acknowledged of another with the same resources.
+/// Acknowledgements of an offer count for another with the same resources.
 fn with_evidence_of(
     old: &GroupOffer,
     gateway: &Name,

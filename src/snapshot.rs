@@ -27,7 +27,7 @@ pub struct Snapshot {
 pub struct Resources {
     /// Each is shared: thousands of streams remember by it what their Envoys have.
     by_type: PerType<Arc<OfType>>,
-    /// What of them not every Envoy knows; a union has none, its groups are asked.
+    /// Features of them that not every Envoy knows; a union has none, its groups are asked.
     needs: Vec<Arc<Need>>,
 }
 
@@ -54,12 +54,12 @@ impl Resources {
         Self { needs, ..self }
     }
 
-    /// What an Envoy of this version does not know.
+    /// Features that an Envoy of this version does not know.
     pub fn unknown_to(&self, version: EnvoyVersion) -> impl Iterator<Item = &Arc<Need>> {
         self.needs.iter().filter(move |need| version < need.feature.since)
     }
 
-    /// What an Envoy gets that several gateways select. Resources with equal names are equal: clusters are named
+    /// The resources of an Envoy that several gateways select. Resources with equal names are equal: clusters are named
     /// after their service, everything else after its gateway.
     pub fn union<'a>(groups: impl IntoIterator<Item = &'a Arc<Self>>) -> Arc<Self> {
         let mut groups = groups.into_iter();
@@ -73,7 +73,7 @@ impl Resources {
         }
     }
 
-    /// Whether the contents are equal.
+    /// True if the contents are equal.
     pub fn is_same(&self, other: &Self) -> bool {
         self.by_type.iter().all(|(resource_type, own)| own.version == other.of_type(resource_type).version)
     }

@@ -32,7 +32,7 @@ pub enum Chunk {
 pub struct Chunks<P> {
     parts: P,
     copied: BytesMut,
-    /// What follows the copied bytes.
+    /// Bytes that follow the copied ones.
     shared: Bytes,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{GroupOffer, Refusal};
+use super::{GroupOffer, Nack};
 use crate::clock::Timestamp;
 use crate::live::{Generation, Group, Parsed};
 use crate::names::{DocumentId, Name, Version};
@@ -20,12 +20,12 @@ pub struct Hold {
     /// In the versions that lead to what was refused. `None`: that it is gone.
     pub documents: BTreeMap<DocumentId, Option<Arc<Parsed>>>,
     pub reasons: Vec<Reason>,
-    /// Whether the group stays as it was altogether: no document of its own is behind what was refused.
+    /// True if the group stays as it was altogether: no document of its own is behind what was refused.
     pub is_whole: bool,
     refused: BTreeSet<(ResourceType, Arc<str>, [u8; 16])>,
 }
 
-/// Who refused what, and why.
+/// A refusal, as operators are told of it.
 #[derive(Clone, Debug)]
 pub struct Reason {
     pub node: String,
@@ -41,7 +41,7 @@ impl Hold {
         self.refused.contains(&(resource_type, Arc::clone(name), version.to_bytes()))
     }
 
-    /// What of it still stands in the group's newest version. What changed is given another chance.
+    /// The part of it that still stands in the group's newest version. What changed is given another chance.
     pub(super) fn still_held(&self, newest: &Group) -> Option<Self> {
         let mut held = self.clone();
         held.documents.retain(|id, refused| newest.document(id) == refused.as_ref());
@@ -55,7 +55,7 @@ impl Hold {
 pub(super) fn extended(
     group: &GroupOffer,
     proven: &Group,
-    refusal: &Refusal,
+    nack: &Nack,
     blamed: &[(Arc<str>, Version)],
     generation: u64,
 ) -> Hold {
@@ -69,21 +69,21 @@ pub(super) fn extended(
             refused: BTreeSet::new(),
         },
     };
-    let behind = blamed.iter().flat_map(|(name, _)| {
-        group.group.changed_behind(group.gateway.as_str(), (refusal.resource_type, name), proven)
-    });
+    let behind = blamed
+        .iter()
+        .flat_map(|(name, _)| group.group.changed_behind(group.gateway.as_str(), (nack.resource_type, name), proven));
     let documents: BTreeMap<_, _> = behind.map(|id| (id.clone(), group.group.document(&id).cloned())).collect();
     hold.is_whole |= documents.is_empty();
     hold.documents.extend(documents);
     hold.refused
-        .extend(blamed.iter().map(|(name, version)| (refusal.resource_type, Arc::clone(name), version.to_bytes())));
+        .extend(blamed.iter().map(|(name, version)| (nack.resource_type, Arc::clone(name), version.to_bytes())));
     if hold.reasons.len() < REASONS_MAX {
         hold.reasons.push(Reason {
-            node: refusal.node.clone(),
-            resource_type: refusal.resource_type,
+            node: nack.node.clone(),
+            resource_type: nack.resource_type,
             resources: blamed.iter().map(|(name, _)| Arc::clone(name)).collect(),
-            message: refusal.message.clone(),
-            since: refusal.at,
+            message: nack.message.clone(),
+            since: nack.at,
         });
     }
     hold
@@ -99,13 +99,13 @@ pub(super) fn apply(generation: &Generation, gateway: &Name, hold: &Hold, proven
 
 /// A response is refused as a whole, but Envoy names what is wrong in it. Where it does not, all of it is to blame. Names
 /// are all that is read from its message, which is for people and changes with its versions (xDS rule 65).
-pub(super) fn blamed(refusal: &Refusal) -> Vec<(Arc<str>, Version)> {
-    let is_named = |(name, _): &&(Arc<str>, Version)| names(&refusal.message, name);
-    let named: Vec<_> = refusal.resources.iter().filter(is_named).cloned().collect();
-    if named.is_empty() { refusal.resources.clone() } else { named }
+pub(super) fn blamed(nack: &Nack) -> Vec<(Arc<str>, Version)> {
+    let is_named = |(name, _): &&(Arc<str>, Version)| names(&nack.message, name);
+    let named: Vec<_> = nack.resources.iter().filter(is_named).cloned().collect();
+    if named.is_empty() { nack.resources.clone() } else { named }
 }
 
-/// Whether a name stands in a text, not as a part of a longer one.
+/// True if a name stands in a text, not as a part of a longer one.
 fn names(text: &str, name: &str) -> bool {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
     text.match_indices(name).any(|(at, _)| {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn xds_rule_70_the_resource_that_the_message_names_is_to_blame() {
         let message = "Error adding/updating listener(s) edge: cannot bind '192.0.2.1:1'";
-        let refusal = |names: &[&str]| Refusal {
+        let nack = |names: &[&str]| Nack {
             node: "n".to_owned(),
             resource_type: ResourceType::Listener,
             resources: names.iter().map(|name| ((*name).into(), Version::of(name.as_bytes()))).collect(),
@@ -135,7 +135,7 @@ mod tests {
             at: Timestamp::default(),
         };
         let blamed =
-            |names: &[&str]| blamed(&refusal(names)).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+            |names: &[&str]| blamed(&nack(names)).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         assert_eq!(blamed(&["edge", "edge-inner", "ed"]), ["edge"]);
         assert_eq!(blamed(&["shop", "side"]), ["shop", "side"], "none is named, so it may be each of them");
     }

@@ -33,7 +33,7 @@ pub struct Offer {
 #[derive(Debug)]
 pub struct GroupOffer {
     pub gateway: Name,
-    /// What differs from the generation, and why.
+    /// Documents that are kept from the group, and why.
     pub hold: Option<Arc<Hold>>,
     /// [`Offer::sequence`] of the offer that it was made for.
     pub(super) sequence: u64,
@@ -135,17 +135,17 @@ impl GroupOffer {
         &self.group.resources
     }
 
-    /// Whether the group is offered something else than the generation by now.
+    /// True if the group is offered something else than the generation by now.
     pub fn is_held(&self, offers: &watch::Receiver<Arc<Offer>>) -> bool {
         offers.borrow().group(self.gateway.as_str()).is_some_and(|group| group.hold.is_some())
     }
 
-    /// Whether some Envoy acknowledged all resources of the type.
+    /// True if some Envoy acknowledged all resources of the type.
     pub fn is_acknowledged(&self, resource_type: ResourceType) -> bool {
         self.evidence.is_acknowledged(resource_type)
     }
 
-    /// Whether all resources of all types were acknowledged.
+    /// True if all resources of all types were acknowledged.
     pub(super) fn is_proven(&self) -> bool {
         ResourceType::ALL.into_iter().all(|resource_type| {
             self.is_acknowledged(resource_type) || self.resources().of_type(resource_type).by_name.is_empty()

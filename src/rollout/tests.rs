@@ -88,8 +88,8 @@ impl World {
         message: &str,
     ) -> Vec<String> {
         let (node, message) = ("odd".to_owned(), message.to_owned());
-        let refusal = Refusal { node, resource_type, resources, message, at: Timestamp::default() };
-        self.rollout.refused(&Name::parse(gateway).unwrap(), &refusal);
+        let nack = Nack { node, resource_type, resources, message, at: Timestamp::default() };
+        self.rollout.refused(&Name::parse(gateway).unwrap(), &nack);
         self.held(gateway)
     }
 

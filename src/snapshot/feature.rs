@@ -21,12 +21,12 @@ pub struct Feature {
     pub older: Older,
 }
 
-/// What an Envoy does with a feature that it does not know.
+/// The fate of a feature on an Envoy that does not know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Older {
-    /// It refuses the resource, and goes on with what it had.
+    /// The Envoy refuses the resource, and goes on with what it had.
     Refuses,
-    /// It takes the resource, and passes over the field.
+    /// The Envoy takes the resource, and passes over the field.
     Ignores,
 }
 
@@ -36,7 +36,7 @@ pub struct Need {
     pub feature: &'static Feature,
     /// As in `Api order-create`; the first of them.
     pub documents: Vec<String>,
-    /// How many more there are.
+    /// The number of further documents.
     pub others: usize,
 }
 

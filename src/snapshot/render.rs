@@ -52,7 +52,7 @@ pub fn to_static_bootstrap(resources: &Resources) -> Value {
     json!({ "layered_runtime": runtime(), "static_resources": static_resources })
 }
 
-/// What Envoys have to be told besides resources. They refuse regular expressions that compile to more than 100
+/// The runtime layers that Envoys need besides resources. They refuse regular expressions that compile to more than 100
 /// steps unless they are told otherwise; `/[a-z]{1,64}` has more. How large one may be is decided when it is read.
 /// The admin layer is for the `disable_key` of rate limits, which an operator sets with `/runtime_modify`.
 pub fn runtime() -> Value {

@@ -55,7 +55,7 @@ impl ResourceType {
         }
     }
 
-    /// Whether an Envoy may ask for all resources of the type without naming them (xDS rule 60). Of the others it
+    /// True if an Envoy may ask for all resources of the type without naming them (xDS rule 60). Of the others it
     /// names what its bootstrap, listeners and clusters refer to.
     pub fn has_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
@@ -63,13 +63,13 @@ impl ResourceType {
 }
 
 impl ResourceType {
-    /// Whether each resource has a response of its own. Envoy refuses a response as a whole, and its files may be missing
+    /// True if each resource has a response of its own. Envoy refuses a response as a whole, and its files may be missing
     /// for one secret and there for another (xDS rule 51).
     pub fn is_sent_alone(self) -> bool {
         matches!(self, Self::Secret)
     }
 
-    /// Whether an Envoy is ever told that a resource is gone. A listener that drains still uses what it named, and
+    /// True if an Envoy is ever told that a resource is gone. A listener that drains still uses what it named, and
     /// answers 5xx without it; an empty layer of runtime keys is refused (xDS rules 23, 53 and 85).
     pub fn is_removed(self) -> bool {
         !matches!(self, Self::Extension | Self::Runtime)

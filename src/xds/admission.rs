@@ -12,18 +12,19 @@ use tonic::Status;
 
 use crate::clock::{Clock, Timestamp};
 
-/// How long a stream may wait to be let in.
+/// The longest that a stream waits to be let in.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How many streams are taken.
+/// Bounds of open and of new streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// At the same time.
+    /// Streams at the same time.
     pub streams_max: usize,
-    /// New ones in a second, at a steady rate. Half a second's worth may come at once.
+    /// New streams in a second, at a steady rate. Half a second's worth may come at once.
     pub streams_per_second: u32,
 }
 
+/// Lets streams in.
 #[derive(Debug)]
 pub struct Admission {
     limits: AdmissionLimits,
@@ -38,12 +39,12 @@ pub(super) type Place = OwnedSemaphorePermit;
 /// Whoever comes takes the next place of a line that moves on at a steady rate.
 #[derive(Debug, Default)]
 struct Line {
-    /// When the next one would be let in if nobody was ever let in early.
+    /// The time at which the next one would be let in if nobody was ever let in early.
     next: Timestamp,
 }
 
 impl Line {
-    /// How long the newcomer has to wait. `None`: too long, and it has taken no place.
+    /// The newcomer's wait. `None`: too long, and it has taken no place.
     fn join(&mut self, now: Timestamp, interval: Duration, burst: Duration) -> Option<Duration> {
         let next = self.next.max(now);
         let wait = next.since(now).saturating_sub(burst);

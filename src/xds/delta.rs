@@ -15,7 +15,7 @@ use crate::snapshot::resource::ResourceType;
 pub(super) struct Request {
     pub(super) subscribe: Vec<String>,
     pub(super) unsubscribe: Vec<String>,
-    /// What a reconnecting Envoy has, by name.
+    /// Versions that a reconnecting Envoy has, by name.
     pub(super) initial_versions: HashMap<String, String>,
     pub(super) nonce: String,
     /// The message of `error_detail`.

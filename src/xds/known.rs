@@ -11,6 +11,7 @@ use crate::names::Version;
 use crate::snapshot::OfType;
 use crate::snapshot::resource::Resource;
 
+/// Resources that an Envoy has.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// Everything in it that is subscribed to is there...
@@ -19,10 +20,11 @@ pub(super) struct Known {
     except: BTreeMap<Arc<str>, Option<Has>>,
 }
 
+/// Evidence of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Has {
     Resource(Arc<Resource>),
-    /// What a reconnecting Envoy says that it has.
+    /// Of a version that a reconnecting Envoy says that it has.
     Version(Box<str>),
 }
 
@@ -43,13 +45,13 @@ impl Has {
 }
 
 impl Known {
-    /// What a reconnecting Envoy says that it has.
+    /// The versions that a reconnecting Envoy says that it has.
     pub(super) fn of_versions(versions: impl IntoIterator<Item = (String, String)>) -> Self {
         let has = |(name, version): (String, String)| (name.into(), Some(Has::Version(version.into())));
         Self { base: Arc::default(), except: versions.into_iter().map(has).collect() }
     }
 
-    /// Whether it is that set, without any exception.
+    /// True if it is that set, without any exception.
     pub(super) fn is_all_of(&self, set: &OfType) -> bool {
         self.except.is_empty() && self.base.version == set.version
     }
@@ -87,7 +89,7 @@ impl Known {
         self.except.retain(|name, _| subscription.wants(name));
     }
 
-    /// What it has of names that are asked for by themselves is all that is known any more.
+    /// Forgets everything but the names that are asked for by themselves.
     pub(super) fn keep_named(&mut self, subscription: &Subscription) {
         let has = |name: &Arc<str>| Some((Arc::clone(name), Some(self.get(name, subscription)?)));
         let kept = subscription.names().filter_map(has);

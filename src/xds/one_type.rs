@@ -14,6 +14,7 @@ use crate::nodes::Protocol;
 use crate::snapshot::OfType;
 use crate::snapshot::resource::{Resource, ResourceType};
 
+/// The state of one type.
 #[derive(Debug, Default)]
 pub(super) struct OneType {
     pub(super) subscription: Subscription,
@@ -25,7 +26,7 @@ pub(super) struct OneType {
     pub(super) nonce: u64,
     /// The last response, until it is acknowledged or refused.
     under_way: Option<UnderWay>,
-    /// What this Envoy refused: not sent again until it changes (xDS rule 62).
+    /// Names that this Envoy refused: not sent again until they change (xDS rule 62).
     parked: BTreeMap<Arc<str>, Parked>,
     /// Something that was refused is gone: what was refused with it may be taken now.
     is_mended: bool,
@@ -33,10 +34,11 @@ pub(super) struct OneType {
     pub(super) taken_epoch: u64,
 }
 
+/// A response without its acknowledgement or refusal.
 #[derive(Debug)]
 struct UnderWay {
     epoch: u64,
-    /// What is new in it, and what the Envoy had before.
+    /// News in it, with what the Envoy had before.
     changes: Vec<Change>,
 }
 
@@ -44,7 +46,7 @@ struct UnderWay {
 struct Change {
     name: Arc<str>,
     before: Option<Has>,
-    /// Whether that is not certain.
+    /// True where that is not certain.
     is_doubtful: bool,
     what: What,
 }
@@ -65,38 +67,38 @@ struct Parked {
     is_doubtful: bool,
 }
 
-/// What an update depends on besides the type itself.
+/// Circumstances of an update, besides the type itself.
 pub(super) struct Context<'a> {
     pub(super) protocol: Protocol,
     pub(super) resource_type: ResourceType,
     pub(super) epoch: u64,
     pub(super) nonce: u64,
-    /// Whether what is gone may be taken away already.
+    /// Tells whether a name that is gone may be taken away already.
     pub(super) may_remove: &'a dyn Fn(&str) -> bool,
 }
 
 impl Context<'_> {
-    /// Whether a response is everything that is wanted, and what is absent in it is deleted (xDS rule 21).
+    /// True if a response is everything that is wanted, and what is absent in it is deleted (xDS rule 21).
     fn is_whole(&self) -> bool {
         self.protocol == Protocol::StateOfTheWorld && self.resource_type.has_wildcard()
     }
 
-    /// Whether the Envoy is told that something is gone: by a list, or by absence.
+    /// True if the Envoy is told that something is gone: by a list, or by absence.
     fn tells_removed(&self) -> bool {
         self.is_whole() || (self.protocol == Protocol::Delta && self.resource_type.is_removed())
     }
 }
 
-/// How what the Envoy has differs from what it is to have.
+/// The difference between the resources that the Envoy has and those that it is to have.
 #[derive(Default)]
 struct Difference {
-    /// What is reason enough to say something...
+    /// Resources that are reason enough for a response...
     due: Vec<Arc<Resource>>,
     removed: Vec<Arc<str>>,
-    /// ...and what is sent along then.
+    /// ...and those that are sent along then.
     along: Vec<Arc<Resource>>,
     removed_along: Vec<Arc<str>>,
-    /// What the Envoy keeps although it is not what it is to have.
+    /// Resources that the Envoy keeps although it is to have others.
     kept: BTreeMap<Arc<str>, Option<Has>>,
 }
 
@@ -109,23 +111,23 @@ impl OneType {
         self.parked.values().any(|parked| parked.what != What::Past)
     }
 
-    /// Whether the Envoy has, or was sent, all of these, and asks for nothing again.
+    /// True if the Envoy has, or was sent, all of these, and asks for nothing again.
     pub(super) fn is_current(&self, wanted: &OfType) -> bool {
         self.owed.is_empty() && self.known.is_all_of(wanted)
     }
 
-    /// Whether the Envoy has said what it thinks of the newest content of the name.
+    /// True if the Envoy has acknowledged or refused the newest content of the name.
     pub(super) fn has_answered(&self, resource: &Resource) -> bool {
         let is_parked = self.parked.contains_key(&resource.name);
         !self.is_pending() && (is_parked || (self.has(resource) && !self.owed.contains(&resource.name)))
     }
 
-    /// Whether the Envoy has it, unless it refuses what is under way.
+    /// True if the Envoy has it, unless it refuses what is under way.
     pub(super) fn has(&self, resource: &Resource) -> bool {
         self.known.get(&resource.name, &self.subscription).is_some_and(|has| has.is(resource.version))
     }
 
-    /// What is known to be there although it is to go.
+    /// Names that are known to be there although they are to go.
     pub(super) fn lingering<'a>(&'a self, wanted: &'a OfType) -> impl Iterator<Item = &'a Arc<str>> {
         self.known.exceptions().filter(|name| !wanted.by_name.contains_key(&***name))
     }
@@ -229,7 +231,7 @@ impl OneType {
         difference
     }
 
-    /// What is there, or was refused, and is not wanted any more.
+    /// Adds the names that are there, or were refused, and are not wanted any more.
     fn compare_gone(&mut self, wanted: &OfType, context: &Context<'_>, difference: &mut Difference) {
         let is_wanted = |name: &Arc<str>| wanted.by_name.contains_key(name) && self.subscription.wants(name);
         let known = self.known.names(&self.subscription);
@@ -261,7 +263,7 @@ impl OneType {
         }
     }
 
-    /// What of the difference is said now. The rest stays a difference, which is found again after the answer.
+    /// The part of the difference that is sent now. The rest stays a difference, which is found again after the answer.
     fn next_part(&self, mut difference: Difference, context: &Context<'_>) -> Difference {
         if context.resource_type.is_sent_alone() && difference.due.len() > 1 {
             for later in difference.due.split_off(1) {

@@ -1,4 +1,4 @@
-//! When what is served is offered to Envoys: a lone change at once, a burst of changes as few.
+//! The debounce between what is served and what is offered to Envoys: a lone change at once, a burst of changes as few.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn paced(mut changes: watch::Receiver<u64>, mut offer: impl FnMut()) {
         let first = Instant::now();
         let is_lone = last + QUIET <= first;
         if !is_lone {
-            settle(&mut changes, first + DELAY_MAX).await;
+            debounce(&mut changes, first + DELAY_MAX).await;
         }
         offer();
         last = Instant::now();
@@ -43,7 +43,7 @@ async fn paced(mut changes: watch::Receiver<u64>, mut offer: impl FnMut()) {
 }
 
 /// Waits until nothing has changed for a while, or the time is over.
-async fn settle(changes: &mut watch::Receiver<u64>, latest: Instant) {
+async fn debounce(changes: &mut watch::Receiver<u64>, latest: Instant) {
     loop {
         let quiet_at = (Instant::now() + QUIET).min(latest);
         match timeout_at(quiet_at, changes.changed()).await {

@@ -27,25 +27,26 @@ use crate::snapshot::per_type::PerType;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{OfType, Resources};
 
-/// How long listeners and routes wait for a cluster that they may refer to, from when it is sent; for its endpoints and
-/// secrets too, which an Envoy itself does not wait for any longer (`initial_fetch_timeout`).
+/// The longest that listeners and routes wait for a cluster that they may refer to, from when it is sent; for its
+/// endpoints and secrets too, which an Envoy itself does not wait for any longer (`initial_fetch_timeout`).
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long they wait in a row where clusters that never get ready follow each other. They are sent then, once.
+/// The longest that they wait in a row where clusters that never get ready follow each other. They are sent then, once.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long clusters stay after the last route to them is gone: enough for requests that were under way.
+/// The time that clusters stay after the last route to them is gone: enough for requests that were under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What one request leads to.
+/// The outcome of one request.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// What the Envoy said to the last response of the type.
+    /// The Envoy's answer to the last response of the type.
     pub(super) answer: Option<Answer>,
-    /// What was new in that response.
+    /// News in that response.
     pub(super) answered: Vec<(Arc<str>, Version)>,
-    /// Whether it was an answer to an earlier response than the last.
+    /// True if it was an answer to an earlier response than the last.
     pub(super) is_stale: bool,
 }
 
+/// An ack or a nack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Acknowledged,
@@ -67,7 +68,7 @@ pub(super) struct Outgoing {
     /// Of all resources of the type.
     pub(super) version: Version,
     pub(super) resources: Vec<Arc<Resource>>,
-    /// Which of them are new to the Envoy, or changed.
+    /// Names of those that are new to the Envoy, or changed.
     pub(super) changed: Vec<Arc<str>>,
     /// Delta only.
     pub(super) removed: Vec<Arc<str>>,
@@ -75,13 +76,14 @@ pub(super) struct Outgoing {
     pub(super) nonce: u64,
 }
 
+/// The state of one stream.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) protocol: Protocol,
     /// Most Envoys never ask for some of the types.
     types: PerType<Option<Box<OneType>>>,
     last_nonce: u64,
-    /// What the Envoy is to have, and how many different such sets there were.
+    /// The resources that the Envoy is to have, and the number of different such sets so far.
     wanted: Arc<Resources>,
     epoch: u64,
     /// Endpoints and secrets of new and changed clusters, without which these are not ready, and until when they are
@@ -106,15 +108,17 @@ struct Unacknowledged {
     until: Timestamp,
 }
 
+/// The wait of listeners and routes for clusters.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     since: Timestamp,
     until: Timestamp,
 }
 
+/// A cluster, its endpoints or a secret, on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
-    /// In which epoch. Listeners and routes of this epoch, or a later one, do not refer to it.
+    /// The epoch. Listeners and routes of this epoch, or a later one, do not refer to it.
     Since(u64),
     /// No listener or route refers to it any more.
     Draining(u64),
@@ -142,12 +146,12 @@ impl Session {
         self.types[resource_type].as_deref()
     }
 
-    /// The type, requested from now on, and what it is to have.
+    /// The type, requested from now on, and the resources that it is to have.
     pub(super) fn request(&mut self, resource_type: ResourceType) -> (&mut OneType, &OfType) {
         (self.types[resource_type].get_or_insert_default(), self.wanted.of_type(resource_type))
     }
 
-    /// What follows from an answer for the other types.
+    /// Takes in an answer, with what follows from it for the other types.
     pub(super) fn on_answer(&mut self, resource_type: ResourceType, answer: &Answer) -> Vec<(Arc<str>, Version)> {
         let Some(one) = &mut self.types[resource_type] else { return Vec::new() };
         let resources = one.on_answer(resource_type, answer);
@@ -171,7 +175,7 @@ impl Session {
         }
     }
 
-    /// Whether there are listeners or routes that are sent once their clusters are ready.
+    /// True if there are listeners or routes that are sent once their clusters are ready.
     fn is_held_back(&self) -> bool {
         let is_outdated = |resource_type| {
             let one = self.get(resource_type);
@@ -180,7 +184,7 @@ impl Session {
         self.wait.is_some() && ResourceType::ALL.into_iter().filter(|one| refers_to_clusters(*one)).any(is_outdated)
     }
 
-    /// Whether the Envoy has acknowledged all of these.
+    /// True if the Envoy has acknowledged all of these.
     pub(super) fn has_all(&self, resource_type: ResourceType, set: &OfType) -> bool {
         let Some(one) = self.get(resource_type) else { return false };
         !one.is_pending() && set.by_name.values().all(|resource| one.has(resource))
@@ -192,12 +196,12 @@ impl Session {
         self.last_nonce
     }
 
-    /// When something has to be done without anything having happened.
+    /// The time at which something has to be done without anything having happened.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         [self.wait.map(|wait| wait.until), self.drained_at].into_iter().flatten().min()
     }
 
-    /// What is to be sent now, in that order.
+    /// The responses that are to be sent now, in that order.
     pub(super) fn advance(&mut self, wanted: &Arc<Resources>, now: Timestamp) -> Vec<Outgoing> {
         if !Arc::ptr_eq(&self.wanted, wanted) {
             self.wanted = Arc::clone(wanted);
@@ -338,7 +342,7 @@ impl Session {
     }
 }
 
-/// Whether listeners and routes refer to the type, or clusters that they refer to.
+/// True if listeners and routes refer to the type, or clusters that they refer to.
 fn is_referred_to(resource_type: ResourceType) -> bool {
     matches!(resource_type, ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Secret)
 }
@@ -351,7 +355,7 @@ fn cluster_of(of_type: ResourceType, name: &str) -> &str {
     }
 }
 
-/// Whether the type refers to clusters.
+/// True if the type refers to clusters.
 fn refers_to_clusters(resource_type: ResourceType) -> bool {
     matches!(resource_type, ResourceType::Listener | ResourceType::Route)
 }

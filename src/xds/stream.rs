@@ -24,11 +24,11 @@ use crate::frames::{Chunks, Requests};
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
-use crate::rollout::{Member, Offer, Refusal, Selection};
+use crate::rollout::{Member, Nack, Offer, Selection};
 use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
-/// How long a stream may be open before it says who it is.
+/// The longest that a stream is open before it says who it is.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most names of a type that an Envoy can ask for, at once and in all, and how long one can be.
 const NAMES_MAX: usize = 100_000;
@@ -37,10 +37,10 @@ const NAME_BYTES_MAX: usize = 4096;
 const IDENTITY_BYTES_MAX: usize = 1024;
 const METADATA_MAX: usize = 64;
 
-/// What a stream shares with the connection that it is on.
+/// Signals between a stream and the connection that it is on.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
-    /// It is time to go: the stream ends, and the Envoy connects again.
+    /// The connection is to go: the stream ends, and the Envoy connects again.
     pub closing: CancellationToken,
     /// Nobody reads it: it is closed without another word.
     pub stuck: CancellationToken,
@@ -55,24 +55,24 @@ pub(super) struct Stream<V: Variant> {
     session: Session,
     /// From the first request on.
     envoy: Option<Envoy>,
-    /// What is to be sent next: a response a type at most.
+    /// Responses that are to be sent next: one a type at most.
     responses: VecDeque<Outgoing>,
     not_served: Option<Response>,
-    /// The response that the transport takes at the moment.
     sending: Option<Sending>,
 }
 
+/// A response that the transport takes.
 struct Sending {
     chunks: Chunks<Response>,
     unread: Arc<UnreadResponse>,
 }
 
-/// Who is at the other end.
+/// The node at the other end.
 struct Envoy {
     member: Member,
     seat: Seat,
     selection: Option<Selection>,
-    /// What of its gateways it does not know.
+    /// Features of its gateways that it does not know.
     too_old_for: Vec<Arc<Need>>,
     /// The generation that responses are made from.
     generation: u64,
@@ -282,9 +282,9 @@ impl<V: Variant> Stream<V> {
                 let names = answered.iter().map(|(name, _)| Arc::clone(name)).collect();
                 let at = self.xds.clock.now();
                 envoy.seat.refused(resource_type, names, &message, at);
-                let refusal = Refusal { node: node.clone(), resource_type, resources: answered, message, at };
+                let nack = Nack { node: node.clone(), resource_type, resources: answered, message, at };
                 for group in groups {
-                    let hold = self.xds.rollout.refused(&group.gateway, &refusal);
+                    let hold = self.xds.rollout.refused(&group.gateway, &nack);
                     if let Some(hold) = hold {
                         let documents: Vec<_> = hold.documents.keys().map(ToString::to_string).collect();
                         let gateway = group.gateway.as_str();
@@ -343,7 +343,7 @@ fn check<V: Variant>(request: &V::Request) -> Result<(), Status> {
     Ok(())
 }
 
-/// Who an Envoy says it is.
+/// The identity that an Envoy gives itself.
 fn identity(node: wire::Node) -> NodeIdentity {
     let fields = node.metadata.into_iter().flat_map(|metadata| metadata.fields);
     let text = |(key, value): (String, envoy_types::pb::google::protobuf::Value)| match value.kind {

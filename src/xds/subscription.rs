@@ -21,12 +21,12 @@ const WILDCARD: &str = "*";
 pub(super) struct Subscription {
     wants_all: bool,
     names: BTreeSet<Arc<str>>,
-    /// Whether the Envoy has ever said what it wants. From then on an empty list is no wildcard.
+    /// True once the Envoy has named something. From then on an empty list is no wildcard.
     is_explicit: bool,
 }
 
 impl Subscription {
-    /// Whether these names make it a wildcard that it was not.
+    /// True if these names make it a wildcard that it was not.
     pub(super) fn turns_to_all(&self, resource_type: ResourceType, names: &[String]) -> bool {
         !self.wants_all && resource_type.has_wildcard() && names.iter().any(|name| name == WILDCARD)
     }

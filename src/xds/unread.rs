@@ -23,7 +23,7 @@ use crate::snapshot::resource::Resource;
 /// The most bytes that unread responses hold before slow Envoys have less time.
 pub const UNREAD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// How long an Envoy may leave a chunk of a response unread before its connection is closed. It will come back.
+/// The longest that an Envoy may leave a chunk of a response unread. Its connection is closed then, and it comes back.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The same while too much is unread.
 const TIMEOUT_FULL: Duration = Duration::from_secs(2);

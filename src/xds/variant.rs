@@ -12,7 +12,7 @@ use super::{delta, sotw};
 use crate::nodes::Protocol;
 use crate::snapshot::resource::ResourceType;
 
-/// What the stream needs of a variant.
+/// A variant of the protocol, as the stream speaks it.
 pub(super) trait Variant: Send + Sync + 'static {
     type Request: prost::Message + Default + 'static;
     const PROTOCOL: Protocol;
@@ -23,7 +23,7 @@ pub(super) trait Variant: Send + Sync + 'static {
     fn names(request: &Self::Request) -> impl Iterator<Item = &String>;
     fn on_request(session: &mut Session, resource_type: ResourceType, request: Self::Request) -> Step;
     fn encode(response: Outgoing, identifier: &Bytes) -> Response;
-    /// What is said to a request for a type that is not served, under a nonce of its own (xDS rule 6).
+    /// The response to a request for a type that is not served, under a nonce of its own (xDS rule 6).
     fn not_served(request: Self::Request, nonce: u64, identifier: &Bytes) -> Option<Response>;
 }
 
