@@ -167,7 +167,7 @@ impl Rollout {
         let held = hold::apply(generation, gateway, &hold, &proven.group);
         self.forms.offer(&generation.matcher, gateway, &held, nack.at);
         let hold = Arc::new(hold);
-        self.retries.lock().held(gateway, refusal.at);
+        self.retries.lock().held(gateway, nack.at);
         let sequence = offer.sequence + 1;
         self.replace(&offer, with_evidence_of(proven, gateway, sequence, Some(Arc::clone(&hold)), held));
         Some(hold)

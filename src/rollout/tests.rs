@@ -76,8 +76,8 @@ impl World {
 
     fn refuse_at(&self, gateway: &str, resource: &(Arc<str>, Version), at: Timestamp) {
         let (node, message, resources) = ("odd".to_owned(), "no".to_owned(), vec![resource.clone()]);
-        let refusal = Refusal { node, resource_type: ResourceType::Route, resources, message, at };
-        self.rollout.refused(&Name::parse(gateway).unwrap(), &refusal);
+        let nack = Nack { node, resource_type: ResourceType::Route, resources, message, at };
+        self.rollout.refused(&Name::parse(gateway).unwrap(), &nack);
     }
 
     fn refuse_all(
