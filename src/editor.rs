@@ -134,6 +134,7 @@ impl Editor {
                 true => self.add_manifest(&mut commit, &current, self.stage(edit, staging).await?),
                 false => self.add_documents(&mut commit, &current, edit),
             }
+            self.live.announce(edit.drafts.iter().filter_map(|draft| draft.parsed.clone()).collect());
             match self.link.ask(async |connection| connection.commit(&commit).await).await {
                 Ok(Some(revision)) => return Ok(Edited { revision: Revision(revision), is_replay: false }),
                 Ok(None) => self.after_lost_race(held, attempt).await?,

@@ -17,6 +17,7 @@ mod waiting;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
@@ -42,6 +43,8 @@ pub struct Live {
     adopted: watch::Sender<Revision>,
     /// What is served before anything is.
     empty: Arc<Generation>,
+    /// Documents that this replica is about to write, until the next set is adopted.
+    announced: Mutex<Vec<Arc<Parsed>>>,
     /// What requests are counted by that come by routes of older generations.
     pub forms: Arc<Forms>,
 }
@@ -55,6 +58,7 @@ impl Live {
             changed: watch::Sender::new(0),
             adopted: watch::Sender::new(Revision::default()),
             empty: Arc::clone(&base),
+            announced: Mutex::default(),
             forms: Arc::default(),
         });
         (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
@@ -73,6 +77,12 @@ impl Live {
     /// What is served, or the empty set that nobody is served.
     pub fn latest(&self) -> Arc<Generation> {
         self.generation().unwrap_or_else(|| Arc::clone(&self.empty))
+    }
+
+    /// Takes documents that this replica is about to write, as they were parsed to be checked. Where the source tells of
+    /// them next, they are not parsed again.
+    pub fn announce(&self, documents: Vec<Arc<Parsed>>) {
+        *self.announced.lock() = documents;
     }
 
     /// The revision up to which everything that the source told was looked at, be it served or refused.
@@ -136,8 +146,9 @@ impl Writer {
         if is_empty && !self.settings.allow_empty {
             return Adopted::Empty;
         }
+        let announced = std::mem::take(&mut *self.live.announced.lock());
         let Adoption { documents: adopted, policies, changed, refusals: refused, .. } =
-            self.adopter.adopt(&self.base, documents, now);
+            self.adopter.adopt(&self.base, documents, &announced, now);
         let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
@@ -163,7 +174,7 @@ impl Writer {
     /// Begins with a set that was good once, without serving it: documents that the source has no good version of
     /// keep theirs from it. Gives what of it cannot be used any more.
     pub fn restore(&mut self, documents: &Documents, registered: Registered, now: Timestamp) -> Arc<Refusals> {
-        let adoption = Adopter::default().adopt(&self.base, documents, now);
+        let adoption = Adopter::default().adopt(&self.base, documents, &[], now);
         let Adoption { documents: adopted, policies, changed, refusals, .. } = adoption;
         let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
         self.base = Arc::new(self.base.next(0, parts, &changed, &self.settings));

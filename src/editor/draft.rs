@@ -1,5 +1,5 @@
 //! Drafts: documents as they are to be. Each is parsed once, where it comes in. What is checked, compared and written
-//! after that, however often others are faster, is what was parsed.
+//! after that, however often others are faster, is what was parsed; and what comes back from etcd is not parsed again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -100,8 +100,11 @@ pub(super) fn too_large(size: usize, what: &str, max: usize) -> EditError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::compile::RateLimitService;
+    use crate::document::Documents;
     use crate::live::{Live, Settings};
+    use crate::names::Revision;
     use crate::policy::parse::Policy;
 
     const SHOP: &str = "\
@@ -113,9 +116,9 @@ mod tests {
 ";
 
     #[test]
-    fn what_is_checked_is_what_was_parsed_and_nothing_is_parsed_again() {
+    fn a_document_is_parsed_once_on_its_way_from_a_request_to_what_is_served() {
         let rate_limit_service = RateLimitService::default();
-        let (live, _writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+        let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
         let drafts = drafts(&"body".into(), SHOP.as_bytes()).unwrap();
         assert_eq!(
             drafts.iter().map(|draft| draft.id().to_string()).collect::<Vec<_>>(),
@@ -126,6 +129,16 @@ mod tests {
         let Some(Policy::Api(parsed)) = drafts[2].parsed.as_ref().map(|parsed| &parsed.policy) else { panic!() };
         // The same object: another parse would have made another one.
         assert!(Arc::ptr_eq(parsed, policies.apis.get("create").unwrap()));
+        live.announce(drafts.iter().filter_map(|draft| draft.parsed.clone()).collect());
+        let from_etcd = drafts.iter().map(|Draft { change, .. }| Document {
+            origin: Origin::Key { key: change.id.to_string().into(), id: Some(change.id.clone()) },
+            revision: Some(Revision(7)),
+            content: Ok(change.content.clone().unwrap()),
+        });
+        writer.adopt(&Documents::new(Revision(7), from_etcd), Timestamp::default());
+        let served = live.generation().unwrap();
+        assert!(Arc::ptr_eq(parsed, served.policies.apis.get("create").unwrap()));
+        assert_eq!(served.documents.get(drafts[2].id()).unwrap().document.revision, Some(Revision(7)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::waiting::Waiting;
 use crate::clock::Timestamp;
 use crate::document::{Document, Documents};
 use crate::names::DocumentId;
-use crate::policy::parse::Refused;
+use crate::policy::parse::{Parsed, Refused};
 use crate::policy::problem::{Path, Problem};
 use crate::policy::set::{ParsedById, PolicySet, doubled};
 
@@ -55,8 +55,17 @@ impl Adopter {
         Self { open: restored.documents.keys().cloned().collect(), ..Self::default() }
     }
 
-    pub(super) fn adopt(&mut self, base: &Generation, documents: &Documents, now: Timestamp) -> Adoption {
-        let updated = self.offered.update(&documents.documents, &base.documents);
+    /// What is served or `announced` with the same content is not parsed again.
+    pub(super) fn adopt(
+        &mut self,
+        base: &Generation,
+        documents: &Documents,
+        announced: &[Arc<Parsed>],
+        now: Timestamp,
+    ) -> Adoption {
+        let mut known = base.documents.clone();
+        announced.iter().for_each(|parsed| drop(known.insert(parsed.id.clone(), Arc::clone(parsed))));
+        let updated = self.offered.update(&documents.documents, &known);
         let tried = self.affected(&updated);
         let mut attempt = Attempt {
             base,

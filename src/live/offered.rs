@@ -180,7 +180,7 @@ fn parse_all(documents: &[&Arc<Document>], known: &ParsedById) -> Vec<Result<Arc
     })
 }
 
-/// What a key held before, where only its revision is another one.
+/// The document as it was parsed before, where only its revision is another one.
 fn reuse(document: &Arc<Document>, known: &ParsedById) -> Option<Arc<Parsed>> {
     let known = known.get(document.origin.id()?).filter(|known| known.document.content == document.content)?;
     Some(Arc::new(Parsed { document: Arc::clone(document), ..Parsed::clone(known) }))

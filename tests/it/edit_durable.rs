@@ -1,9 +1,16 @@
 //! Large changes, whatever ends while they are made: one that was acknowledged counts for good, one that was not leaves
 //! nothing, and one that nobody can read is told, and is not in the way for ever.
 
+use std::time::Duration;
+
+use etcd_client::GetOptions;
 use serde_json::Value;
 use tierflow::bulk::{Change, pack};
+use tierflow::etcd::EtcdSettings;
+use tierflow::etcd::connection::Connection;
+use tierflow::etcd::keys::Commit;
 use tierflow::names::{DocumentId, Kind};
+use tokio::sync::oneshot;
 
 use crate::edit_large::{TENANTS, is_in_place, keys, plan, set};
 use crate::forgetful::{Front, Part};
@@ -50,9 +57,12 @@ async fn what_was_acknowledged_counts_although_every_replica_and_every_lease_end
     let mut tierflow = serving(&store, &front).await;
     // Nothing is put in place after the commit.
     front.lose(COMMIT, Part::Following);
-    let answer = send(&store, &tierflow, "POST", "/v1/apply", &set()).await;
+    // More than one blob holds.
+    let body = set().replace("\n---\n", &format!("\n# {}\n---\n", "x".repeat(4000)));
+    let answer = send(&store, &tierflow, "POST", "/v1/apply", &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     tierflow.kill();
+    assert!(keys(&store, "blobs/").await > 2);
     assert_eq!((keys(&store, "manifest").await, keys(&store, "policies/").await), (1, 4));
     end_all_leases(&store).await;
 
@@ -72,10 +82,19 @@ async fn a_lost_race_leaves_nothing() {
         async move { drop(client.put(key, value, None).await.unwrap()) }
     };
     // Somebody else's document comes between the look and the commit. The next attempt takes the blobs that are there.
-    front.before(COMMIT, put(key("Tenant", "other"), document("Tenant", "other", "{plan: standard}")));
+    let (mut client, other) =
+        (store.client.clone(), put(key("Tenant", "other"), document("Tenant", "other", "{plan: standard}")));
+    let (staged, leases) = oneshot::channel();
+    front.before(COMMIT, async move {
+        let blobs = client.get("/tierflow/blobs/", Some(GetOptions::new().with_prefix())).await.unwrap();
+        staged.send(blobs.kvs().iter().map(etcd_client::KeyValue::lease).collect::<Vec<_>>()).unwrap();
+        other.await;
+    });
     let answer = send(&store, &tierflow, "POST", "/v1/apply", &set()).await;
     assert_eq!((answer.status.as_u16(), front.is_before_done()), (200, true), "{answer:?}");
     assert_eq!(front.seen("blobs/"), 1, "how often a blob was put");
+    let leases = leases.await.unwrap();
+    assert!(leases.len() == 1 && !leases.contains(&0), "who dies now leaves nothing for ever: {leases:?}");
     is_in_place(&store, 5 + TENANTS).await;
     serves_rate(&tierflow, 2).await;
     // One of its own does, and there is no next attempt.
@@ -120,6 +139,30 @@ async fn a_large_change_that_nobody_can_read_is_told_and_can_be_given_up() {
 }
 
 #[tokio::test]
+async fn blobs_that_are_being_staged_are_not_swept_away() {
+    let store = Store::start().await;
+    let settings = EtcdSettings { endpoints: Vec::new(), prefix: "/tierflow".to_owned(), user: None, tls: None };
+    let connection = Connection::open(&settings, &format!("http://{}", store.etcd.address)).await.unwrap();
+    let lease = connection.grant(Duration::from_secs(60)).await.unwrap();
+    let put = |key: &str, lease| Commit {
+        puts: vec![(format!("/tierflow/blobs/{key}"), b"x".to_vec(), lease)],
+        ..Default::default()
+    };
+    connection.commit(&put("1/0000", 0)).await.unwrap().unwrap();
+    connection.commit(&put("2/0000", lease)).await.unwrap().unwrap();
+    let sweep = Commit {
+        unleased: Some("/tierflow/blobs/".to_owned()),
+        delete_all: Some("/tierflow/blobs/".to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(connection.commit(&sweep).await, Ok(None));
+    assert_eq!(keys(&store, "blobs/").await, 2);
+    connection.revoke(lease).await.unwrap();
+    assert!(connection.commit(&sweep).await.unwrap().is_some());
+    assert_eq!(keys(&store, "blobs/").await, 0);
+}
+
+#[tokio::test]
 async fn a_change_is_made_although_the_lease_of_records_is_gone() {
     let store = Store::start_shop().await;
     let tierflow = store.tierflow_at(store.endpoint(), &["--replica-id=a".to_owned()]).await;
@@ -137,6 +180,26 @@ async fn a_change_is_made_although_the_lease_of_records_is_gone() {
     let answer = send(&store, &tierflow, "PUT", PLAN, &plan(3)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     serves_rate(&tierflow, 3).await;
+}
+
+/// Each time etcd is asked too late, and the answer that nothing was changed has to stay true.
+#[tokio::test]
+async fn a_request_that_was_made_impossible_may_be_lost_again() {
+    let store = Store::start_shop().await;
+    let front = Front::start(store.etcd.address).await;
+    let tierflow = serving(&store, &front).await;
+    let base = store.put("/elsewhere", "x").await.to_string();
+    let headers = [("x-config-base-version", base.as_str()), ("idempotency-key", "one")];
+    for _ in 0..2 {
+        front.lose("rate: 2/h", Part::Question);
+        let undone = tierflow.send("PUT", PLAN, &headers, &plan(2)).await;
+        assert_eq!(undone.status, 503, "{undone:?}");
+        assert_eq!(front.ask_lost().await, 1);
+        let response = store.client.clone().get(key("Plan", "standard"), None).await.unwrap();
+        assert_eq!(response.kvs()[0].version(), 1, "nothing was changed");
+    }
+    assert_eq!(tierflow.send("PUT", PLAN, &headers, &plan(2)).await.status, 200);
+    serves_rate(&tierflow, 2).await;
 }
 
 #[tokio::test]
