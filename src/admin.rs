@@ -13,6 +13,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
@@ -23,8 +24,9 @@ use crate::editor::Editor;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
-use crate::rollout::Rollout;
+use crate::rollout::{GroupOffer, Rollout};
 use crate::snapshot::render;
+use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
 use access::Access;
 use error::Problem;
@@ -96,15 +98,17 @@ struct ConfigDump {
 }
 
 /// The resources that a gateway's Envoys are to have.
-async fn config_dump(
-    State(admin): State<Admin>,
-    Query(query): Query<ConfigDump>,
-) -> Result<axum::Json<Value>, Problem> {
+async fn config_dump(State(admin): State<Admin>, Query(query): Query<ConfigDump>) -> Result<Response, Problem> {
     admin.generation()?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);
     let group = group.ok_or_else(|| Problem::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
-    let resource = |(resource_type, resource): (_, &Arc<crate::snapshot::resource::Resource>)| {
+    let (number, group) = (offer.number, Arc::clone(group));
+    Ok(in_background(move || dump(number, &group)).await)
+}
+
+fn dump(generation: u64, group: &GroupOffer) -> Response {
+    let resource = |(resource_type, resource): (_, &Arc<Resource>)| {
         json!({
             "name": resource.name,
             "version": resource.version.to_string(),
@@ -112,7 +116,20 @@ async fn config_dump(
         })
     };
     let resources: Vec<Value> = group.resources().iter().map(resource).collect();
-    Ok(axum::Json(json!({ "generation": offer.number, "held": group.hold.is_some(), "resources": resources })))
+    axum::Json(json!({ "generation": generation, "held": group.hold.is_some(), "resources": resources }))
+        .into_response()
+}
+
+/// Does work that takes long, or waits for a disk, on a thread of its own: the few that answer requests answer probes, too.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 /// RFC 3339, in UTC and whole milliseconds.

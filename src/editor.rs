@@ -166,9 +166,14 @@ impl Editor {
     async fn check_set(&self, edit: &Edit, current: &Current) -> Result<(), EditError> {
         let documents = current.documents.iter().flatten().map(|entry| entry.revision);
         let served = self.caught_up(documents.chain([current.head]).max().unwrap_or(0)).await?;
-        let drafts = edit.drafts.iter().map(|draft| (draft.id().clone(), draft.parsed.clone()));
-        let policies = served.with(drafts).map_err(EditError::Invalid)?;
-        let findings = guard::findings(&served, &policies, &edit.drafts);
+        let drafts = edit.drafts.clone();
+        let linked = tokio::task::spawn_blocking(move || {
+            let changes = drafts.iter().map(|draft| (draft.id().clone(), draft.parsed.clone()));
+            let policies = served.with(changes)?;
+            Ok(guard::findings(&served, &policies, &drafts))
+        });
+        let linked = linked.await.map_err(|error| EditError::Unavailable(error.to_string()))?;
+        let findings = linked.map_err(EditError::Invalid)?;
         match &edit.force {
             None if !findings.is_empty() => Err(EditError::Guarded(findings)),
             _ => Ok(()),

@@ -1,13 +1,16 @@
 //! The composition root: every listener, runtime and task of a running Tierflow is started here.
 //!
 //! ```text
-//! source (own task) -> live -> last good set on disk (own task)
-//! xDS runtime:   ADS, health, reflection
-//! limit runtime: rate limit service, health, reflection, health follows live
-//! admin runtime: HTTP API, sweeping of counters
+//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters
+//! lease runtime:  this replica's key in etcd
+//! xDS runtime:    ADS, health, reflection
+//! limit runtime:  rate limit service, health, reflection, health follows live
+//! admin runtime:  HTTP API
 //! ```
 //!
-//! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions.
+//! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions. So have the
+//! source and the lease: whatever the servers are busy with, this replica hears of changes and stays registered. What
+//! takes long, or waits for a disk, is done on the threads that runtimes keep for blocking.
 
 mod connections;
 mod files;
@@ -70,7 +73,7 @@ pub struct Running {
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), String>>,
     /// Dropped last: tasks need them.
-    runtimes: [Runtime; 3],
+    runtimes: [Runtime; 5],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +113,14 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtimes = [runtime("xds", cores.min(4))?, runtime("rls", cores)?, runtime("admin", 2)?];
-    let [xds_runtime, rls_runtime, admin_runtime] = &runtimes;
+    let runtimes = [
+        runtime("xds", cores.min(4))?,
+        runtime("rls", cores)?,
+        runtime("admin", 2)?,
+        runtime("source", 2)?,
+        runtime("lease", 1)?,
+    ];
+    let [xds_runtime, rls_runtime, admin_runtime, source_runtime, lease_runtime] = &runtimes;
     let mut tasks = JoinSet::new();
     let shutdown = || shared.shutdown.clone();
     let acceptor = |within| tls.as_ref().map(|tls| tls.acceptor(within));
@@ -119,33 +128,33 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), shutdown())?;
     tasks.spawn_on(xds, xds_runtime.handle());
     tasks.spawn_on(servers::rls(shared.rls(), rls_listener, grpc, shutdown())?, rls_runtime.handle());
-    let on_admin = admin_runtime.handle();
+    let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
             let (editor, register) = replica::join(config, settings, &shared);
-            tasks.spawn_on(register, on_admin);
+            tasks.spawn_on(register, lease_runtime.handle());
             let editor = Arc::new(editor);
-            tasks.spawn_on(tend(Arc::clone(&editor), shutdown()), on_admin);
+            tasks.spawn_on(tend(Arc::clone(&editor), shutdown()), on_source);
             Some(editor)
         }
         SourceConfig::Dir(_) => None,
     };
     let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
-    tasks.spawn_on(servers::admin(admin, admin_listener, http, shutdown()), on_admin);
+    tasks.spawn_on(servers::admin(admin, admin_listener, http, shutdown()), admin_runtime.handle());
     if let Some(tls) = tls {
-        tasks.spawn_on(tls.follow(shutdown()), on_admin);
+        tasks.spawn_on(tls.follow(shutdown()), on_source);
     }
-    tasks.spawn_on(shared.forms().tend(shutdown()), on_admin);
-    tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_admin);
-    tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_admin);
+    tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
+    tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
+    tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_source);
     let source = {
         // Timers belong to a runtime.
-        let _runtime = admin_runtime.enter();
+        let _runtime = source_runtime.enter();
         shared.source(&config.source)
     };
-    tasks.spawn_on(load::follow(source, loader, shutdown()), on_admin);
+    tasks.spawn_on(load::follow(source, loader, shutdown()), on_source);
     if let Some(state) = state {
-        tasks.spawn_on(keep::keep(state, to_keep, shutdown()), on_admin);
+        tasks.spawn_on(keep::keep(state, to_keep, shutdown()), on_source);
     }
     let is_secured = config.tls.is_some();
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
@@ -285,7 +294,7 @@ impl Running {
     /// Takes no new calls, ends the streams, and lets calls under way finish for a few seconds.
     pub fn stop(mut self) {
         self.shutdown.cancel();
-        let [_, _, admin_runtime] = &self.runtimes;
+        let [_, _, admin_runtime, ..] = &self.runtimes;
         admin_runtime.block_on(async {
             let all_done = async { while self.tasks.join_next().await.is_some() {} };
             if tokio::time::timeout(GRACE, all_done).await.is_err() {

@@ -9,8 +9,8 @@ use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
-use super::Admin;
 use super::error::Problem;
+use super::{Admin, in_background};
 
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -28,7 +28,7 @@ impl FromRequestParts<Admin> for Who {
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.ok_or_else(|| Problem::unavailable("the peer's address is not known"))?.0;
-        admin.access.who(parts, peer).map(Self)
+        admin.access.who(parts, peer).await.map(Self)
     }
 }
 
@@ -37,10 +37,14 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 impl Access {
     /// The name of whoever asks, for the audit log.
-    fn who(&self, parts: &Parts, peer: SocketAddr) -> Result<String, Problem> {
+    async fn who(&self, parts: &Parts, peer: SocketAddr) -> Result<String, Problem> {
         match &self.token_file {
             Some(file) => {
-                let tokens = read_tokens(file).map_err(|error| {
+                let read = {
+                    let file = file.clone();
+                    in_background(move || read_tokens(&file)).await
+                };
+                let tokens = read.map_err(|error| {
                     tracing::error!("--admin-token-file {}: {error}", file.display());
                     Problem::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
                 })?;
@@ -108,7 +112,9 @@ mod tests {
     ) -> Result<String, u16> {
         let (mut parts, ()) = axum::http::Request::builder().uri(uri).body(()).unwrap().into_parts();
         parts.headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        access.who(&parts, peer.parse().unwrap()).map_err(|problem| problem.status.as_u16())
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let who = runtime.block_on(access.who(&parts, peer.parse().unwrap()));
+        who.map_err(|problem| problem.status.as_u16())
     }
 
     fn who(access: &Access, peer: &str, headers: &[(header::HeaderName, &str)]) -> Result<String, u16> {

@@ -7,18 +7,23 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::ETAG;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::error::Problem;
-use super::{Admin, rfc3339};
-use crate::live::{Generation, Refusal};
+use super::{Admin, in_background, rfc3339};
+use crate::live::{Generation, Refusal, Refusals};
 use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
 
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, Problem> {
+    let served = admin.live.served();
     let generation = admin.generation()?;
-    let refused = admin.live.refused();
+    Ok(in_background(move || list_of(&generation, &served.refused)).await)
+}
+
+fn list_of(generation: &Generation, refused: &Refusals) -> Response {
     let mut rows: BTreeMap<Option<DocumentId>, Vec<Value>> = BTreeMap::new();
     for parsed in generation.documents.values() {
         let refusal = refused.of(&parsed.id).map(|refusal| &**refusal);
@@ -28,7 +33,8 @@ pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Prob
         rows.entry(refusal.id.clone()).or_default().push(refusal_json(refusal));
     }
     let documents: Vec<Value> = rows.into_values().flatten().collect();
-    Ok(Json(json!({ "generation": generation.number, "revision": generation.revision.0, "documents": documents })))
+    Json(json!({ "generation": generation.number, "revision": generation.revision.0, "documents": documents }))
+        .into_response()
 }
 
 pub(super) async fn one(

@@ -1,5 +1,7 @@
 //! Changes of documents: `PUT` and `DELETE` of one, `POST /v1/apply` of several as a whole.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -8,10 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::access::Who;
 use super::documents::{kind_of, problem_json};
 use super::error::Problem;
+use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
 use crate::editor::{Edit, EditError, Edited, Editor};
@@ -41,7 +43,8 @@ pub(super) async fn put(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let editor = editor_of(&admin)?;
-    let draft = editor.draft(id_of(&kind, &name)?, &body).map_err(explain)?;
+    let (id, draft_editor) = (id_of(&kind, &name)?, Arc::clone(editor));
+    let draft = in_background(move || draft_editor.draft(id, &body)).await.map_err(explain)?;
     make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
@@ -66,12 +69,12 @@ pub(super) async fn apply(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let editor = editor_of(&admin)?;
-    let drafts = drafts(&"body".into(), &body).map_err(explain)?;
+    let drafts = in_background(move || drafts(&"body".into(), &body)).await.map_err(explain)?;
     make(&admin, editor, who, drafts, options, &headers).await
 }
 
-fn editor_of(admin: &Admin) -> Result<&Editor, Problem> {
-    admin.editor.as_deref().ok_or_else(|| {
+fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, Problem> {
+    admin.editor.as_ref().ok_or_else(|| {
         Problem::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
     })
 }
@@ -93,14 +96,14 @@ async fn make(
         force: edit.force.clone(),
         result: None,
     };
-    note(admin, &entry)?;
+    note(admin, &entry).await?;
     let edited = editor.edit(&edit).await;
     entry.result = Some(match &edited {
         Ok(edited) => Outcome::Revision(edited.revision.0),
         Err(error) => Outcome::Refused(error.to_string()),
     });
     // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
-    let _ = note(admin, &entry);
+    let _ = note(admin, &entry).await;
     edited.map(answer).map_err(explain)
 }
 
@@ -108,8 +111,10 @@ fn describe(draft: &Draft) -> String {
     format!("{} {}", if draft.parsed.is_some() { "put" } else { "delete" }, draft.id())
 }
 
-fn note(admin: &Admin, entry: &Entry) -> Result<(), Problem> {
-    admin.audit.note(entry, admin.clock.now()).map_err(|error| {
+/// The disk is waited for, so that the line is there before the change.
+async fn note(admin: &Admin, entry: &Entry) -> Result<(), Problem> {
+    let (audit, entry, now) = (Arc::clone(&admin.audit), entry.clone(), admin.clock.now());
+    in_background(move || audit.note(&entry, now)).await.map_err(|error| {
         tracing::error!(%error, "the audit log cannot be written");
         Problem::of(StatusCode::INSUFFICIENT_STORAGE, "the audit log cannot be written, so nothing is changed")
     })

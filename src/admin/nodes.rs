@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::error::Problem;
-use super::{Admin, rfc3339};
+use super::{Admin, in_background, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
 use crate::nodes::{Node, Refused, Sent, TypeStatus};
 use crate::snapshot::feature::Need;
 
-pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
-    let now = admin.clock.now();
-    let nodes: Vec<Value> = admin.nodes.all().iter().map(|node| node_json(node, now)).collect();
-    Json(json!({ "nodes": nodes }))
+pub(super) async fn list(State(admin): State<Admin>) -> Response {
+    in_background(move || {
+        let now = admin.clock.now();
+        let nodes: Vec<Value> = admin.nodes.all().iter().map(|node| node_json(node, now)).collect();
+        Json(json!({ "nodes": nodes })).into_response()
+    })
+    .await
 }
 
 /// An Envoy that reconnects has two streams for a while, so there may be several.

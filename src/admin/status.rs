@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::documents::refusal_json;
 use super::nodes::too_old_for_json;
-use super::{Admin, rfc3339};
+use super::{Admin, in_background, rfc3339};
 use crate::document::Instance;
 use crate::names::Name;
 use crate::nodes::{Node, Standing};
@@ -17,7 +18,11 @@ use crate::rollout::Hold;
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
 const BEHIND_MAX: usize = 20;
 
-pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
+pub(super) async fn status(State(admin): State<Admin>) -> Response {
+    in_background(move || status_of(&admin).into_response()).await
+}
+
+fn status_of(admin: &Admin) -> Json<Value> {
     let served = admin.live.served();
     let generation = served.generation.as_ref();
     let refused: Vec<Value> = served.refused.sorted().into_iter().map(|refusal| refusal_json(refusal)).collect();
@@ -28,13 +33,13 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "generation": generation.map(|generation| generation.number),
         "revision": generation.map(|generation| generation.revision.0),
         "ready": generation.is_some(),
-        "source": source_json(&admin),
+        "source": source_json(admin),
         "documents": generation.map_or(0, |generation| generation.documents.len()),
         "refused": refused,
         "registered": registered,
         "replicas": admin.board.read().replicas,
-        "nodes": nodes_json(&admin),
-        "held": held_json(&admin),
+        "nodes": nodes_json(admin),
+        "held": held_json(admin),
         "counters": { "store": "memory", "keys": admin.counters.len(), "keys_max": admin.counters.keys_max() },
         "listeners": admin.listeners,
     }))

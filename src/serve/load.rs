@@ -75,12 +75,21 @@ pub(super) async fn follow(mut source: Source, mut loader: Loader, shutdown: Can
             () = shutdown.cancelled() => None,
         }
     };
-    let Some(first) = first else { return Ok(()) };
-    loader.load(&first);
-    while let Some(documents) = shutdown.run_until_cancelled(source.next()).await {
-        loader.load(&documents);
+    let mut next = first;
+    while let Some(documents) = next {
+        loader = load(loader, documents).await?;
+        next = shutdown.run_until_cancelled(source.next()).await;
     }
     Ok(())
+}
+
+/// A large set takes seconds to adopt, and the source goes on being heard meanwhile.
+async fn load(mut loader: Loader, documents: Documents) -> Result<Loader, String> {
+    let loaded = tokio::task::spawn_blocking(move || {
+        loader.load(&documents);
+        loader
+    });
+    loaded.await.map_err(|error| format!("the policies could not be loaded: {error}"))
 }
 
 /// Ends when it is no use to wait for the source any longer.

@@ -31,7 +31,8 @@ pub(super) fn join(
     settings: &EtcdSettings,
     shared: &Shared,
 ) -> (Editor, impl Future<Output = Result<(), String>> + Send + use<>) {
-    let link = Link::new(settings.clone());
+    // A connection's task belongs to the runtime that opened it: what keeps the lease waits for nobody's edits.
+    let [link, link_of_lease] = [(), ()].map(|()| Link::new(settings.clone()));
     let replica = Replica {
         id: config.replica_id.clone().unwrap_or_else(made_id),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -41,9 +42,9 @@ pub(super) fn join(
     let key = format!("{}{}", Section::Servers.prefix(&settings.prefix), replica.id);
     let (held, holding) = watch::channel(None);
     let live = Arc::clone(&shared.live);
-    let editor = Editor::new(link.clone(), Arc::clone(&live), holding, key.clone());
+    let editor = Editor::new(link, Arc::clone(&live), holding, key.clone());
     let wanted = Wanted { key, ttl: TTL, takes_over: false };
-    (editor, register(link, wanted, replica, live, held, shared.shutdown.clone()))
+    (editor, register(link_of_lease, wanted, replica, live, held, shared.shutdown.clone()))
 }
 
 /// A name for a replica that was given none.

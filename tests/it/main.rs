@@ -13,6 +13,7 @@ mod raw_http;
 mod seed;
 
 mod ads;
+mod busy;
 mod cli_check;
 mod cli_compile;
 mod cli_edit;

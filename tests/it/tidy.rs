@@ -56,7 +56,7 @@ const OUTSIDE: [(&str, &[&str]); 8] = [
     ("etcd_client", &["etcd"]),
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
     ("std::fs", &["admin", "audit", "etcd", "last_good", "pem", "source"]),
-    ("tokio", &["editor", "etcd", "live", "rollout", "source", "xds"]),
+    ("tokio", &["admin", "editor", "etcd", "live", "rollout", "source", "xds"]),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
     ("tracing", &["admin", "audit", "editor", "etcd", "rls", "source", "telemetry", "xds"]),
 ];

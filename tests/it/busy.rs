@@ -1,0 +1,94 @@
+//! What a replica is busy with, or waits for a disk with, keeps neither its probes nor its lease in etcd waiting.
+
+use std::path::Path;
+use std::process::Command;
+
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+
+use crate::harness::{Tierflow, any_addresses, eventually};
+use crate::kit::client::Client;
+use crate::store::{Store, document, key};
+
+/// Adopted by a debug build within seconds.
+const TENANTS: usize = 20_000;
+/// Answers while they are adopted: hundreds, where nothing is in the way.
+const ANSWERS_MIN: usize = 10;
+/// More than the admin API has threads.
+const CHANGES: usize = 4;
+
+/// A file that is never read to its end.
+fn endless_file(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+async fn tenants(store: &Store) {
+    let tenant = |n: usize| (key("Tenant", &format!("t{n}")), document("Tenant", &format!("t{n}"), "{plan: standard}"));
+    let all: Vec<_> = (0..TENANTS).map(tenant).collect();
+    for some in all.chunks(100) {
+        store.put_all(some).await;
+    }
+}
+
+/// Asks for a change, which waits for the file of tokens.
+fn change(changes: &mut JoinSet<()>, tierflow: &Tierflow) {
+    let url = format!("http://{}/v1/policies/Plan/standard", tierflow.admin());
+    changes.spawn(async move {
+        let _ = Client::default().send_body("PUT", &url, &[("authorization", "Bearer x")], "").await;
+    });
+}
+
+async fn probe(tierflow: &Tierflow) {
+    assert_eq!(tierflow.ask("/healthz").await.status, 200);
+}
+
+/// The lease of the only replica, and how many seconds it has left.
+async fn lease(store: &Store) -> Option<(i64, i64)> {
+    let options = etcd_client::GetOptions::new().with_prefix();
+    let servers = store.client.clone().get("/tierflow/servers/", Some(options)).await.ok()?;
+    let lease = servers.kvs().first()?.lease();
+    let left = store.client.clone().lease_client().time_to_live(lease, None).await.ok()?;
+    Some((lease, left.ttl()))
+}
+
+#[tokio::test]
+async fn whatever_is_under_way_probes_are_answered_and_the_lease_is_kept() {
+    let store = Store::start_shop().await;
+    tenants(&store).await;
+    let tokens = store.path("tokens");
+    endless_file(&tokens);
+    let flags = [format!("--admin-token-file={}", tokens.display())];
+    let tierflow = Tierflow::serve(&store.path("tierflow.log"), store.endpoint(), &flags, any_addresses()).await;
+    let mut changes = JoinSet::new();
+    change(&mut changes, &tierflow);
+    // It can be opened once somebody reads it.
+    let open = || pipe::OpenOptions::new().open_sender(&tokens).ok();
+    let _never_written = eventually("the tokens are read", async || open()).await;
+
+    // The set is known and not served yet: it is being adopted.
+    let mut answers = 0;
+    eventually("all of it is served", async || {
+        probe(&tierflow).await;
+        let status = tierflow.status().await;
+        let is_listed = status["source"]["compared_seconds_ago"].is_number();
+        answers += usize::from(is_listed && status["generation"].is_null());
+        (status["documents"] == 4 + TENANTS).then_some(())
+    })
+    .await;
+    assert!(answers >= ANSWERS_MIN, "{answers} answers while {TENANTS} tenants were adopted");
+
+    let (held, _) = eventually("it has a lease", async || lease(&store).await).await;
+    for _ in 1..CHANGES {
+        change(&mut changes, &tierflow);
+    }
+    let mut lowest = i64::MAX;
+    eventually("the lease is renewed while changes wait", async || {
+        probe(&tierflow).await;
+        let (lease, left) = lease(&store).await?;
+        assert_eq!(lease, held);
+        lowest = lowest.min(left);
+        (left > lowest).then_some(())
+    })
+    .await;
+    assert!(changes.try_join_next().is_none(), "all of them still wait");
+}
