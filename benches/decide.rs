@@ -20,6 +20,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tierflow::clock::Clock;
 use tierflow::compile::RateLimitService as Addresses;
+use tierflow::counters::Counters;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::document::{Documents, split};
 use tierflow::live::{Live, Settings};
@@ -91,7 +92,7 @@ fn tierflow_service() -> (RateLimitServer, String) {
     let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));
     writer.adopt(&documents, clock.now());
     assert!(live.refused().is_empty());
-    let counters = Arc::new(Memory::new(MemoryLimits::default()));
+    let counters = Counters::Memory(Arc::new(Memory::new(MemoryLimits::default())));
     let shop = Name::parse("shop").expect("a name");
     let forms = live.generation().and_then(|served| served.matcher.forms(&shop)).expect("the gateway is served");
     let api = forms.ids().next().expect("it has an Api").to_owned();

@@ -1,4 +1,9 @@
-//! Where counters are kept, and the one question that they answer: may this request pass?
+//! Stores of counters, and the one question that they answer: may this request pass?
+//!
+//! ```text
+//! rls --charges of all limits--> Counters::admit --> Admission: an outcome for each charge
+//!                                              \--> StoreAway: the gateway's `on_error` decides
+//! ```
 //!
 //! A request is charged to every enforced limit that applies to it, or to none. Limits in shadow are judged
 //! and charged as if each stood alone, whatever the others say, and never deny.
@@ -7,12 +12,26 @@
 
 pub mod memory;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
-pub use crate::limiter::OnNoRoom;
-use crate::limiter::Verdict;
+use crate::clock::Timestamp;
+use crate::limiter::{Charge, Verdict};
+use memory::Memory;
 
-/// What a request is told.
+pub use crate::limiter::OnError;
+
+/// The store that counts for this process.
+#[derive(Clone)]
+pub enum Counters {
+    /// The memory of this process alone. It is never away and never waits: its future is ready when it is polled first.
+    Memory(Arc<Memory>),
+    #[cfg(test)]
+    Away,
+}
+
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Admission {
     pub admitted: bool,
@@ -20,7 +39,7 @@ pub struct Admission {
     pub outcomes: SmallVec<[Outcome; 4]>,
 }
 
-/// What one limit said.
+/// The answer of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// If the hits were counted, the verdict is `allowed` and its numbers are those after the charge. A verdict
@@ -28,4 +47,53 @@ pub enum Outcome {
     Judged(Verdict),
     /// The limit has room, but the store has none to count in: nothing was counted for this limit.
     NoRoom,
+}
+
+/// The store gave no answer in time. Nothing is known of any counter; the request may have been charged all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreAway;
+
+impl Counters {
+    /// Decides one request over all its limits, and charges it: to every enforced limit if all of them have room, else to
+    /// none; to each shadow limit that has room. Where a limit has room and the store has none to count in, `on_error`
+    /// decides; the store has to know it beforehand, because it decides before it charges.
+    ///
+    /// Where two charges name the same key, each is judged by the hits of both. A request without charges asks no store.
+    pub async fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Result<Admission, StoreAway> {
+        if charges.is_empty() {
+            return Ok(Admission { admitted: true, outcomes: SmallVec::new() });
+        }
+        match self {
+            Self::Memory(memory) => Ok(memory.admit(charges, now, on_error)),
+            #[cfg(test)]
+            Self::Away => {
+                tokio::task::yield_now().await;
+                Err(StoreAway)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::limiter::fixture::charge;
+
+    #[test]
+    fn memory_answers_when_it_is_polled_first() {
+        let counters = Counters::Memory(Arc::new(Memory::new(memory::MemoryLimits::default())));
+        for (limit, admitted) in [("1/minute", true), ("1/minute", false)] {
+            let admission = counters.admit(&[charge(1, limit)], Timestamp::from_nanos(1), OnError::Deny).now_or_never();
+            assert_eq!(admission.unwrap().map(|admission| admission.admitted), Ok(admitted));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_limits_asks_no_store() {
+        let ask = async |charges: &[Charge]| Counters::Away.admit(charges, Timestamp::default(), OnError::Deny).await;
+        assert!(ask(&[]).await.is_ok_and(|admission| admission.admitted));
+        assert_eq!(ask(&[charge(1, "1/minute")]).await.err(), Some(StoreAway));
+    }
 }

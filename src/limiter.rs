@@ -46,7 +46,9 @@ use crate::policy::limit::{Algorithm, Mode};
 use crate::policy::rate::Rate;
 use key::CounterKey;
 
-/// What one limit asks of its counter for one request.
+pub use crate::policy::gateway::OnError;
+
+/// The question of one limit to its counter, for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge {
     /// Names the counter. It has to be another one where the window or the algorithm is another one.
@@ -54,32 +56,22 @@ pub struct Charge {
     pub rate: Rate,
     pub algorithm: Algorithm,
     pub mode: Mode,
-    /// What the request costs. With 0, it is asked whether one hit would pass, and nothing is counted.
+    /// The cost of the request. With 0, it is asked whether one hit would pass, and nothing is counted.
     pub hits: u32,
 }
 
 impl Charge {
-    /// Whether this limit may deny. One that may not is in shadow: counted and reported only.
+    /// True for a limit that may deny. One that may not is in shadow: counted and reported only.
     pub fn is_enforced(&self) -> bool {
         self.mode == Mode::Enforce
     }
 }
 
-/// What an enforced limit does that would allow a request but can't count it. A store has to be told
-/// beforehand, because it decides before it charges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnNoRoom {
-    /// The request is denied, and charged to no limit.
-    Deny,
-    /// The other limits decide.
-    Pass,
-}
-
-/// What a counter says to a request.
+/// The answer of a counter to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub allowed: bool,
-    /// How many hits would pass now; after the charge, if the request was charged.
+    /// The hits that would pass now; after the charge, if the request was charged.
     pub remaining: u32,
     /// The time until one more such request would pass: zero if it would at once,
     /// none if it never will because it has more hits than the limit allows at all.

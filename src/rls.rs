@@ -1,10 +1,10 @@
 //! The rate limit service: answers Envoy's ShouldRateLimit.
 //!
 //! ```text
-//! RateLimitRequest -> convert -> Matcher::find -> one Memory::admit over all limits -> RateLimitResponse
+//! RateLimitRequest -> convert -> Matcher::find -> one Counters::admit over all limits -> RateLimitResponse
 //! ```
 //!
-//! A handler loads the generation once and keeps it to the end. It waits for nothing.
+//! A handler loads the generation once and keeps it to the end. It waits for nothing but the store of counters.
 
 mod convert;
 mod denial;
@@ -19,10 +19,8 @@ use smallvec::SmallVec;
 use tonic::Status;
 
 use crate::clock::{Clock, Timestamp};
-use crate::counters::memory::Memory;
-use crate::counters::{Admission, Outcome};
+use crate::counters::{Admission, Counters, OnError, Outcome, StoreAway};
 use crate::limiter::Charge;
-use crate::limiter::OnNoRoom;
 use crate::limiter::matcher::{Age, Applied, Asked, Found};
 use crate::live::Live;
 use crate::metrics::{DecisionLabels, FormLabels, Metrics};
@@ -38,7 +36,7 @@ pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
 pub struct Rls {
     pub live: Arc<Live>,
-    pub counters: Arc<Memory>,
+    pub counters: Counters,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub failures: Failures,
@@ -49,14 +47,14 @@ impl Rls {
         RateLimitServer(Arc::new(self))
     }
 
-    fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
+    async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let started = self.clock.now();
-        let response = self.decide(request, started);
+        let response = self.decide(request, started).await;
         self.metrics.decision_seconds.observe(self.clock.now().since(started).as_secs_f64());
         response
     }
 
-    fn decide(&self, request: &RateLimitRequest, now: Timestamp) -> Result<RateLimitResponse, Status> {
+    async fn decide(&self, request: &RateLimitRequest, now: Timestamp) -> Result<RateLimitResponse, Status> {
         let generation = self.live.generation();
         let generation = generation.ok_or_else(|| Status::unavailable("no policy set is loaded yet"))?;
         let entries = convert::entries(request)?;
@@ -77,13 +75,18 @@ impl Rls {
         };
         if found.is_uncountable {
             self.count_of(&found, None, "uncountable");
-            return Ok(match found.on_no_room {
-                OnNoRoom::Deny => Denial::NoRoom.into_response(std::iter::empty()),
-                OnNoRoom::Pass => convert::passed(std::iter::empty()),
-            });
+            return Ok(uncounted(found.on_error, Denial::NoRoom));
         }
         let charges: SmallVec<[Charge; 8]> = limits.iter().map(|applied| applied.charge).collect();
-        let admission = self.counters.admit(&charges, now, found.on_no_room);
+        let admission = match self.counters.admit(&charges, now, found.on_error).await {
+            Ok(admission) => admission,
+            Err(StoreAway) => {
+                self.count_of(&found, None, "store_away");
+                let may_deny = charges.iter().any(Charge::is_enforced);
+                let on_error = if may_deny { found.on_error } else { OnError::Allow };
+                return Ok(uncounted(on_error, Denial::StoreAway));
+            }
+        };
         self.count_admission(&found, limits, &admission);
         let judged = convert::judged(limits, &admission);
         match Denial::of(limits, &admission) {
@@ -118,7 +121,7 @@ impl Rls {
         self.metrics.decisions.get_or_create(&labels).inc();
     }
 
-    /// Of requests that no policy is about. Their domain is the sender's choice, so it is no label.
+    /// Counts a request that no policy is about. Its domain is the sender's choice, and so no label.
     fn count_unknown(&self) {
         let labels = DecisionLabels { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
         self.metrics.decisions.get_or_create(&labels).inc();
@@ -133,3 +136,14 @@ impl Rls {
         self.metrics.decision_forms.get_or_create(&FormLabels { form }).inc();
     }
 }
+
+/// The answer to a request that could not be counted, as the gateway wants it.
+fn uncounted(on_error: OnError, denial: Denial<'_>) -> RateLimitResponse {
+    match on_error {
+        OnError::Deny => denial.into_response(std::iter::empty()),
+        OnError::Allow => convert::passed(std::iter::empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

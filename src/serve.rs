@@ -21,6 +21,7 @@ mod load;
 mod protocol;
 mod replica;
 mod servers;
+mod sweep;
 mod tls;
 
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService, ServerTls};
 use crate::config::{Config, SourceConfig, TlsFiles};
+use crate::counters::Counters;
 use crate::counters::memory::{Memory, MemoryLimits};
 use crate::editor::Editor;
 use crate::last_good::{StateDir, Unusable};
@@ -59,8 +61,6 @@ use tls::{Tls, Within};
 
 /// How long calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
-/// Between two steps of the sweep through the counters. A round takes some ten seconds.
-const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 /// How often holds are looked at.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -146,7 +146,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
-    tasks.spawn_on(sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_source);
+    tasks.spawn_on(sweep::sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_source);
     let source = {
         // Timers belong to a runtime.
         let _runtime = source_runtime.enter();
@@ -237,7 +237,7 @@ impl Shared {
     fn rls(&self) -> Rls {
         Rls {
             live: Arc::clone(&self.live),
-            counters: Arc::clone(&self.counters),
+            counters: Counters::Memory(Arc::clone(&self.counters)),
             metrics: Arc::clone(&self.metrics),
             clock: self.clock,
             failures: Failures::new(Arc::clone(&self.metrics), self.clock),
@@ -348,13 +348,6 @@ async fn retry(rollout: Arc<Rollout>, clock: Clock, shutdown: CancellationToken)
         for gateway in rollout.retry(clock.now()) {
             tracing::info!(gateway = gateway.as_str(), "what is held is offered again");
         }
-    }
-    Ok(())
-}
-
-async fn sweep(counters: Arc<Memory>, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
-    while shutdown.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
-        counters.sweep(clock.now());
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tierflow::clock::Clock;
 use tierflow::compile::RateLimitService;
+use tierflow::counters::Counters;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::document::{Documents, split};
 use tierflow::live::{Live, Settings};
@@ -58,7 +59,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         [("api", "create/00000000".to_owned()), ("api", "gone/".to_owned()), ("rate_limits", "list/0/0".to_owned())];
     let metrics = Arc::new(Metrics::default());
     let failures = Failures::new(Arc::clone(&metrics), clock);
-    let counters = Arc::new(Memory::new(MemoryLimits { keys_max: 10_000 }));
+    let counters = Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 10_000 })));
     Server {
         ids: known.chain(unknown).collect(),
         service: Rls { live, counters, metrics, clock, failures }.into_service(),

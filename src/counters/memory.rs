@@ -17,21 +17,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{Admission, OnNoRoom, Outcome};
+use super::{Admission, OnError, Outcome};
 use crate::clock::Timestamp;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Verdict};
 use shard::Shard;
 
-/// Enough that many threads seldom meet, few enough that a sweep comes round.
-const SHARDS_MAX: usize = 256;
-/// Below this, chance would fill some shards long before the others.
+/// The usual number of shards: enough that many threads seldom meet.
+const SHARDS: usize = 256;
+/// The fewest keys of a shard, or chance would fill some shards long before the others.
 const KEYS_PER_SHARD_MIN: usize = 1024;
+/// The most keys of a shard: a table that grows puts all its keys into new places under the shard's lock.
+const KEYS_PER_SHARD_MAX: usize = 16_384;
 
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryLimits {
-    /// How many keys are held at most. They are shared out to the shards evenly, so the first shard may be
-    /// full when a few percent are left.
+    /// The most keys. They are shared out to the shards evenly, so the first shard may be full when a few percent are
+    /// left.
     pub keys_max: usize,
 }
 
@@ -44,24 +46,22 @@ impl Default for MemoryLimits {
 pub struct Memory {
     /// Plain mutexes: even a question moves its counter on to the present, so there are no readers.
     shards: Box<[Mutex<Shard>]>,
-    /// Counts the sweeps; tells which shard is next.
-    sweeps: AtomicUsize,
+    /// The shard that is being swept.
+    swept: AtomicUsize,
     keys_max: usize,
 }
 
 impl Memory {
     pub fn new(limits: MemoryLimits) -> Self {
-        let shards = (limits.keys_max / KEYS_PER_SHARD_MIN).clamp(1, SHARDS_MAX);
+        let small = (limits.keys_max / KEYS_PER_SHARD_MIN).clamp(1, SHARDS);
+        let shards = limits.keys_max.div_ceil(KEYS_PER_SHARD_MAX).max(small);
         let keys_of_shard = limits.keys_max / shards;
         let shards = (0..shards).map(|_| Mutex::new(Shard::new(keys_of_shard))).collect();
-        Self { shards, sweeps: AtomicUsize::new(0), keys_max: limits.keys_max }
+        Self { shards, swept: AtomicUsize::new(0), keys_max: limits.keys_max }
     }
 
-    /// Decides one request over all its limits, and charges it: to every enforced limit if all of them have
-    /// room, else to none; to each shadow limit that has room.
-    ///
-    /// Where two charges name the same key, each is judged by the hits of both.
-    pub fn admit(&self, charges: &[Charge], now: Timestamp, on_no_room: OnNoRoom) -> Admission {
+    /// [`Counters::admit`](super::Counters::admit), at once.
+    pub fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Admission {
         let mut shards = self.lock(charges);
         let judge = |charge: &Charge| shards.of(charge.key).judge(charge, hits_of_key(charges, charge.key), now);
         let mut outcomes: SmallVec<_> = charges.iter().map(judge).map(Outcome::Judged).collect();
@@ -73,7 +73,7 @@ impl Memory {
                 *outcome = Outcome::NoRoom;
             }
         }
-        let no_room_denies = on_no_room == OnNoRoom::Deny && enforced(charges, &outcomes).any(|o| o == Outcome::NoRoom);
+        let no_room_denies = on_error == OnError::Deny && enforced(charges, &outcomes).any(|o| o == Outcome::NoRoom);
         let admitted = all_allow && !no_room_denies;
 
         for (charge, outcome) in charges.iter().zip(&mut outcomes) {
@@ -85,7 +85,7 @@ impl Memory {
         Admission { admitted, outcomes }
     }
 
-    /// What [`Memory::admit`] would hear from this limit alone. Charges nothing.
+    /// The verdict that [`Memory::admit`] would hear from this limit alone. Charges nothing.
     pub fn peek(&self, charge: &Charge, now: Timestamp) -> Verdict {
         self.shard(self.index_of(charge.key)).lock().judge(charge, charge.hits, now)
     }
@@ -95,23 +95,28 @@ impl Memory {
         self.shard(self.index_of(key)).lock().remove(key)
     }
 
-    /// Drops the keys of the next shard that count nothing any more. One shard a call, so that no lock is held
-    /// for long: whoever calls it [`Memory::sweeps_per_round`] times has swept them all.
-    pub fn sweep(&self, now: Timestamp) {
-        let index = self.sweeps.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        self.shard(index).lock().sweep(now);
+    /// Drops keys that count nothing any more. A call looks at a bounded number of places, so that no lock is kept for
+    /// long, and returns how many: whoever calls it [`Memory::sweeps_per_round`] times has met every key.
+    pub fn sweep(&self, now: Timestamp) -> usize {
+        let index = self.swept.load(Ordering::Relaxed);
+        let swept = self.shard(index).lock().sweep(now);
+        if swept.is_last {
+            self.swept.store((index + 1) % self.shards.len(), Ordering::Relaxed);
+        }
+        swept.places
     }
 
+    /// The sweeps that it takes to meet all keys that are kept now.
     pub fn sweeps_per_round(&self) -> usize {
-        self.shards.len()
+        self.shards.iter().map(|shard| shard.lock().sweeps_per_round()).sum()
     }
 
-    /// How many keys are held at most.
+    /// The most keys that are kept.
     pub fn keys_max(&self) -> usize {
         self.keys_max
     }
 
-    /// How many keys are held.
+    /// The keys that are kept.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
@@ -131,12 +136,12 @@ impl Memory {
 
     /// The high bits choose the shard; the table inside it uses the low ones.
     fn index_of(&self, key: CounterKey) -> usize {
-        let high = (key.as_u128() >> 112) as usize;
-        (high * self.shards.len()) >> 16
+        let high = (key.as_u128() >> 96) as u64;
+        ((high * self.shards.len() as u64) >> 32) as usize
     }
 
     fn shard(&self, index: usize) -> &Mutex<Shard> {
-        self.shards.get(index).expect("an index is a number of 16 bits, scaled down to the number of shards")
+        self.shards.get(index).expect("an index is a number of 32 bits, scaled down to the number of shards")
     }
 }
 
@@ -153,7 +158,7 @@ impl LockedShards<'_> {
     }
 }
 
-/// All that a request asks of one counter. Each key is usually there once.
+/// The sum of what a request asks of one counter. Each key is usually there once.
 fn hits_of_key(charges: &[Charge], key: CounterKey) -> u32 {
     charges.iter().filter(|charge| charge.key == key).fold(0, |hits, charge| hits.saturating_add(charge.hits))
 }

@@ -43,7 +43,7 @@ impl Cell {
         Self { rate, newest, state }
     }
 
-    /// Whether `hits` would pass under `limit`, which is the counter's limit from here on, as is a token bucket's burst.
+    /// The verdict on `hits` under `limit`, which is the counter's limit from here on, as is a token bucket's burst.
     /// Counts nothing. The verdict's times are from `now`, even where the counter has already seen a later time.
     pub fn judge(&mut self, limit: u32, algorithm: Algorithm, hits: u32, now: Timestamp) -> Verdict {
         self.advance(now);
@@ -111,7 +111,7 @@ impl Cell {
         Verdict { allowed, remaining, retry_after, grows_after }
     }
 
-    /// How many hits pass at once when nothing is used.
+    /// The hits that pass at once when nothing is used.
     fn capacity(&self) -> u32 {
         match &self.state {
             State::TokenBucket(bucket) if self.rate.limit > 0 => bucket.burst(),
@@ -119,7 +119,7 @@ impl Cell {
         }
     }
 
-    /// How many hits count at the newest time.
+    /// The hits that count at the newest time.
     fn used(&self) -> u32 {
         match &self.state {
             State::SlidingWindow(counter) => counter.used(),
@@ -128,7 +128,7 @@ impl Cell {
         }
     }
 
-    /// When no more than `keep` hits will count, where more do now.
+    /// The time at which no more than `keep` hits will count, where more do now.
     fn falls_to(&self, keep: u32) -> Timestamp {
         match &self.state {
             State::SlidingWindow(counter) => counter.falls_to(keep, self.rate.window, self.newest),

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::key::KeyHasher;
 use super::older::OlderForms;
-use super::{Charge, OnNoRoom};
+use super::{Charge, OnError};
 use crate::names::{Name, TenantName};
 use crate::policy::gateway::MissingTenant;
 use crate::policy::limit::Limit;
@@ -28,7 +28,7 @@ use crate::shared_map::SharedMap;
 use prepared::Prepared;
 use search::Search;
 
-/// What an Envoy tells of a request: the entries of one descriptor, key and value. Values are bytes: a client may send
+/// The entries of one descriptor, key and value, as an Envoy reports them. Values are bytes: a client may send
 /// any, and Envoy passes them on as they are.
 pub type Entries<'a> = [(&'a [u8], &'a [u8])];
 
@@ -37,7 +37,7 @@ pub struct Matcher {
     gateways: Arc<HashMap<Name, Arc<GatewayLimits>>>,
     plans: Plans,
     tenants: Tenants,
-    /// What every key begins with.
+    /// The beginning of every key.
     keys: KeyHasher,
 }
 
@@ -54,11 +54,11 @@ pub struct Asked<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Described<'a> {
     pub entries: &'a Entries<'a>,
-    /// What each limit's cost is multiplied by.
+    /// The factor of each limit's cost.
     pub hits: u32,
 }
 
-/// What is known of a request.
+/// The limits of a request, and what else is known of it.
 #[derive(Debug)]
 pub struct Found<'a> {
     pub gateway: &'a Name,
@@ -66,14 +66,14 @@ pub struct Found<'a> {
     pub api: Option<&'a Name>,
     /// The limits that it meets, or why its tenant is not served whatever the counters say.
     pub limits: Result<SmallVec<[Applied<'a>; 8]>, TenantDenial>,
-    /// What the gateway wants where a limit cannot be counted.
-    pub on_no_room: OnNoRoom,
+    /// The gateway's wish where a limit cannot be counted.
+    pub on_error: OnError,
     pub age: Age,
     /// There are limits, and none that the request could be counted by.
     pub is_uncountable: bool,
 }
 
-/// Of the routes that a request came by.
+/// The age of the routes that a request came by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Age {
     /// They report what the newest policies count by.
@@ -120,7 +120,7 @@ pub enum TenantDenial {
 
 #[derive(Debug)]
 pub(super) struct GatewayLimits {
-    pub(super) on_no_room: OnNoRoom,
+    pub(super) on_error: OnError,
     pub(super) tenant: Option<Arc<TenantRule>>,
     /// By the id that the newest routes report.
     pub(super) apis: HashMap<String, Arc<ApiLimits>>,
@@ -173,7 +173,7 @@ impl GatewayForms {
     }
 }
 
-/// What an older form of a descriptor was last counted by.
+/// The limits that an older form of a descriptor was last counted by.
 #[derive(Clone, Debug)]
 pub(super) enum LastLimits {
     Api { api: Arc<ApiLimits>, tenant: Option<Arc<TenantRule>>, plans: Plans, tenants: Tenants },
@@ -197,9 +197,9 @@ impl Matcher {
 }
 
 impl<'a> Found<'a> {
-    fn new(gateway: &'a Name, on_no_room: OnNoRoom) -> Self {
+    fn new(gateway: &'a Name, on_error: OnError) -> Self {
         let (limits, age) = (Ok(SmallVec::new()), Age::Current);
-        Self { gateway, api: None, limits, on_no_room, age, is_uncountable: false }
+        Self { gateway, api: None, limits, on_error, age, is_uncountable: false }
     }
 
     fn add(&mut self, applied: impl IntoIterator<Item = Applied<'a>>) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::OnNoRoom;
+use super::OnError;
 use super::matcher::{LastLimits, Matcher};
 use crate::names::Name;
 
@@ -19,7 +19,7 @@ pub struct OlderForms(HashMap<Name, HashMap<Box<str>, Arc<OlderForm>>>);
 #[derive(Debug)]
 pub struct OlderForm {
     gateway: Name,
-    on_no_room: OnNoRoom,
+    on_error: OnError,
     last_limits: LastLimits,
     /// Since this was asked last. So an Envoy that nobody here hears of keeps what its requests need.
     is_used: AtomicBool,
@@ -40,8 +40,8 @@ impl OlderForms {
 
     /// Remembers what the matcher counts the id by. Takes the place of what was remembered before.
     pub fn remember(&mut self, matcher: &Matcher, gateway: &Name, id: &str) {
-        let Some((on_no_room, last_limits)) = matcher.last_limits(gateway, id) else { return };
-        let form = OlderForm { gateway: gateway.clone(), on_no_room, last_limits, is_used: AtomicBool::new(false) };
+        let Some((on_error, last_limits)) = matcher.last_limits(gateway, id) else { return };
+        let form = OlderForm { gateway: gateway.clone(), on_error, last_limits, is_used: AtomicBool::new(false) };
         self.0.entry(gateway.clone()).or_default().insert(id.into(), Arc::new(form));
     }
 
@@ -67,8 +67,8 @@ impl OlderForm {
         &self.gateway
     }
 
-    pub(super) fn on_no_room(&self) -> OnNoRoom {
-        self.on_no_room
+    pub(super) fn on_error(&self) -> OnError {
+        self.on_error
     }
 
     pub(super) fn last_limits(&self) -> &LastLimits {

@@ -22,7 +22,7 @@ pub(super) struct Ring<C> {
     counts: [C; RING_LEN as usize],
 }
 
-/// How wide the counts of a ring are.
+/// The width of a ring's counts.
 pub(super) trait Count: Copy + Default + Into<u32> {
     const MAX: u32;
     /// The count for `n`, which is at most [`Self::MAX`].
@@ -103,7 +103,7 @@ fn sub_bucket(window: Window, at: Timestamp) -> u64 {
     at.as_nanos() / sub_bucket_nanos(window)
 }
 
-/// When a sub-bucket counts no more: with the beginning of the one that takes its slot.
+/// The time at which a sub-bucket counts no more: with the beginning of the one that takes its slot.
 fn drops_out(window: Window, index: u64) -> Timestamp {
     Timestamp::from_nanos((index + RING_LEN).saturating_mul(sub_bucket_nanos(window)))
 }

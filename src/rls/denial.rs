@@ -18,10 +18,12 @@ use crate::names::denial::STATUS;
 
 /// Why a request is denied.
 pub(super) enum Denial<'a> {
-    /// Of all limits that deny it, the one that does so for the longest.
+    /// The limit that denies it for the longest, of all that do.
     OverLimit { applied: &'a Applied<'a>, verdict: Verdict },
     /// A limit that cannot be counted, at a gateway that rather denies.
     NoRoom,
+    /// A store of counters that does not answer, at a gateway that rather denies.
+    StoreAway,
 }
 
 impl<'a> Denial<'a> {
@@ -41,18 +43,21 @@ impl<'a> Denial<'a> {
     pub(super) fn into_response(self, judged: impl Iterator<Item = DescriptorStatus>) -> RateLimitResponse {
         let response = match self {
             Self::OverLimit { applied, verdict } => over_limit(applied, &verdict),
-            Self::NoRoom => {
-                let body = json!({
-                    "type": "urn:tierflow:problem:no-room",
-                    "title": "Not counted",
-                    "status": 503,
-                    "detail": "the limiter cannot count this request now",
-                });
-                response(503, &body, None)
-            }
+            Self::NoRoom => not_counted("no-room"),
+            Self::StoreAway => not_counted("store-away"),
         };
         RateLimitResponse { statuses: judged.collect(), ..response }
     }
+}
+
+fn not_counted(problem: &str) -> RateLimitResponse {
+    let body = json!({
+        "type": format!("urn:tierflow:problem:{problem}"),
+        "title": "Not counted",
+        "status": 503,
+        "detail": "the limiter cannot count this request now",
+    });
+    response(503, &body, None)
 }
 
 fn over_limit(applied: &Applied<'_>, verdict: &Verdict) -> RateLimitResponse {

@@ -1,7 +1,7 @@
 //! The rate limit service as gRPC: which method a call is for, and that no answer is an error silently.
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -45,7 +45,11 @@ impl Service<http::Request<Body>> for RateLimitServer {
                 SHOULD_RATE_LIMIT => {
                     let codec = ProstCodec::<RateLimitResponse, RateLimitRequest>::default();
                     let mut grpc = Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX);
-                    grpc.unary(Decide(&rls), request).await
+                    let decide = |request: Request<RateLimitRequest>| {
+                        let rls = &rls;
+                        async move { rls.should_rate_limit(request.get_ref()).await.map(Response::new) }
+                    };
+                    grpc.unary(Unary(decide), request).await
                 }
                 path => Status::unimplemented(format!("there is no method {path}")).into_http(),
             };
@@ -58,13 +62,18 @@ impl Service<http::Request<Body>> for RateLimitServer {
     }
 }
 
-struct Decide<'a>(&'a Rls);
+/// A method as a function. Its future has no name, and so needs no box.
+struct Unary<F>(F);
 
-impl UnaryService<RateLimitRequest> for Decide<'_> {
+impl<F, D> UnaryService<RateLimitRequest> for Unary<F>
+where
+    F: FnMut(Request<RateLimitRequest>) -> D,
+    D: Future<Output = Result<Response<RateLimitResponse>, Status>>,
+{
     type Response = RateLimitResponse;
-    type Future = Ready<Result<Response<RateLimitResponse>, Status>>;
+    type Future = D;
 
-    fn call(&mut self, request: Request<RateLimitRequest>) -> Self::Future {
-        ready(self.0.should_rate_limit(request.get_ref()).map(Response::new))
+    fn call(&mut self, request: Request<RateLimitRequest>) -> D {
+        (self.0)(request)
     }
 }

@@ -15,20 +15,32 @@ use crate::limiter::algorithm::Cell;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Verdict};
 
-/// How many keys a search for room looks at.
+/// The most keys that a search for room looks at.
 const KEYS_SEARCHED: usize = 32;
-/// After how many that may go it is content, if none of them is idle.
+/// The number of keys that may go after which it is content, if none of them is idle.
 const KEYS_COMPARED: usize = 8;
+/// The most places that a step of the sweep looks at: some 0.1 ms of work, where an Envoy waits 20 ms for its answer.
+const PLACES_PER_SWEEP: usize = 1024;
 /// A key that has used more of its limit than this is not dropped for another.
 const FULLNESS_EVICTABLE_MAX: f64 = 0.5;
 /// 2^64 divided by the golden ratio.
 const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// One step of a sweep.
+pub(super) struct Swept {
+    /// The number of places that were looked at.
+    pub(super) places: usize,
+    /// The round through the shard is complete.
+    pub(super) is_last: bool,
+}
+
 pub(super) struct Shard {
     table: Table,
     keys_max: usize,
-    /// Where the search for room stands: a fraction of the table, as a number of 64 bits.
+    /// The place where the search for room stands: a fraction of the table, as a number of 64 bits.
     hand: u64,
+    /// The sweep's cursor: places from here on were looked at in this round.
+    unswept: usize,
     /// The newest time at which keys were dropped. A key that was idle and comes back starts here: a thread
     /// that read its clock a moment earlier finds no refund.
     swept_at: Timestamp,
@@ -37,14 +49,14 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(keys_max: usize) -> Self {
         let keys_max = keys_max.min(Table::KEYS_MAX);
-        Self { table: Table::default(), keys_max, hand: 0, swept_at: Timestamp::default() }
+        Self { table: Table::default(), keys_max, hand: 0, unswept: 0, swept_at: Timestamp::default() }
     }
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// What the limit says to `hits`, for a key that is held or not. Makes no key.
+    /// The limit's verdict on `hits`, be the key there or not. Makes no key.
     pub(super) fn judge(&mut self, charge: &Charge, hits: u32, now: Timestamp) -> Verdict {
         match self.table.find(charge.key) {
             Some(cell) => cell.judge(charge.rate.limit, charge.algorithm, hits, now),
@@ -74,19 +86,30 @@ impl Shard {
         self.table.remove(key)
     }
 
-    /// Drops every key that counts nothing any more.
-    pub(super) fn sweep(&mut self, now: Timestamp) {
+    pub(super) fn sweeps_per_round(&self) -> usize {
+        self.len().div_ceil(PLACES_PER_SWEEP).max(1)
+    }
+
+    /// Looks at the next places, and drops the keys there that count nothing any more.
+    ///
+    /// The round goes from the last place to the first. A key that is removed leaves its place to the last one, which
+    /// was looked at before: so a round meets every key that is there from its beginning to its end, whatever requests
+    /// do meanwhile.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> Swept {
         self.swept_at = self.swept_at.max(now);
-        let mut place = 0;
-        while let Some(entry) = self.table.at(place) {
-            let key = entry.key;
-            if entry.cell.is_idle(now) {
-                self.table.remove(key); // and another key moves here
-            } else {
-                place += 1;
+        let from = match self.unswept {
+            0 => self.table.len(),
+            unswept => unswept.min(self.table.len()),
+        };
+        self.unswept = from.saturating_sub(PLACES_PER_SWEEP);
+        for place in (self.unswept..from).rev() {
+            let idle = self.table.at(place).and_then(|entry| entry.cell.is_idle(now).then_some(entry.key));
+            if let Some(key) = idle {
+                self.table.remove(key);
             }
         }
         self.table.shrink();
+        Swept { places: from - self.unswept, is_last: self.unswept == 0 }
     }
 
     fn fresh(&self, charge: &Charge) -> Cell {

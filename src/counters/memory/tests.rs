@@ -14,12 +14,12 @@ fn memory(keys_max: usize) -> Memory {
 
 fn many_shards() -> Memory {
     let memory = Memory::new(MemoryLimits::default());
-    assert_eq!(memory.sweeps_per_round(), SHARDS_MAX);
+    assert_eq!(memory.shards.len(), SHARDS);
     memory
 }
 
 fn admit(memory: &Memory, charges: &[Charge]) -> Admission {
-    memory.admit(charges, NOW, OnNoRoom::Deny)
+    memory.admit(charges, NOW, OnError::Deny)
 }
 
 fn remaining(memory: &Memory, charge: &Charge) -> u32 {
@@ -159,7 +159,7 @@ fn a_removed_key_starts_anew() {
 #[test]
 fn a_round_of_sweeps_drops_every_key_that_counts_nothing() {
     let memory = many_shards();
-    let sweep_round = |now| (0..memory.sweeps_per_round()).for_each(|_| memory.sweep(now));
+    let sweep_round = |now| (0..memory.sweeps_per_round()).map(|_| memory.sweep(now)).sum::<usize>();
     for key in 0..1000 {
         let rate = if key % 4 == 0 { "1/hour" } else { "1/minute" };
         admit(&memory, &[charge(key, rate)]);
@@ -171,16 +171,58 @@ fn a_round_of_sweeps_drops_every_key_that_counts_nothing() {
 }
 
 #[test]
+fn a_sweep_looks_at_a_bounded_number_of_places() {
+    let memory =
+        Memory { shards: [Mutex::new(Shard::new(20_000))].into(), swept: AtomicUsize::new(0), keys_max: 20_000 };
+    (0..10_000).for_each(|key| assert!(admit(&memory, &[charge(key, "1/minute")]).admitted));
+    let later = NOW.plus_nanos(60_000_000_000);
+    let places: Vec<_> = (0..memory.sweeps_per_round()).map(|_| memory.sweep(later)).collect();
+    assert!(places.iter().all(|places| *places <= 1024), "{places:?}");
+    assert_eq!((places.len(), places.iter().sum::<usize>(), memory.len()), (10, 10_000, 0));
+}
+
+/// Requests of new keys push idle ones out between the steps of a sweep, which moves others about.
+#[test]
+fn a_round_of_sweeps_meets_every_key_whatever_requests_do_meanwhile() {
+    let memory =
+        Memory { shards: [Mutex::new(Shard::new(10_000))].into(), swept: AtomicUsize::new(0), keys_max: 10_000 };
+    let idle: Vec<_> = (0..10_000).map(|key| charge(key, "9/minute")).collect();
+    assert!(idle.iter().all(|charge| admit(&memory, &[*charge]).admitted));
+    let later = NOW.plus_nanos(60_000_000_000);
+    let mut strangers = 10_000..;
+    for _ in 0..memory.sweeps_per_round() {
+        for key in strangers.by_ref().take(300) {
+            assert!(memory.admit(&[charge(key, "9/minute")], later, OnError::Deny).admitted);
+        }
+        memory.sweep(later);
+    }
+    assert!(idle.iter().all(|charge| !memory.remove(charge.key)), "every idle key is gone");
+    assert_eq!(memory.len(), 3000, "and no other");
+}
+
+#[test]
+fn shards_are_many_enough_for_each_to_be_small_and_are_all_used() {
+    for (keys_max, shards) in [(0, 1), (2_000, 1), (1_000_000, 256), (4_194_304, 256), (100_000_000, 6104)] {
+        assert_eq!(memory(keys_max).shards.len(), shards, "{keys_max}");
+    }
+    let memory = memory(100_000_000);
+    (0..100_000).for_each(|key| assert!(admit(&memory, &[charge(key, "1/minute")]).admitted));
+    let keys: Vec<_> = memory.shards.iter().map(|shard| shard.lock().len()).collect();
+    let (fewest, most) = (keys.iter().min(), keys.iter().max());
+    assert!(fewest > Some(&0) && most < Some(&50), "16 on average: {fewest:?} to {most:?}");
+}
+
+#[test]
 fn a_thread_whose_clock_was_read_before_a_sweep_finds_no_refund() {
     let memory = memory(10);
     let charge = charge(1, "1/minute");
     assert!(admit(&memory, &[charge]).admitted);
     let swept_at = NOW.plus_nanos(60_000_000_000);
     memory.sweep(swept_at);
-    let earlier = memory.admit(&[charge], NOW.plus_nanos(59_000_000_000), OnNoRoom::Deny);
+    let earlier = memory.admit(&[charge], NOW.plus_nanos(59_000_000_000), OnError::Deny);
     assert!(earlier.admitted, "time never runs backwards: it is counted at the time of the sweep");
-    assert!(!memory.admit(&[charge], swept_at.plus_nanos(59_999_999_999), OnNoRoom::Deny).admitted);
-    assert!(memory.admit(&[charge], swept_at.plus_nanos(60_000_000_000), OnNoRoom::Deny).admitted);
+    assert!(!memory.admit(&[charge], swept_at.plus_nanos(59_999_999_999), OnError::Deny).admitted);
+    assert!(memory.admit(&[charge], swept_at.plus_nanos(60_000_000_000), OnError::Deny).admitted);
 }
 
 #[test]
@@ -190,12 +232,12 @@ fn without_room_the_caller_decides_whether_the_others_do() {
     assert!(admit(&memory, &[held]).admitted);
     assert!(admit(&memory, &[held]).admitted);
 
-    let denied = memory.admit(&[stranger], NOW, OnNoRoom::Deny);
+    let denied = memory.admit(&[stranger], NOW, OnError::Deny);
     assert_eq!((denied.admitted, denied.outcomes[0]), (false, Outcome::NoRoom));
-    let passed = memory.admit(&[stranger], NOW, OnNoRoom::Pass);
+    let passed = memory.admit(&[stranger], NOW, OnError::Allow);
     assert_eq!((passed.admitted, passed.outcomes[0]), (true, Outcome::NoRoom));
-    assert!(!memory.admit(&[stranger, held], NOW, OnNoRoom::Pass).admitted, "the other limit still decides");
-    assert!(memory.admit(&[stranger.shadow()], NOW, OnNoRoom::Deny).admitted, "a shadow limit never denies");
+    assert!(!memory.admit(&[stranger, held], NOW, OnError::Allow).admitted, "the other limit still decides");
+    assert!(memory.admit(&[stranger.shadow()], NOW, OnError::Deny).admitted, "a shadow limit never denies");
     assert_eq!(memory.len(), 1);
 }
 
@@ -227,10 +269,10 @@ fn idle_keys_make_room_first_then_the_one_furthest_from_its_limit() {
     let later = NOW.plus_nanos(2_000_000_000);
     let is_held = |charge: &Charge| memory.peek(charge, later).remaining < charge.rate.limit;
     for (stranger, held) in [(5, [true, true, true]), (6, [true, false, true]), (7, [false, false, true])] {
-        assert!(memory.admit(&[charge(stranger, "1/minute")], later, OnNoRoom::Deny).admitted);
+        assert!(memory.admit(&[charge(stranger, "1/minute")], later, OnError::Deny).admitted);
         assert_eq!([&low, &lower, &full].map(is_held), held);
     }
-    assert!(!memory.admit(&[charge(8, "1/minute")], later, OnNoRoom::Deny).admitted);
+    assert!(!memory.admit(&[charge(8, "1/minute")], later, OnError::Deny).admitted);
 }
 
 #[test]
@@ -254,6 +296,6 @@ fn a_flood_of_full_keys_ends_in_no_room() {
     assert_eq!((admitted, memory.len()), (100, 100));
     let later = NOW.plus_nanos(60_000_000_000);
     let admitted =
-        (1000..1100).filter(|key| memory.admit(&[charge(*key, "1/minute")], later, OnNoRoom::Deny).admitted).count();
+        (1000..1100).filter(|key| memory.admit(&[charge(*key, "1/minute")], later, OnError::Deny).admitted).count();
     assert_eq!((admitted, memory.len()), (100, 100), "a window later, they have made room");
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::prepared::Prepared;
 use super::{ApiLimits, GatewayForms, GatewayLimits, LastLimits, Matcher, PlanLimits, TenantLimits, TenantRule};
-use crate::limiter::OnNoRoom;
 use crate::limiter::key::KeyHasher;
 use crate::names::{DocumentId, Kind, Name, descriptor};
 use crate::policy::form::Form;
@@ -57,7 +56,7 @@ impl Matcher {
         }
     }
 
-    /// What routes of the gateway report when they are made from the same policies.
+    /// The forms that routes of the gateway report when they are made from the same policies.
     pub fn forms(&self, gateway: &Name) -> Option<GatewayForms> {
         self.gateways.get(gateway).map(Arc::clone).map(GatewayForms)
     }
@@ -67,7 +66,7 @@ impl Matcher {
         self.gateways.iter().map(|(name, gateway)| (name, GatewayForms(Arc::clone(gateway))))
     }
 
-    /// Whether nothing but tenants is different, and what routes report is the same.
+    /// True where nothing but tenants is different, and what routes report is the same.
     pub fn shares_gateways_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.gateways, &other.gateways)
     }
@@ -76,8 +75,8 @@ impl Matcher {
         self.forms(gateway).is_some_and(|forms| forms.has(id))
     }
 
-    /// What the id is counted by, to be remembered.
-    pub(in crate::limiter) fn last_limits(&self, gateway: &Name, id: &str) -> Option<(OnNoRoom, LastLimits)> {
+    /// The limits that the id is counted by, to be remembered.
+    pub(in crate::limiter) fn last_limits(&self, gateway: &Name, id: &str) -> Option<(OnError, LastLimits)> {
         let gateway = self.gateways.get(gateway)?;
         let of_api = |api: &Arc<ApiLimits>| LastLimits::Api {
             api: Arc::clone(api),
@@ -86,7 +85,7 @@ impl Matcher {
             tenants: self.tenants.clone(),
         };
         let of_list = || gateway.rate_limits.get(id).map(|prepared| LastLimits::List(Arc::clone(prepared)));
-        Some((gateway.on_no_room, gateway.apis.get(id).map(of_api).or_else(of_list)?))
+        Some((gateway.on_error, gateway.apis.get(id).map(of_api).or_else(of_list)?))
     }
 }
 
@@ -98,10 +97,7 @@ impl GatewayLimits {
         });
         let apis: HashMap<_, _> = apis.collect();
         Self {
-            on_no_room: match gateway.limiter.on_error {
-                OnError::Allow => OnNoRoom::Pass,
-                OnError::Deny => OnNoRoom::Deny,
-            },
+            on_error: gateway.limiter.on_error,
             tenant: gateway.tenant.as_ref().map(|tenant| {
                 let default_plan = match &tenant.default_plan {
                     DefaultPlan::Plan(plan) => Some(plan.clone()),

@@ -10,7 +10,7 @@ use super::{Entries, Matcher, Plans, TenantDenial, TenantRule, Tenants};
 use crate::names::{FormId, Name, descriptor};
 use crate::policy::gateway::MissingTenant;
 
-/// Whose requests a gateway's are, and what each of them may use.
+/// The tenants of a gateway, and what each of them may use.
 pub(super) struct Tenancy<'a> {
     pub(super) rule: &'a TenantRule,
     pub(super) plans: &'a Plans,
@@ -31,7 +31,7 @@ impl Matcher {
 }
 
 impl<'a> Tenancy<'a> {
-    /// Whose request it is.
+    /// The tenant that a request belongs to.
     pub(super) fn tenant(&self, entries: &Entries<'a>) -> Result<Cow<'a, [u8]>, TenantDenial> {
         let named = value(entries, descriptor::TENANT.as_bytes()).filter(|tenant| !tenant.is_empty());
         match (named, &self.rule.missing) {

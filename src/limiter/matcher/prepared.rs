@@ -21,11 +21,11 @@ pub(in crate::limiter) struct Prepared {
     identity: Box<str>,
     /// The keys of the entries that `limit.by` reads, in its order.
     by_keys: Box<[String]>,
-    /// Of a list's entry, the keys of what is reported of the host that is asked for.
+    /// The keys of what a list's entry reports of the host that is asked for.
     host_keys: Box<[String]>,
     /// The key of the entry that says what a request costs.
     cost_key: Option<String>,
-    /// What a route has to report for it.
+    /// The parts of a request that a route has to report for it.
     needs: SmallVec<[Reported; 4]>,
 }
 
@@ -59,12 +59,12 @@ impl Prepared {
         Self { host_keys: entry.actions.iter().filter_map(host_key).collect(), ..Self::new(limit) }
     }
 
-    /// Whether a request of the form tells all that it takes to count it.
+    /// True where a request of the form tells all that it takes to count it.
     pub(super) fn fits(&self, form: &FormId) -> bool {
         self.needs.iter().all(|needed| form.has(*needed))
     }
 
-    /// Whether it is another version of the same limit: called the same, or counted in the same counters.
+    /// True for another version of the same limit: called the same, or counted in the same counters.
     pub(super) fn replaces(&self, older: &Self) -> bool {
         self.limit.name == older.limit.name || self.identity == older.identity
     }

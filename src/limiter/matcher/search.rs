@@ -8,7 +8,7 @@ use super::{Age, Described, Found, GatewayLimits, LastLimits, Matcher, Tier};
 use crate::limiter::older::OlderForms;
 use crate::names::{FormId, Name, Reported, descriptor};
 
-/// What is found so far of one request.
+/// The search for the limits of one request.
 pub(super) struct Search<'a> {
     matcher: &'a Matcher,
     older: &'a OlderForms,
@@ -22,7 +22,7 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(super) fn new(matcher: &'a Matcher, older: &'a OlderForms, name: &'a str) -> Self {
         let gateway = matcher.gateways.get_key_value(name);
-        let found = gateway.map(|(name, limits)| Found::new(name, limits.on_no_room));
+        let found = gateway.map(|(name, limits)| Found::new(name, limits.on_error));
         Self { matcher, older, name, gateway: gateway.map(|(_, limits)| limits), found }
     }
 
@@ -87,7 +87,7 @@ impl<'a> Search<'a> {
         Some(())
     }
 
-    /// Whether there are limits that the form does not allow for, and no last ones instead.
+    /// True where there are limits that the form does not allow for, and no last ones instead.
     fn describe_older_tenant(
         &mut self,
         api: &str,
@@ -173,10 +173,10 @@ impl<'a> Search<'a> {
         Some(())
     }
 
-    /// What the id was last counted by. A gateway that is gone is known by it.
+    /// The limits that the id was last counted by. A gateway that is gone is known by it.
     fn last_limits(&mut self, id: &str) -> Option<&'a LastLimits> {
         let older = self.older.get(self.name, id)?;
-        self.found.get_or_insert_with(|| Found::new(older.gateway(), older.on_no_room()));
+        self.found.get_or_insert_with(|| Found::new(older.gateway(), older.on_error()));
         Some(older.last_limits())
     }
 }

@@ -38,6 +38,10 @@ fn set(text: &str) -> (PolicySet, Matcher) {
     (policies, matcher)
 }
 
+fn ids(text: &str) -> impl Iterator<Item = DocumentId> {
+    split(&"p.yaml".into(), text.as_bytes()).into_iter().map(|document| parse(&Arc::new(document)).unwrap().id.clone())
+}
+
 fn matcher(text: &str) -> Matcher {
     set(text).1
 }
@@ -127,6 +131,35 @@ fn tenants_that_are_not_served_are_denied() {
     assert_eq!(names(&matcher, "strict", &[("api", "closed")]), Err("Missing".to_owned()));
     assert_eq!(names(&matcher, "strict", &[("api", "closed"), ("tenant", "new")]), Err("Unknown".to_owned()));
     assert!(names(&matcher, "strict", &[("api", "closed"), ("tenant", "acme")]).is_ok());
+}
+
+/// Replicas that share a store and a seed have to name its counters alike, whatever each of them served before; and so has
+/// every version of Tierflow: who changes these keys empties the counters of everybody who updates.
+#[test]
+fn the_key_of_a_counter_depends_on_the_seed_and_the_policies_alone() {
+    let requests: [&[(&str, &str)]; 2] = [
+        &[("api", "create"), ("tenant", "acme"), ("remote_address", "10.0.0.7"), ("header:x-a", "v")],
+        &[("api", "create")],
+    ];
+    let (policies, first) = set(SHOP);
+    let text_before = SHOP.replace("600/m", "1/d").replace("name: acme", "name: zenith");
+    let (before, elsewhere) = set(&text_before);
+    let all = ids(SHOP).chain(ids(&text_before)).collect();
+    let second = elsewhere.next(&before, &policies, &all);
+    for request in requests {
+        assert_eq!(keys(&first, request), keys(&second, request));
+    }
+    let other_seed = Matcher::empty([4; 16]).next(&PolicySet::default(), &policies, &all);
+    assert!(keys(&first, requests[0]).iter().all(|key| !keys(&other_seed, requests[0]).contains(key)));
+    let expected = [
+        "34ba22da06f687420a942ad7055cf0e8",
+        "651abbd26727bdfd307ed9a31c01aba1",
+        "9a3df83f783257e875abbfe2d0fd0b74",
+        "22762bf39849b768e7afdca2988a0db0",
+        "1f9275e71af5891ae828a98ec995f18f",
+    ];
+    let keys: Vec<String> = keys(&first, requests[0]).iter().map(|key| format!("{key:032x}")).collect();
+    assert_eq!(keys, expected);
 }
 
 #[test]
