@@ -29,9 +29,9 @@ use crate::snapshot::render;
 use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
 use access::Access;
-use error::Problem;
+use error::ProblemDetails;
 
-/// What the API tells about. The addresses are `serve`'s to know.
+/// The state that the API tells of. The addresses are `serve`'s to know.
 #[derive(Clone)]
 pub struct Admin {
     pub live: Arc<Live>,
@@ -79,8 +79,8 @@ impl Admin {
             .with_state(self)
     }
 
-    fn generation(&self) -> Result<Arc<Generation>, Problem> {
-        self.live.generation().ok_or_else(|| Problem::unavailable("no policy set is loaded yet"))
+    fn generation(&self) -> Result<Arc<Generation>, ProblemDetails> {
+        self.live.generation().ok_or_else(|| ProblemDetails::unavailable("no policy set is loaded yet"))
     }
 }
 
@@ -98,11 +98,11 @@ struct ConfigDump {
 }
 
 /// The resources that a gateway's Envoys are to have.
-async fn config_dump(State(admin): State<Admin>, Query(query): Query<ConfigDump>) -> Result<Response, Problem> {
+async fn config_dump(State(admin): State<Admin>, Query(query): Query<ConfigDump>) -> Result<Response, ProblemDetails> {
     admin.generation()?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);
-    let group = group.ok_or_else(|| Problem::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
+    let group = group.ok_or_else(|| ProblemDetails::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
     let (number, group) = (offer.number, Arc::clone(group));
     Ok(in_background(move || dump(number, &group)).await)
 }

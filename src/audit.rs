@@ -53,7 +53,7 @@ impl Audit {
         Ok(Self { file: Some(Mutex::new(file)) })
     }
 
-    /// When this returns without an error, the line outlives a power failure.
+    /// Appends a line. When this returns without an error, the line outlives a power failure.
     pub fn note(&self, entry: &Entry, now: Timestamp) -> io::Result<()> {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(now.as_nanos());
         let line = Line { at: humantime::format_rfc3339_millis(at).to_string(), entry };

@@ -38,14 +38,15 @@ use crate::policy::set::PolicySet;
 use crate::snapshot::resource::{Resource, ResourceType};
 use crate::snapshot::{Resources, Snapshot};
 
-/// How Envoys reach the rate limit service.
+/// The addresses under which Envoys reach the rate limit service, and the TLS that its port asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitService {
     pub addresses: Vec<HostPort>,
     pub tls: ServerTls,
 }
 
-/// What the ports of Tierflow ask of an Envoy. Where its files are only its bootstrap knows, which has them as secrets.
+/// The TLS that the ports of Tierflow ask of an Envoy. Where its files are only its bootstrap knows, which has them as
+/// secrets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServerTls {
     #[default]

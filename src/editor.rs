@@ -34,7 +34,7 @@ use self::record::{Request, to_json};
 use self::staging::Staging;
 use crate::etcd::failure::Failure;
 use crate::etcd::keys::Commit;
-use crate::etcd::lease::Held;
+use crate::etcd::lease::Claim;
 use crate::etcd::link::Link;
 use crate::etcd::{Section, root};
 use crate::live::{Generation, Live};
@@ -58,7 +58,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 pub struct Editor {
     link: Link,
     live: Arc<Live>,
-    held: watch::Receiver<Option<Held>>,
+    claim: watch::Receiver<Option<Claim>>,
     /// The key of this replica.
     server_key: String,
     /// The lease of records, and since when it is used.
@@ -81,13 +81,13 @@ pub struct Edit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edited {
     pub revision: Revision,
-    /// Whether it had been made before, by the same request.
+    /// True where the same request had made it before.
     pub is_replay: bool,
 }
 
 impl Editor {
-    pub fn new(link: Link, live: Arc<Live>, held: watch::Receiver<Option<Held>>, server_key: String) -> Self {
-        Self { link, live, held, server_key, records: tokio::sync::Mutex::default() }
+    pub fn new(link: Link, live: Arc<Live>, claim: watch::Receiver<Option<Claim>>, server_key: String) -> Self {
+        Self { link, live, claim, server_key, records: tokio::sync::Mutex::default() }
     }
 
     /// Makes the change as a whole, or says why not.
@@ -112,7 +112,7 @@ impl Editor {
         staging: &mut Option<Staging>,
     ) -> Result<Edited, EditError> {
         for attempt in 0..ATTEMPTS_MAX {
-            let held = self.held.borrow().filter(Held::is_sure).ok_or(EditError::NotHeld)?;
+            let claim = self.claim.borrow().filter(Claim::is_sure).ok_or(EditError::NotClaimed)?;
             let current = self.read(edit, request).await?;
             if let Some(edited) = current.answer_to(request)? {
                 return Ok(edited);
@@ -129,7 +129,7 @@ impl Editor {
             }
             self.check_base(edit, &current).await?;
             self.check_set(edit, &current).await?;
-            let mut commit = self.commit_of(&current, held, request).await?;
+            let mut commit = self.commit_of(&current, claim, request).await?;
             match draft::is_large(&edit.drafts) {
                 true => self.add_manifest(&mut commit, &current, self.stage(edit, staging).await?),
                 false => self.add_documents(&mut commit, &current, edit),
@@ -137,7 +137,7 @@ impl Editor {
             self.live.announce(edit.drafts.iter().filter_map(|draft| draft.parsed.clone()).collect());
             match self.link.ask(async |connection| connection.commit(&commit).await).await {
                 Ok(Some(revision)) => return Ok(Edited { revision: Revision(revision), is_replay: false }),
-                Ok(None) => self.after_lost_race(held, attempt).await?,
+                Ok(None) => self.after_lost_race(claim, attempt).await?,
                 Err(Failure::LeaseNotFound(_)) => *self.records.lock().await = None,
                 Err(Failure::Unanswered(why)) => return self.resolve(request, current.record_revision(), why).await,
                 Err(failure) => return Err(failure.into()),
@@ -191,7 +191,7 @@ impl Editor {
     }
 
     /// The commit of any change: what it compares and leaves besides the documents.
-    async fn commit_of(&self, current: &Current, held: Held, request: &Request) -> Result<Commit, EditError> {
+    async fn commit_of(&self, current: &Current, claim: Claim, request: &Request) -> Result<Commit, EditError> {
         let unchanged = vec![
             (self.head_key(), current.head),
             (self.manifest_key(), current.manifest.unwrap_or(0)),
@@ -201,7 +201,7 @@ impl Editor {
             (self.head_key(), self.server_key.clone().into_bytes(), 0),
             (request.key.clone(), to_json(&request.done()), self.records_lease().await?),
         ];
-        let fence = Some((self.server_key.clone(), held.create_revision));
+        let fence = Some((self.server_key.clone(), claim.create_revision));
         Ok(Commit { unchanged, fence, puts, ..Default::default() })
     }
 
@@ -219,10 +219,10 @@ impl Editor {
     }
 
     /// A comparison failed: this replica's lease is lost, or somebody was faster.
-    async fn after_lost_race(&self, held: Held, attempt: u32) -> Result<(), EditError> {
+    async fn after_lost_race(&self, claim: Claim, attempt: u32) -> Result<(), EditError> {
         let key = self.link.ask(async |connection| connection.leased(&self.server_key).await).await?;
-        if key.is_none_or(|key| key.create_revision != held.create_revision) {
-            return Err(EditError::NotHeld);
+        if key.is_none_or(|key| key.create_revision != claim.create_revision) {
+            return Err(EditError::NotClaimed);
         }
         sleep(Duration::from_millis(1 << attempt.min(6)).mul_f64(fastrand::f64())).await;
         Ok(())

@@ -14,8 +14,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// What the source holds, as soon as it differs from what was handed over before. It waits for ever if need be;
-    /// what is the matter stands on the [`Board`](board::Board) meanwhile.
+    /// The source's documents, as soon as they differ from those that were handed over before. Waits for ever if need
+    /// be; what is the matter stands on the [`Board`](board::Board) meanwhile.
     pub async fn next(&mut self) -> Documents {
         match self {
             Self::Dir(watcher) => watcher.next().await,

@@ -9,7 +9,7 @@ use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
-use super::error::Problem;
+use super::error::ProblemDetails;
 use super::{Admin, in_background};
 
 #[derive(Clone, Debug, Default)]
@@ -23,11 +23,11 @@ pub struct Access {
 pub(super) struct Who(pub(super) String);
 
 impl FromRequestParts<Admin> for Who {
-    type Rejection = Problem;
+    type Rejection = ProblemDetails;
 
-    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, ProblemDetails> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.ok_or_else(|| Problem::unavailable("the peer's address is not known"))?.0;
+        let peer = peer.ok_or_else(|| ProblemDetails::unavailable("the peer's address is not known"))?.0;
         admin.access.who(parts, peer).await.map(Self)
     }
 }
@@ -37,7 +37,7 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 impl Access {
     /// The name of whoever asks, for the audit log.
-    async fn who(&self, parts: &Parts, peer: SocketAddr) -> Result<String, Problem> {
+    async fn who(&self, parts: &Parts, peer: SocketAddr) -> Result<String, ProblemDetails> {
         match &self.token_file {
             Some(file) => {
                 let read = {
@@ -46,17 +46,17 @@ impl Access {
                 };
                 let tokens = read.map_err(|error| {
                     tracing::error!("--admin-token-file {}: {error}", file.display());
-                    Problem::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
+                    ProblemDetails::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
                 })?;
                 let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
                 let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
                 name_of(&tokens, shown).ok_or_else(|| {
-                    Problem::of(StatusCode::UNAUTHORIZED, "changes need a token that is known here, as a bearer")
+                    ProblemDetails::of(StatusCode::UNAUTHORIZED, "changes need a token that is known here, as a bearer")
                 })
             }
             // A page in somebody's browser reaches this address too, under a name of its own choice.
             None if peer.ip().to_canonical().is_loopback() && is_for_loopback(parts) => Ok("loopback".to_owned()),
-            None => Err(Problem::of(
+            None => Err(ProblemDetails::of(
                 StatusCode::FORBIDDEN,
                 "without --admin-token-file changes are taken from this machine only, at its loopback address",
             )),

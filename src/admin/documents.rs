@@ -10,14 +10,14 @@ use axum::http::header::ETAG;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::error::Problem;
+use super::error::ProblemDetails;
 use super::{Admin, in_background, rfc3339};
 use crate::live::{Generation, Refusal, Refusals};
 use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
 
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, Problem> {
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, ProblemDetails> {
     let served = admin.live.served();
     let generation = admin.generation()?;
     Ok(in_background(move || list_of(&generation, &served.refused)).await)
@@ -40,7 +40,7 @@ fn list_of(generation: &Generation, refused: &Refusals) -> Response {
 pub(super) async fn one(
     State(admin): State<Admin>,
     Path((kind, name)): Path<(String, String)>,
-) -> Result<(HeaderMap, Json<Value>), Problem> {
+) -> Result<(HeaderMap, Json<Value>), ProblemDetails> {
     let generation = admin.generation()?;
     let kind = kind_of(&kind)?;
     let id = DocumentId::new(kind, &name);
@@ -50,7 +50,7 @@ pub(super) async fn one(
     let body = match (served, refusal) {
         (Some(parsed), refusal) => with_text(row(parsed, refusal), parsed),
         (None, Some(refusal)) => refusal_json(refusal),
-        (None, None) => return Err(Problem::not_found(&format!("no {kind} is called {name:?}"))),
+        (None, None) => return Err(ProblemDetails::not_found(&format!("no {kind} is called {name:?}"))),
     };
     let mut headers = HeaderMap::new();
     if let Ok(etag) = etag(&generation, served).parse() {
@@ -59,9 +59,9 @@ pub(super) async fn one(
     Ok((headers, Json(body)))
 }
 
-pub(super) fn kind_of(text: &str) -> Result<Kind, Problem> {
+pub(super) fn kind_of(text: &str) -> Result<Kind, ProblemDetails> {
     let kinds = Kind::ALL.map(Kind::as_str).join(", ");
-    Kind::parse(text).ok_or_else(|| Problem::not_found(&format!("{text:?} is none of {kinds}")))
+    Kind::parse(text).ok_or_else(|| ProblemDetails::not_found(&format!("{text:?} is none of {kinds}")))
 }
 
 /// The revision of the document, where the source keeps that, else of the set.

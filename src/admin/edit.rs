@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::access::Who;
 use super::documents::{kind_of, problem_json};
-use super::error::Problem;
+use super::error::ProblemDetails;
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
@@ -41,7 +41,7 @@ pub(super) async fn put(
     Query(options): Query<Options>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let (id, draft_editor) = (id_of(&kind, &name)?, Arc::clone(editor));
     let draft = in_background(move || draft_editor.draft(id, &body)).await.map_err(explain)?;
@@ -54,7 +54,7 @@ pub(super) async fn delete(
     Path((kind, name)): Path<(String, String)>,
     Query(options): Query<Options>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let draft = Draft::deletion(id_of(&kind, &name)?);
     make(&admin, editor, who, vec![draft], options, &headers).await
@@ -67,15 +67,15 @@ pub(super) async fn apply(
     Query(options): Query<Options>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let drafts = in_background(move || drafts(&"body".into(), &body)).await.map_err(explain)?;
     make(&admin, editor, who, drafts, options, &headers).await
 }
 
-fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, Problem> {
+fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, ProblemDetails> {
     admin.editor.as_ref().ok_or_else(|| {
-        Problem::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
+        ProblemDetails::of(StatusCode::CONFLICT, "policies come from files here, and files are the truth: change those")
     })
 }
 
@@ -86,7 +86,7 @@ async fn make(
     drafts: Vec<Draft>,
     options: Options,
     headers: &HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let edit = Edit { drafts, base: base_of(headers)?, force: force_of(options)?, request: request_of(headers)? };
     let mut entry = Entry {
         change: format!("{:016x}", fastrand::u64(..)),
@@ -112,11 +112,11 @@ fn describe(draft: &Draft) -> String {
 }
 
 /// The disk is waited for, so that the line is there before the change.
-async fn note(admin: &Admin, entry: &Entry) -> Result<(), Problem> {
+async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDetails> {
     let (audit, entry, now) = (Arc::clone(&admin.audit), entry.clone(), admin.clock.now());
     in_background(move || audit.note(&entry, now)).await.map_err(|error| {
         tracing::error!(%error, "the audit log cannot be written");
-        Problem::of(StatusCode::INSUFFICIENT_STORAGE, "the audit log cannot be written, so nothing is changed")
+        ProblemDetails::of(StatusCode::INSUFFICIENT_STORAGE, "the audit log cannot be written, so nothing is changed")
     })
 }
 
@@ -129,61 +129,63 @@ fn answer(edited: Edited) -> Response {
     response
 }
 
-fn explain(error: EditError) -> Problem {
+fn explain(error: EditError) -> ProblemDetails {
     let detail = error.to_string();
     match error {
         EditError::Empty | EditError::Twice(_) | EditError::Future { .. } => {
-            Problem::of(StatusCode::BAD_REQUEST, &detail)
+            ProblemDetails::of(StatusCode::BAD_REQUEST, &detail)
         }
-        EditError::TooLarge { .. } => Problem::of(StatusCode::PAYLOAD_TOO_LARGE, &detail),
-        EditError::Missing(_) => Problem::not_found(&detail),
+        EditError::TooLarge { .. } => ProblemDetails::of(StatusCode::PAYLOAD_TOO_LARGE, &detail),
+        EditError::Missing(_) => ProblemDetails::not_found(&detail),
         EditError::Stale { changed, .. } => {
             let current = |(id, revision): &(DocumentId, Revision)| json!({ "kind": id.kind.as_str(), "name": id.name, "revision": revision.0 });
             let current: Vec<Value> = changed.iter().map(current).collect();
-            Problem::of(StatusCode::PRECONDITION_FAILED, &detail).with("current", current.into())
+            ProblemDetails::of(StatusCode::PRECONDITION_FAILED, &detail).with("current", current.into())
         }
         EditError::Invalid(problems) => invalid(&problems),
-        EditError::Unreadable { .. } => Problem::of(StatusCode::CONFLICT, &detail),
-        EditError::Guarded(findings) => Problem::of(StatusCode::CONFLICT, &detail).with("guarded", findings.into()),
-        EditError::OtherRequest => Problem::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
-        EditError::NotHeld | EditError::Unavailable(_) => Problem::unavailable(&detail).retry_after(1),
-        EditError::Unknown(_) => Problem::of(StatusCode::GATEWAY_TIMEOUT, &detail),
+        EditError::Unreadable { .. } => ProblemDetails::of(StatusCode::CONFLICT, &detail),
+        EditError::Guarded(findings) => {
+            ProblemDetails::of(StatusCode::CONFLICT, &detail).with("guarded", findings.into())
+        }
+        EditError::OtherRequest => ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
+        EditError::NotClaimed | EditError::Unavailable(_) => ProblemDetails::unavailable(&detail).retry_after(1),
+        EditError::Unknown(_) => ProblemDetails::of(StatusCode::GATEWAY_TIMEOUT, &detail),
     }
 }
 
-fn invalid(problems: &[crate::policy::problem::Problem]) -> Problem {
+fn invalid(problems: &[crate::policy::problem::Problem]) -> ProblemDetails {
     let told: Vec<Value> = problems.iter().map(problem_json).collect();
     let detail = "the documents, or the set that they would make, make no sense";
-    Problem::of(StatusCode::UNPROCESSABLE_ENTITY, detail).with("problems", told.into())
+    ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, detail).with("problems", told.into())
 }
 
-fn id_of(kind: &str, name: &str) -> Result<DocumentId, Problem> {
+fn id_of(kind: &str, name: &str) -> Result<DocumentId, ProblemDetails> {
     Ok(DocumentId::new(kind_of(kind)?, name))
 }
 
-fn base_of(headers: &HeaderMap) -> Result<Revision, Problem> {
+fn base_of(headers: &HeaderMap) -> Result<Revision, ProblemDetails> {
     let named = headers.get(BASE).or_else(|| headers.get(IF_MATCH)).ok_or_else(|| {
         let detail = "say in X-Config-Base-Version (or If-Match) which revision the change was made from; 0 for \
                       documents that are new";
-        Problem::of(StatusCode::PRECONDITION_REQUIRED, detail)
+        ProblemDetails::of(StatusCode::PRECONDITION_REQUIRED, detail)
     })?;
     let number = named.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
     let expected = "the base version is a revision: a whole number, as in the ETag of what was read";
-    number.map(Revision).ok_or_else(|| Problem::of(StatusCode::BAD_REQUEST, expected))
+    number.map(Revision).ok_or_else(|| ProblemDetails::of(StatusCode::BAD_REQUEST, expected))
 }
 
-fn request_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn request_of(headers: &HeaderMap) -> Result<Option<String>, ProblemDetails> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
     let expected = format!("Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes of ASCII");
-    key.map(|key| Some(key.to_owned())).ok_or_else(|| Problem::of(StatusCode::BAD_REQUEST, &expected))
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| ProblemDetails::of(StatusCode::BAD_REQUEST, &expected))
 }
 
-fn force_of(options: Options) -> Result<Option<String>, Problem> {
+fn force_of(options: Options) -> Result<Option<String>, ProblemDetails> {
     match options.force {
         Some(reason) if reason.trim().is_empty() || reason.len() > FORCE_BYTES_MAX => {
             let expected = format!("force: expected a reason of 1 to {FORCE_BYTES_MAX} bytes");
-            Err(Problem::of(StatusCode::BAD_REQUEST, &expected))
+            Err(ProblemDetails::of(StatusCode::BAD_REQUEST, &expected))
         }
         force => Ok(force),
     }

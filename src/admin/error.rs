@@ -6,16 +6,16 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ProblemDetails {
     pub(super) status: StatusCode,
     detail: String,
     /// Further members (RFC 9457, section 3.2).
     members: Map<String, Value>,
-    /// When it may be worth to ask again, in seconds.
+    /// The time after which it may be worth to ask again, in seconds.
     retry_after: Option<u16>,
 }
 
-impl Problem {
+impl ProblemDetails {
     pub(super) fn of(status: StatusCode, detail: &str) -> Self {
         Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None }
     }
@@ -38,7 +38,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ProblemDetails {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or_default();
         let mut body = self.members;
@@ -59,10 +59,10 @@ impl IntoResponse for Problem {
     }
 }
 
-pub(super) async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(&format!("nothing is at {}", uri.path()))
+pub(super) async fn not_found(uri: Uri) -> ProblemDetails {
+    ProblemDetails::not_found(&format!("nothing is at {}", uri.path()))
 }
 
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    Problem::of(StatusCode::METHOD_NOT_ALLOWED, &format!("{} cannot be asked with {method}", uri.path()))
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ProblemDetails {
+    ProblemDetails::of(StatusCode::METHOD_NOT_ALLOWED, &format!("{} cannot be asked with {method}", uri.path()))
 }

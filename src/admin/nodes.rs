@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::error::Problem;
+use super::error::ProblemDetails;
 use super::{Admin, in_background, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
@@ -24,12 +24,12 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
 }
 
 /// An Envoy that reconnects has two streams for a while, so there may be several.
-pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Value>, ProblemDetails> {
     let (nodes, now) = (admin.nodes.all(), admin.clock.now());
     let of_id = nodes.iter().filter(|node| node.identity.id == id);
     let nodes: Vec<Value> = of_id.map(|node| node_json(node, now)).collect();
     if nodes.is_empty() {
-        return Err(Problem::not_found(&format!("no Envoy with the node id {id:?} is connected")));
+        return Err(ProblemDetails::not_found(&format!("no Envoy with the node id {id:?} is connected")));
     }
     Ok(Json(json!({ "nodes": nodes })))
 }
@@ -52,7 +52,7 @@ fn node_json(node: &Node, now: Timestamp) -> Value {
     })
 }
 
-/// What its gateways have and it does not know.
+/// The features that its gateways need and this Envoy does not know.
 pub(super) fn too_old_for_json(node: &Node) -> Vec<Value> {
     let need_json = |need: &Arc<Need>| {
         json!({

@@ -45,7 +45,7 @@ fn status_of(admin: &Admin) -> Json<Value> {
     }))
 }
 
-/// How many Envoys have what, and the first of those that do not have the newest generation.
+/// The numbers of Envoys by what they have, and the first of those that do not have the newest generation.
 fn nodes_json(admin: &Admin) -> Value {
     let (nodes, offer, now) = (admin.nodes.all(), admin.rollout.offer(), admin.clock.now());
     let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live == offer.number;
@@ -88,7 +88,7 @@ fn nodes_json(admin: &Admin) -> Value {
     })
 }
 
-/// What groups are kept from because an Envoy refused it, and which documents that comes from.
+/// The holds: what groups are kept from because an Envoy refused it, and which documents that comes from.
 fn held_json(admin: &Admin) -> Vec<Value> {
     let hold_json = |(gateway, hold): (&Name, &Hold)| {
         let documents = hold.documents.iter().map(|(id, parsed)| {
@@ -126,7 +126,7 @@ fn instances_json((service, instances): (&Name, &Arc<[Instance]>)) -> (String, V
     (service.to_string(), instances.iter().map(|instance| json!(instance)).collect())
 }
 
-/// How fresh what is served can be.
+/// The age of what is served, at least.
 fn source_json(admin: &Admin) -> Value {
     let health = admin.board.read();
     let now = admin.clock.now();

@@ -76,13 +76,13 @@ async fn register(link: Link, wanted: Wanted, value: String) -> Result<(), Failu
     let shutdown = CancellationToken::new();
     // The value does not change, and nobody asks whether it is held: the log says so.
     let (_value, values) = watch::channel(value);
-    let (held, _holding) = watch::channel(None);
-    let hold = tokio::spawn(lease::hold(link, wanted, values, held, shutdown.clone()));
+    let (claim, _claims) = watch::channel(None);
+    let claiming = tokio::spawn(lease::claim(link, wanted, values, claim, shutdown.clone()));
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string()),
     };
     shutdown.cancel();
-    hold.await.map_err(|error| error.to_string())?;
+    claiming.await.map_err(|error| error.to_string())?;
     ended
 }

@@ -52,11 +52,11 @@ struct Document {
     #[serde(default)]
     deleted: bool,
     #[serde(default)]
-    problems: Vec<Problem>,
+    problems: Vec<ToldProblem>,
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ToldProblem {
     location: String,
     message: String,
 }
@@ -153,7 +153,7 @@ impl Status {
         let _ = writeln!(text, "{}", self.source.summary(self.documents));
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
-            for Problem { location, message } in &document.problems {
+            for ToldProblem { location, message } in &document.problems {
                 let _ = writeln!(text, "  {location}: {message}");
             }
         }

@@ -31,8 +31,8 @@ pub(super) use tls::secrets;
 /// Envoy's edge guide: small buffers, so that many slow peers cost little memory.
 pub(super) const CONNECTION_BUFFER_BYTES: u32 = 32 * 1024;
 
-/// Where half of the addresses or more are dead for good, Envoy must not panic and try them all. It still does where
-/// none is left.
+/// The share of live addresses below which Envoy panics and tries them all: next to none, where half of the addresses
+/// or more are dead for good. It still does where none is left.
 const DEAD_ADDRESSES_PANIC_PERCENT: f64 = 1.0;
 
 pub(super) fn service(service: &Service) -> Cluster {

@@ -19,7 +19,7 @@ pub(super) const FILTER: &str = "envoy.filters.http.cors";
 /// Of an API that takes all methods.
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
-/// What the answer to a denied request says of itself, and when to come back.
+/// The headers in which the answer to a denied request says why, and when to come back.
 const EXPOSED: [&str; 6] =
     ["grpc-message", "grpc-status", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
 
@@ -55,7 +55,7 @@ fn origin(origin: &Origin) -> StringMatcher {
     })
 }
 
-/// What makes a request a preflight of the API, its path and query aside.
+/// The headers that make a request a preflight of the API, its path and query aside.
 pub(super) fn preflight_headers(api: &Api) -> Vec<HeaderMatcher> {
     let header = |name: &str, pattern| HeaderMatcher {
         name: name.to_owned(),

@@ -62,7 +62,7 @@ pub static FEATURES: [Row; 4] = [
     },
 ];
 
-/// What of the gateway's resources not every supported Envoy knows.
+/// The features of the gateway's resources that not every supported Envoy knows.
 pub(super) fn needs(policies: &PolicySet, gateway: &Gateway) -> Vec<Arc<Need>> {
     let need = |row: &'static Row| {
         let documents = row.uses.iter().flat_map(|used| documents(used, policies, gateway));

@@ -34,10 +34,10 @@ use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::Dimension;
 use crate::policy::set::PolicySet;
 
-/// Where cookies are put for the actions to find them.
+/// The metadata that cookies are put into for the actions to find them.
 const COOKIE_NAMESPACE: &str = "tierflow.cookies";
 
-/// Where a bearer token is put on its way to [`TOKEN_HEADER`].
+/// The metadata that a bearer token is put into on its way to [`TOKEN_HEADER`].
 const TOKEN_NAMESPACE: &str = "tierflow.tokens";
 const TOKEN_KEY: &str = "bearer";
 /// The bearer token of a request, alone, for the actions to find it. It is no client's to set, and does not reach services.
@@ -68,7 +68,8 @@ pub(super) fn headers_replaced(policies: &PolicySet, gateway: &Gateway, api: &Ap
     ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(str::to_owned).to_vec()
 }
 
-/// What of requests has to be read before the actions of a gateway's routes run, because they cannot read it themselves.
+/// The parts of requests that have to be read before the actions of a gateway's routes run, because they cannot read
+/// them themselves.
 #[derive(Default)]
 pub(super) struct Sources {
     cookies: BTreeSet<String>,
@@ -101,7 +102,7 @@ impl Sources {
         (!request_rules.is_empty()).then(|| HeaderToMetadata { request_rules, ..Default::default() })
     }
 
-    /// What no service is to see of it.
+    /// The headers that no service is to see.
     pub(super) fn headers_to_remove(&self) -> Vec<String> {
         self.token.then(|| TOKEN_HEADER.to_owned()).into_iter().collect()
     }

@@ -26,8 +26,8 @@ use crate::policy::gateway::Gateway;
 use crate::policy::matches::{Condition, HostMatch, PathMatch, TemplateSegment};
 use crate::policy::set::PolicySet;
 
-/// How often a retry may draw an instance that was tried before, until it takes that one all the same. Draws cost next to
-/// nothing; with five, one in ten retries missed the only live one of four instances.
+/// The number of draws in which a retry looks for an instance that was not tried before. Draws cost next to nothing;
+/// with five, one in ten retries missed the only live one of four instances.
 const HOST_SELECTION_ATTEMPTS: i64 = 40;
 
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
@@ -112,7 +112,7 @@ fn routes(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<Route> {
     preflight.into_iter().chain(own).collect()
 }
 
-/// What is retried of which methods; no methods stand for all others.
+/// The retry policies by methods; no methods stand for all others.
 fn methods_by_retry<'a>(policies: &PolicySet, api: &'a Api) -> Vec<(Vec<&'a str>, Option<Retry>)> {
     let methods: Vec<&str> = api.matches.methods.iter().map(String::as_str).collect();
     let (safe, unsafe_): (Vec<&str>, Vec<&str>) = methods.iter().partition(|method| is_idempotent(method));
@@ -128,7 +128,8 @@ fn methods_by_retry<'a>(policies: &PolicySet, api: &'a Api) -> Vec<(Vec<&'a str>
     }
 }
 
-/// Where some addresses of the service may be dead, a request that met one goes on to another: nobody has seen it yet.
+/// The retry policy. Where some addresses of the service may be dead, a request that met one goes on to another:
+/// nobody has seen it yet.
 fn retry(policies: &PolicySet, api: &Api) -> Option<Retry> {
     let service = policies.services.get(&api.service);
     match service.is_some_and(|service| service.discovery.may_have_dead_addresses()) {

@@ -38,7 +38,8 @@ pub(super) fn identity(name: String, files: &gateway::Tls) -> Secret {
     Secret { name, r#type: Some(Type::TlsCertificate(certificate)) }
 }
 
-/// Who is trusted, and as whom. Envoy checks who signed a certificate and nothing else unless it is told names.
+/// The trusted authority, and the names that a certificate may have. Envoy checks who signed a certificate and nothing
+/// else unless it is told names.
 pub(super) fn validation(name: String, ca: &str, names: &[SubjectName]) -> Secret {
     let context = CertificateValidationContext {
         trusted_ca: file(ca),
@@ -63,7 +64,7 @@ fn file(path: &str) -> Option<DataSource> {
     Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..Default::default() })
 }
 
-/// Where Envoy looks for changes: files are put in the place of others by moves.
+/// The folder that Envoy watches for changes: files are put in the place of others by moves.
 fn directory_of(path: &str) -> Option<WatchedDirectory> {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let path = if directory.is_empty() { "/" } else { directory };

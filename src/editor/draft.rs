@@ -83,7 +83,7 @@ pub(super) fn check_size(drafts: &[Draft]) -> Result<(), EditError> {
     }
 }
 
-/// Whether a change does not fit into a transaction.
+/// True where a change does not fit into a transaction.
 pub(super) fn is_large(drafts: &[Draft]) -> bool {
     let bytes = drafts.iter().map(|draft| bytes_of(&draft.change)).sum::<usize>();
     drafts.len() > TXN_DOCUMENTS_MAX || bytes > TXN_BYTES_MAX

@@ -30,7 +30,7 @@ pub enum EditError {
     #[error("this idempotency key was used for another change")]
     OtherRequest,
     #[error("this replica does not hold its lease in etcd, and must not write")]
-    NotHeld,
+    NotClaimed,
     #[error("nothing was changed: {0}")]
     Unavailable(String),
     #[error("nobody knows whether it was changed ({0}); ask again with the same idempotency key")]

@@ -12,7 +12,7 @@ use crate::bulk::{Change, Manifest, Unreadable, unpack};
 use crate::etcd::Section;
 use crate::etcd::failure::Failure;
 use crate::etcd::keys::Commit;
-use crate::etcd::lease::Held;
+use crate::etcd::lease::Claim;
 
 /// Time for another replica to put its large change in place before this one helps.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -167,8 +167,8 @@ impl Editor {
 
     /// The comparison that etcd refuses where this replica does not hold its lease.
     fn fence(&self) -> Option<(String, i64)> {
-        let held = self.held.borrow().filter(Held::is_sure);
-        Some((self.server_key.clone(), held.map_or(-1, |held| held.create_revision)))
+        let claim = self.claim.borrow().filter(Claim::is_sure);
+        Some((self.server_key.clone(), claim.map_or(-1, |claim| claim.create_revision)))
     }
 }
 

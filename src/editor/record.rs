@@ -28,7 +28,7 @@ pub(super) struct Request {
 pub(super) struct Record {
     /// The hash of what was asked for.
     pub(super) body: String,
-    /// Whether it was done, or made impossible because nobody knew.
+    /// True where it was done; false where it was made impossible because nobody knew.
     pub(super) is_done: bool,
 }
 

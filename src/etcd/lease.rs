@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Versions of etcd answer that a revoked lease is kept alive (before 3.4.38). So the key is looked at each time: it is
-//! held only while it is there, under this lease. Whoever was paused for longer than its lease finds that out by its own
+//! claimed only while it is there, under this lease. Whoever was paused for longer than its lease finds that out by its own
 //! clock before it does anything, and by the comparisons of every write after.
 
 use std::time::Duration;
@@ -24,14 +24,14 @@ use super::link::Link;
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// A key to be held.
+/// A key to be claimed.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub key: String,
     /// The time that the key outlives a holder that is gone.
     pub ttl: Duration,
-    /// Whether to take the key, at first, from a holder that may be an earlier run of this one. Whoever held it once
-    /// and lost it to somebody else waits until it is free: it may be the one who was taken for dead.
+    /// True to take the key, at first, from a holder that may be an earlier run of this one. Whoever claimed it once and
+    /// lost it to somebody else waits until it is free: it may be the one who was taken for dead.
     pub takes_over: bool,
 }
 
@@ -44,9 +44,9 @@ enum TakesFrom {
     Lease(i64),
 }
 
-/// The proof that the key is held.
+/// The proof that the key is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Claim {
     pub lease: i64,
     /// The revision that the key was created at: another life of the key has another one.
     pub create_revision: i64,
@@ -54,26 +54,26 @@ pub struct Held {
     pub until: Instant,
 }
 
-impl Held {
+impl Claim {
     pub fn is_sure(&self) -> bool {
         Instant::now() < self.until
     }
 }
 
-/// Holds the key until shutdown, with whatever value is wanted at the time, and gives it back at the end.
-/// `held` tells whether it is held now.
-pub async fn hold(
+/// Claims the key until shutdown, with whatever value is wanted at the time, and gives it back at the end.
+/// `claim` tells whether it is claimed now.
+pub async fn claim(
     link: Link,
     wanted: Wanted,
     mut values: watch::Receiver<String>,
-    held: watch::Sender<Option<Held>>,
+    claim: watch::Sender<Option<Claim>>,
     shutdown: CancellationToken,
 ) {
     let mut failures = 0_u32;
     let mut takes_from = if wanted.takes_over { TakesFrom::Anybody } else { TakesFrom::Nobody };
     loop {
-        let life = shutdown.run_until_cancelled(live(&link, &wanted, takes_from, &mut values, &held)).await;
-        let last = held.send_replace(None);
+        let life = shutdown.run_until_cancelled(live(&link, &wanted, takes_from, &mut values, &claim)).await;
+        let last = claim.send_replace(None);
         let Some(lost) = life else {
             give_back(&link, last).await;
             return;
@@ -100,25 +100,25 @@ async fn live(
     wanted: &Wanted,
     takes_from: TakesFrom,
     values: &mut watch::Receiver<String>,
-    held: &watch::Sender<Option<Held>>,
+    claim: &watch::Sender<Option<Claim>>,
 ) -> Failure {
     let value = values.borrow_and_update().clone();
     match begin(link, wanted, takes_from, &value).await {
         Ok(life) => {
-            held.send_replace(Some(life));
+            claim.send_replace(Some(life));
             tracing::info!(key = wanted.key, lease = life.lease, "held in etcd");
-            keep(link, wanted, values, held, life).await
+            keep(link, wanted, values, claim, life).await
         }
         Err(failure) => failure,
     }
 }
 
-async fn begin(link: &Link, wanted: &Wanted, takes_from: TakesFrom, value: &str) -> Result<Held, Failure> {
+async fn begin(link: &Link, wanted: &Wanted, takes_from: TakesFrom, value: &str) -> Result<Claim, Failure> {
     let until = Instant::now() + wanted.ttl;
     let lease = link.ask(async |connection| connection.grant(wanted.ttl).await).await?;
     let created = link.ask(async |connection| create(connection, &wanted.key, takes_from, value, lease).await).await;
     match created {
-        Ok(create_revision) => Ok(Held { lease, create_revision, until }),
+        Ok(create_revision) => Ok(Claim { lease, create_revision, until }),
         Err(failure) => {
             // It would run out by itself. Whether it was revoked makes no difference.
             let _ = link.ask(async |connection| connection.revoke(lease).await).await;
@@ -157,8 +157,8 @@ async fn keep(
     link: &Link,
     wanted: &Wanted,
     values: &mut watch::Receiver<String>,
-    held: &watch::Sender<Option<Held>>,
-    mut life: Held,
+    claim: &watch::Sender<Option<Claim>>,
+    mut life: Claim,
 ) -> Failure {
     let third = wanted.ttl / 3;
     let mut pause = third;
@@ -175,7 +175,7 @@ async fn keep(
         match link.ask(async |connection| renew(connection, wanted, &value, life).await).await {
             Ok(()) => {
                 life.until = sent_at + wanted.ttl;
-                held.send_replace(Some(life));
+                claim.send_replace(Some(life));
                 pause = third;
             }
             // Several attempts fit into what is left, each at another time than everybody else's.
@@ -187,7 +187,7 @@ async fn keep(
     }
 }
 
-async fn renew(connection: &Connection, wanted: &Wanted, value: &str, life: Held) -> Result<(), Failure> {
+async fn renew(connection: &Connection, wanted: &Wanted, value: &str, life: Claim) -> Result<(), Failure> {
     if !connection.keep_alive(life.lease).await? {
         return Err(Failure::lost("the lease ran out"));
     }
@@ -203,8 +203,8 @@ async fn renew(connection: &Connection, wanted: &Wanted, value: &str, life: Held
     Ok(())
 }
 
-async fn give_back(link: &Link, held: Option<Held>) {
-    let Some(Held { lease, .. }) = held else { return };
+async fn give_back(link: &Link, claim: Option<Claim>) {
+    let Some(Claim { lease, .. }) = claim else { return };
     if let Err(failure) = link.ask(async |connection| connection.revoke(lease).await).await {
         tracing::warn!("the lease could not be given back, and runs out: {failure}");
     }
@@ -216,8 +216,8 @@ mod tests {
 
     #[test]
     fn what_was_held_is_not_relied_on_for_longer_than_its_lease() {
-        let held = |until| Held { lease: 1, create_revision: 1, until };
-        assert!(held(Instant::now() + Duration::from_secs(3600)).is_sure());
-        assert!(!held(Instant::now()).is_sure());
+        let claim = |until| Claim { lease: 1, create_revision: 1, until };
+        assert!(claim(Instant::now() + Duration::from_secs(3600)).is_sure());
+        assert!(!claim(Instant::now()).is_sure());
     }
 }

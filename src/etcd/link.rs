@@ -18,7 +18,7 @@ struct Inner {
 
 struct State {
     connection: Option<Connection>,
-    /// Which endpoint is next.
+    /// The number of the endpoint that is next.
     turn: usize,
 }
 

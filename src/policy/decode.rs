@@ -179,7 +179,7 @@ fn explain(mut path: Path, message: &str, found: Option<&Value>) -> Finding {
     Finding { path, target, message, help }
 }
 
-/// What a field wants that is a text, where a whole number stands.
+/// The help for a field that wants a text, where a whole number stands.
 fn whole_number_help(field: &str, number: &serde_json::Number) -> String {
     match field {
         "rate" => format!("write how many may pass in which time, as in {number}/s or {number}/minute"),

@@ -304,7 +304,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// How often this thread has parsed YAML, for tests that bound it.
+/// The number of times that this thread has parsed YAML, for tests that bound it.
 #[cfg(test)]
 pub(crate) mod parses {
     use std::cell::Cell;
@@ -317,7 +317,7 @@ pub(crate) mod parses {
         PARSES.set(PARSES.get() + 1);
     }
 
-    /// How often it parses meanwhile.
+    /// Counts the parses meanwhile.
     pub(crate) fn during(act: impl FnOnce()) -> usize {
         let before = PARSES.get();
         act();

@@ -69,7 +69,7 @@ impl World {
         (Arc::clone(&resource.name), resource.version)
     }
 
-    /// What is held after an Envoy refused what is offered under the name.
+    /// The holds after an Envoy refused what is offered under the name.
     fn refuse(&self, gateway: &str, resource_type: ResourceType, name: &str) -> Vec<String> {
         self.refuse_all(gateway, resource_type, vec![self.offered(gateway, resource_type, name)], "no")
     }
@@ -98,7 +98,7 @@ impl World {
         group.hold.iter().flat_map(|hold| hold.documents.keys().map(ToString::to_string)).collect()
     }
 
-    /// Whether the group is offered what these documents make.
+    /// True where the group is offered what these documents make.
     fn is_offered(&self, gateway: &str, text: &str) -> bool {
         let mut other = Self::new();
         other.serve(text);

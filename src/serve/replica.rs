@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Shared, advertised};
 use crate::config::Config;
 use crate::editor::Editor;
-use crate::etcd::lease::{self, Held, Wanted};
+use crate::etcd::lease::{self, Claim, Wanted};
 use crate::etcd::link::Link;
 use crate::etcd::{EtcdSettings, Section};
 use crate::live::Live;
@@ -40,11 +40,11 @@ pub(super) fn join(
         ..Default::default()
     };
     let key = format!("{}{}", Section::Servers.prefix(&settings.prefix), replica.id);
-    let (held, holding) = watch::channel(None);
+    let (claim, holding) = watch::channel(None);
     let live = Arc::clone(&shared.live);
     let editor = Editor::new(link, Arc::clone(&live), holding, key.clone());
     let wanted = Wanted { key, ttl: TTL, takes_over: false };
-    (editor, register(link_of_lease, wanted, replica, live, held, shared.shutdown.clone()))
+    (editor, register(link_of_lease, wanted, replica, live, claim, shared.shutdown.clone()))
 }
 
 /// A name for a replica that was given none.
@@ -61,7 +61,7 @@ async fn register(
     wanted: Wanted,
     replica: Replica,
     live: Arc<Live>,
-    held: watch::Sender<Option<Held>>,
+    claim: watch::Sender<Option<Claim>>,
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let (values, wanted_values) = watch::channel(value(&replica, &live));
@@ -78,7 +78,7 @@ async fn register(
         }
     };
     tokio::select! {
-        () = lease::hold(link, wanted, wanted_values, held, shutdown) => {}
+        () = lease::claim(link, wanted, wanted_values, claim, shutdown) => {}
         () = telling => {}
     }
     Ok(())

@@ -23,7 +23,7 @@ pub struct Health {
     pub revision: Revision,
     /// The reason why it is not heard now.
     pub trouble: Option<String>,
-    /// Whether what is served was kept from an earlier run, because the source was never heard.
+    /// True where what is served was kept from an earlier run, because the source was never heard.
     pub is_restored: bool,
     /// The replicas of Tierflow that share the source, this one among them.
     pub replicas: Vec<Replica>,
@@ -38,7 +38,7 @@ pub struct Health {
 pub struct Replica {
     pub id: String,
     pub version: String,
-    /// Where its rate limit service is reached.
+    /// The addresses of its rate limit service.
     pub rls: Vec<String>,
     /// The generation that it serves, and the revision that it was made at.
     pub generation: u64,

@@ -18,16 +18,16 @@ pub use watch::Watcher;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The deepest folder below the root.
 const DEPTH_MAX: usize = 32;
-/// How files end that are read...
+/// The endings of files that are read...
 const ENDINGS: [&str; 3] = [".yaml", ".yml", ".json"];
 /// ...and the most warnings about others that look as if they were.
 const WARNINGS_MAX: usize = 20;
 
-/// What a folder holds.
+/// The contents of a folder.
 #[derive(Debug, Default)]
 pub struct Reading {
     pub documents: Vec<Document>,
-    /// What a person would expect to be read and is not, each with its path.
+    /// The files that a person would expect to be read and that are not, each with its path.
     pub warnings: Vec<String>,
 }
 
@@ -46,12 +46,12 @@ pub fn read(root: &Path) -> io::Result<Reading> {
 }
 
 struct Reader {
-    /// Where symbolic links have to stay.
+    /// The folder that symbolic links have to stay in.
     real_root: PathBuf,
     /// Real folders. Each is read once, whatever links lead to it.
     visited: BTreeSet<PathBuf>,
     reading: Reading,
-    /// How many warnings there would be.
+    /// The number of warnings that there would be.
     unread: usize,
 }
 
@@ -138,7 +138,7 @@ impl Reader {
     }
 }
 
-/// Whether only the case of its ending keeps the file from being read. Copies that editors and people put aside
+/// True where only the case of its ending keeps the file from being read. Copies that editors and people put aside
 /// (`a.yaml~`, `a.yaml.bak`) are meant to be left alone.
 fn looks_like_a_policy(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

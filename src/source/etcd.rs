@@ -53,13 +53,13 @@ pub struct Etcd {
     settings: EtcdSettings,
     mirror: Mirror,
     feed: Option<Feed>,
-    /// Which endpoint is tried next.
+    /// The number of the endpoint that is tried next.
     turn: usize,
     /// The cluster that was listed last.
     cluster: Option<u64>,
     /// The first time that a listing was older than what is known.
     older_since: Option<Instant>,
-    /// Whether etcd could not be reached since it was listed.
+    /// True where etcd could not be reached since it was listed.
     is_lost: bool,
     /// Attempts in a row that led to nothing.
     failures: u32,
@@ -359,7 +359,7 @@ impl Feed {
         self.questions.spawn(async move { Answer { known, told: question.await } });
     }
 
-    /// What is read now cannot be older than what was known when it was asked for.
+    /// Checks an answer: what is read now cannot be older than what was known when it was asked for.
     fn check(&self, seen: Seen, known: u64) -> Result<(), Doubt> {
         if seen.cluster != self.cluster {
             return Err(Doubt::OtherCluster);

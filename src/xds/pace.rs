@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// When offers are made, in milliseconds, if changes come at these.
+    /// The moments of the offers, in milliseconds, if changes come at these.
     async fn offers(changes: impl IntoIterator<Item = u64>) -> Vec<u128> {
         let start = Instant::now();
         let sender = watch::Sender::new(0);

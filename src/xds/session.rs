@@ -55,7 +55,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// It is the error that tells a refusal from an acknowledgement, and nothing else (xDS rule 61).
+    /// An answer by its error, which is all that tells a nack from an ack (xDS rule 61).
     pub(super) fn of(error: Option<String>) -> Self {
         error.map_or(Self::Acknowledged, Self::Refused)
     }

@@ -10,7 +10,7 @@ use crate::policy::service::{OutlierDetection, Service};
 /// So many connections in a row that could not be made, and an address is passed over. Before that, requests that met
 /// it have gone on to another one.
 const FAILED_CONNECTIONS_MAX: u32 = 3;
-/// How long an address is passed over the first time; then twice as long and so on, up to Envoy's five minutes.
+/// The time that an address is passed over the first time; then twice as long and so on, up to Envoy's five minutes.
 const EJECTION: Duration = Duration::from_secs(30);
 
 pub(super) fn outlier_detection(service: &Service) -> Option<OutlierDetectionPb> {

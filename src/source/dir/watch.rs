@@ -21,7 +21,7 @@ use crate::source::board::Board;
 const QUIET: Duration = Duration::from_millis(50);
 /// ...or at the latest so long after the first event.
 const QUIET_MAX: Duration = Duration::from_millis(500);
-/// How often the folder is read without an event.
+/// The time after which the folder is read without an event.
 const POLL: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -30,15 +30,15 @@ pub struct Watcher {
     /// Kept because notifications end when it is dropped. `None` where the system gives none: the poll remains.
     _notifications: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
-    /// How long until the folder is read without an event: not long the first time, for there is something to hand
+    /// The time until the folder is read without an event: not long the first time, for there is something to hand
     /// over in any case. But not at once, for somebody may be saving.
     poll: Duration,
     revision: Revision,
     board: Arc<Board>,
     clock: Clock,
-    /// What was handed over last, so that a reading without a change is no new revision.
+    /// The documents that were handed over last, so that a reading without a change is no new revision.
     last: Option<Vec<Document>>,
-    /// What was warned of last, so that it is told once.
+    /// The warnings of last time, so that each is told once.
     warnings: Vec<String>,
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Listing {
 /// The outcome of a batch of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// Whether documents or instances changed.
+    /// True where documents or instances changed.
     pub(super) is_changed: bool,
     pub(super) has_other_replicas: bool,
     /// A large change was taken away or replaced before it was in place: nobody knows here what was before it.
