@@ -31,7 +31,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name as MessageName};
 
 use crate::document::Registered;
-use crate::names::secret;
+use crate::names::{Name, secret};
 use crate::policy::gateway::Gateway;
 use crate::policy::service::Discovery;
 use crate::policy::set::PolicySet;
@@ -75,9 +75,26 @@ impl fmt::Display for HostPort {
     }
 }
 
-pub fn compile(policies: &PolicySet, registered: &Registered, rate_limit_service: &RateLimitService) -> Snapshot {
+/// The resources of all gateways. Those of gateways that are not `affected` are taken from `before`, and so are those that
+/// turn out to be equal.
+pub fn compile(
+    policies: &PolicySet,
+    registered: &Registered,
+    rate_limit_service: &RateLimitService,
+    before: &Snapshot,
+    affected: &BTreeSet<Name>,
+) -> Snapshot {
     let group = |gateway: &Arc<Gateway>| {
-        (gateway.name.clone(), Arc::new(compile_gateway(policies, registered, gateway, rate_limit_service)))
+        let known = before.groups.get(&gateway.name);
+        if let Some(known) = known.filter(|_| !affected.contains(&gateway.name)) {
+            return (gateway.name.clone(), Arc::clone(known));
+        }
+        let compiled = compile_gateway(policies, registered, gateway, rate_limit_service);
+        let resources = match known {
+            Some(known) if **known == compiled => Arc::clone(known),
+            _ => Arc::new(compiled),
+        };
+        (gateway.name.clone(), resources)
     };
     Snapshot { groups: policies.gateways.values().map(group).collect() }
 }
@@ -162,6 +179,8 @@ mod tests {
             &PolicySet::of_all(parsed).unwrap().0,
             &Registered::new(),
             &RateLimitService { addresses: vec![address], ..Default::default() },
+            &Snapshot::default(),
+            &BTreeSet::new(),
         )
     }
 

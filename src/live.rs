@@ -8,6 +8,7 @@
 //! that an Envoy has and the limits that its requests meet never come from different sets.
 
 mod adopt;
+mod affected;
 mod forms;
 mod generation;
 mod offered;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::affected;
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
 use crate::document::{Documents, Instances, Registered};
@@ -110,13 +111,10 @@ impl Generation {
     /// no part in is shared.
     pub(super) fn next(&self, number: u64, parts: Parts, changed: &BTreeSet<DocumentId>, settings: &Settings) -> Self {
         let Parts { revision, documents, policies, registered } = parts;
-        let is_same_for_envoy = registered == self.registered
-            && changed.iter().all(|id| id.kind == Kind::Tenant)
-            && policies.reported_for_tenants.is_equivalent(&self.policies.reported_for_tenants);
-        let snapshot = match is_same_for_envoy {
-            true => self.snapshot.clone(),
-            false => compile(&policies, &registered, &settings.rate_limit_service),
-        };
+        let before = affected::Input { policies: &self.policies, registered: &self.registered };
+        let after = affected::Input { policies: &policies, registered: &registered };
+        let affected = affected::gateways(before, after, changed);
+        let snapshot = compile(&policies, &registered, &settings.rate_limit_service, &self.snapshot, &affected);
         let matcher = self.matcher.next(&self.policies, &policies, changed);
         let rate_limit_service = settings.rate_limit_service.clone();
         Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }

@@ -1,0 +1,195 @@
+//! Which gateways a change reaches: their resources are compiled anew, those of all others are shared.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::document::Registered;
+use crate::names::{DocumentId, Kind, Name};
+use crate::policy::limit::{Dimension, Limit};
+use crate::policy::set::PolicySet;
+use crate::policy::tenant::Plan;
+
+/// What resources are compiled from.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) policies: &'a PolicySet,
+    pub(super) registered: &'a Registered,
+}
+
+/// The gateways whose resources may differ, where these documents are what the inputs differ in.
+pub(super) fn gateways(before: Input<'_>, after: Input<'_>, changed: &BTreeSet<DocumentId>) -> BTreeSet<Name> {
+    let all = || after.policies.gateways.keys().cloned().collect();
+    let reported_for_tenants = &after.policies.reported_for_tenants;
+    if !reported_for_tenants.is_equivalent(&before.policies.reported_for_tenants) {
+        return all();
+    }
+    let (mut gateways, mut services) = (BTreeSet::new(), changed_instances(before.registered, after.registered));
+    for id in changed {
+        let name = &*id.name;
+        match id.kind {
+            Kind::Tenant => {}
+            Kind::Gateway => gateways.extend(Name::parse(name)),
+            Kind::Service => services.extend(Name::parse(name)),
+            Kind::Api => {
+                let apis = [before, after].into_iter().filter_map(|input| input.policies.apis.get(name));
+                gateways.extend(apis.map(|api| api.gateway.clone()));
+            }
+            Kind::Plan => {
+                let [old, new] =
+                    [before, after].map(|input| input.policies.plans.get(name).map(|plan| counted_by(plan)));
+                if old != new {
+                    return all();
+                }
+            }
+            Kind::RateLimits => {
+                let lists = [before, after].into_iter().filter_map(|input| input.policies.rate_limits.get(name));
+                for list in lists {
+                    match &list.gateway {
+                        Some(gateway) => drop(gateways.insert(gateway.clone())),
+                        None => return all(),
+                    }
+                }
+            }
+        }
+    }
+    if !services.is_empty() {
+        let using = after.policies.apis.values().filter(|api| services.contains(&api.service));
+        gateways.extend(using.map(|api| api.gateway.clone()));
+    }
+    gateways
+}
+
+/// The services whose registered instances differ.
+fn changed_instances(before: &Registered, after: &Registered) -> BTreeSet<Name> {
+    let is_changed = |service: &&Name| before.get(*service) != after.get(*service);
+    before.keys().chain(after.keys()).filter(is_changed).cloned().collect()
+}
+
+/// What a plan's limits count by, by the Api that they are for: all that routes depend on.
+fn counted_by(plan: &Plan) -> Vec<(Option<&Name>, Vec<Dimension>)> {
+    let of = |api, limits: &[Arc<Limit>]| {
+        let dimensions = limits.iter().flat_map(|limit| limit.by.iter().cloned().chain(limit.reported())).collect();
+        (api, dimensions)
+    };
+    let of_apis = plan.apis.iter().map(|(api, limits)| of(Some(api), limits));
+    std::iter::once(of(None, &plan.limits)).chain(of_apis).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::{Generation, Live, Settings};
+    use crate::clock::Timestamp;
+    use crate::compile::RateLimitService;
+    use crate::document::{Documents, Instance, split};
+    use crate::names::Revision;
+
+    const VERSIONS: [&[&str]; 10] = [
+        &[
+            "{kind: Gateway, name: shop, nodes: {clusters: [a]}, listen: '127.0.0.1:1', tenant: {from: {cookie: t}, default_plan: gold}}",
+            "{kind: Gateway, name: shop, nodes: {clusters: [a]}, listen: '127.0.0.1:3', tenant: {from: {cookie: t}, default_plan: deny}}",
+        ],
+        &[
+            "{kind: Gateway, name: side, nodes: {clusters: [b]}, listen: '127.0.0.1:2', tenant: {from: {cookie: t}, default_plan: gold}}",
+            "{kind: Gateway, name: side, nodes: {clusters: [c]}, listen: '127.0.0.1:2', tenant: {from: {header: t}, default_plan: gold}}",
+        ],
+        &[
+            "{kind: Service, name: order, endpoints: ['127.0.0.1:1']}",
+            "{kind: Service, name: order, endpoints: ['127.0.0.1:2']}",
+        ],
+        &["{kind: Service, name: pay, registry: pay}", "{kind: Service, name: pay, dns: 'pay.internal:80'}"],
+        &[
+            "{kind: Api, name: create, gateway: shop, match: {path: /a}, service: order}",
+            "{kind: Api, name: create, gateway: side, match: {path: /a}, service: order, limits: [{rate: 1/m}]}",
+            "{kind: Api, name: create, gateway: shop, match: {path: /a}, service: pay, limits: [{rate: 2/m, by: [client_ip]}]}",
+        ],
+        &[
+            "{kind: Api, name: read, gateway: side, match: {path: /b}, service: pay}",
+            "{kind: Api, name: read, gateway: side, match: {path: /b}, service: order}",
+            "",
+        ],
+        &[
+            "{kind: Plan, name: gold, limits: [{rate: 1/m}]}",
+            "{kind: Plan, name: gold, limits: [{rate: 2/m}]}",
+            "{kind: Plan, name: gold, apis: {create: [{rate: 2/m, by: [{header: x}]}]}}",
+        ],
+        &["", "{kind: Plan, name: free, limits: [{rate: 1/m, by: [path]}]}"],
+        &[
+            "",
+            "{kind: Tenant, name: t, limits: [{rate: 1/m}]}",
+            "{kind: Tenant, name: t, limits: [{rate: 1/m, by: [{header: y}]}]}",
+        ],
+        &[
+            "",
+            "{name: list, gateway: side, rate_limits: [{actions: [{remote_address: {}}], limit: {unit: MINUTE, requests_per_unit: 1}}]}",
+            "{name: list, rate_limits: [{actions: [{remote_address: {}}], limit: {unit: MINUTE, requests_per_unit: 1}}]}",
+        ],
+    ];
+
+    fn settings() -> Settings {
+        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [5; 16], allow_empty: false }
+    }
+
+    fn documents(choices: &[usize]) -> Documents {
+        let text = |(versions, choice): (&&[&'static str], &usize)| versions[choice % versions.len()];
+        let texts: Vec<&str> = VERSIONS.iter().zip(choices).map(text).collect();
+        let mut documents =
+            Documents::new(Revision::default(), split(&"p.yaml".into(), texts.join("\n---\n").as_bytes()));
+        let port = 1 + choices.iter().sum::<usize>() % 3;
+        let instance = Instance { address: format!("127.0.0.1:{port}").parse().unwrap(), weight: 1, zone: None };
+        documents.instances = Some(BTreeMap::from([("pay".into(), vec![instance])]).into());
+        documents
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// One version of one document changes at a time, or several.
+        #[test]
+        fn resources_are_those_of_a_fresh_compile_whatever_changed(
+            first in prop::collection::vec(0..6_usize, 10),
+            changes in prop::collection::vec(prop::collection::vec((0..10_usize, 0..6_usize), 1..3), 1..12),
+        ) {
+            let (live, mut writer) = Live::new(settings());
+            let mut choices = first;
+            for change in changes {
+                writer.adopt(&documents(&choices), Timestamp::default());
+                for (place, version) in change {
+                    choices[place] = version;
+                }
+                writer.adopt(&documents(&choices), Timestamp::default());
+                let refused = live.refused();
+                prop_assert!(refused.is_empty(), "{:?}", refused);
+                let fresh = Generation::build(&documents(&choices), &settings()).unwrap();
+                prop_assert_eq!(&live.latest().snapshot.groups, &fresh.snapshot.groups);
+            }
+        }
+    }
+
+    #[test]
+    fn gateways_that_a_change_does_not_reach_keep_their_resources() {
+        let (live, mut writer) = Live::new(settings());
+        let mut choices = [0; 10];
+        let mut changed = |place: usize, version| {
+            let before = live.latest();
+            choices[place] = version;
+            writer.adopt(&documents(&choices), Timestamp::default());
+            let after = live.latest();
+            let groups = after.snapshot.groups.iter();
+            let is_new = |resources, name| {
+                before.snapshot.groups.get(name).is_none_or(|old| !std::sync::Arc::ptr_eq(old, resources))
+            };
+            let new = groups.filter(|(name, resources)| is_new(*resources, *name)).map(|(name, _)| name.to_string());
+            new.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(changed(0, 0), "shop side", "everything is new");
+        // The choices also choose the port of the instance of `pay`, which `side` alone leads to.
+        assert_eq!(changed(2, 3), "shop", "an endpoint");
+        assert_eq!(changed(6, 3), "", "the same again");
+        assert_eq!(changed(0, 3), "shop", "a listener");
+        assert_eq!(changed(6, 1), "side", "a rate, and an instance");
+    }
+}
