@@ -32,7 +32,7 @@ fn measure(keys: u64) {
     let memory = Memory::new(MemoryLimits { keys_max: keys as usize * 11 / 10 });
     let start = Clock::start().now();
     let rates = ["1000/minute", "1000/hour"].map(|rate| Rate::parse(rate).expect("a rate"));
-    let hasher = KeyHasher::new([7; 16]);
+    let hasher = KeyHasher::seeded([7; 16]);
     let mut longest_admit = Duration::ZERO;
     for (key, rate) in (0..keys).zip(rates.into_iter().cycle()) {
         let key = hasher.clone().part(&key.to_le_bytes()).finish();

@@ -23,6 +23,7 @@ use tierflow::compile::RateLimitService as Addresses;
 use tierflow::counters::Counters;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::document::{Documents, split};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::{Name, Revision};
@@ -86,7 +87,11 @@ fn main() {
 
 /// And what its routes report of the only Api.
 fn tierflow_service() -> (RateLimitServer, String) {
-    let settings = Settings { rate_limit_service: Addresses::default(), counter_seed: [7; 16], allow_empty: false };
+    let settings = Settings {
+        rate_limit_service: Addresses::default(),
+        counter_keys: KeyHasher::seeded([7; 16]),
+        allow_empty: false,
+    };
     let (live, mut writer) = Live::new(settings);
     let clock = Clock::start();
     let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));

@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::R
 use etcd_client::{Client, Compare, CompareOp, Txn, TxnOp};
 use tierflow::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, XdsVariant};
 use tierflow::compile::HostPort;
-use tierflow::config::{Config, SourceConfig};
+use tierflow::config::{Config, CountersConfig, SourceConfig};
 use tierflow::etcd::EtcdSettings;
 use tierflow::live::Live;
 use tierflow::names::Name;
@@ -120,7 +120,7 @@ impl Store {
             replica_id: None,
             admin_token_file: None,
             audit_log: None,
-            counter_keys_max: 100_000,
+            counters: CountersConfig::Memory { keys_max: 100_000 },
             allow_empty: false,
         })
         .unwrap()

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tierflow::clock::Timestamp;
 use tierflow::compile::RateLimitService;
 use tierflow::document::{Document, Documents, Origin};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Adopted, Live, Settings, Writer};
 use tierflow::names::{DocumentId, Kind, Revision};
 
@@ -80,7 +81,11 @@ fn measure(tenants: u64) {
 }
 
 fn settings() -> Settings {
-    Settings { rate_limit_service: RateLimitService::default(), counter_seed: [7; 16], allow_empty: false }
+    Settings {
+        rate_limit_service: RateLimitService::default(),
+        counter_keys: KeyHasher::seeded([7; 16]),
+        allow_empty: false,
+    }
 }
 
 fn median(set: &mut Set, writer: &mut Writer, change: impl Fn(&mut Set, u64)) -> String {

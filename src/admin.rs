@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::audit::Audit;
 use crate::clock::{Clock, Timestamp};
-use crate::counters::memory::Memory;
+use crate::counters::Counters;
 use crate::editor::Editor;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
@@ -37,7 +37,7 @@ pub struct Admin {
     pub live: Arc<Live>,
     pub rollout: Arc<Rollout>,
     pub nodes: Arc<Nodes>,
-    pub counters: Arc<Memory>,
+    pub counters: Counters,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     /// `None` where policies do not come from where they could be changed.
@@ -85,7 +85,17 @@ impl Admin {
 }
 
 async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
-    admin.metrics.counter_keys.set(i64::try_from(admin.counters.len()).unwrap_or(i64::MAX));
+    match &admin.counters {
+        Counters::Memory(memory) => {
+            admin.metrics.counter_keys.set(i64::try_from(memory.len()).unwrap_or(i64::MAX));
+        }
+        Counters::Redis(redis) => {
+            let open = redis.report().connections_open;
+            admin.metrics.counter_store_connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        #[cfg(test)]
+        Counters::Away => {}
+    }
     let lag = admin.board.read().lag(admin.clock.now());
     // A source that was never heard has no age; Prometheus knows a number for that.
     admin.metrics.source_lag.set(lag.map_or(f64::NAN, |lag| lag.as_secs_f64()));

@@ -4,6 +4,7 @@
 mod bootstrap;
 mod check;
 mod compile;
+mod counters;
 mod edit;
 mod etcd;
 mod explain;
@@ -29,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Check(check::Args),
     Compile(compile::Args),
     Explain(explain::Args),
@@ -51,7 +52,7 @@ type Failure = String;
 
 pub fn run() -> ExitCode {
     let result = match Cli::parse().verb {
-        Verb::Serve(args) => serve::run(args),
+        Verb::Serve(args) => serve::run(*args),
         Verb::Check(args) => check::run(&args),
         Verb::Compile(args) => compile::run(&args),
         Verb::Explain(args) => explain::run(&args),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::compile::HostPort;
+use crate::counters::redis::RedisSettings;
 use crate::etcd::EtcdSettings;
 use crate::xds::AdmissionLimits;
 
@@ -27,8 +28,7 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The file of the audit log. `None`: changes are noted in the ordinary log.
     pub audit_log: Option<PathBuf>,
-    /// The most counters that are kept.
-    pub counter_keys_max: usize,
+    pub counters: CountersConfig,
     /// True where a source without any document means that nothing is to be served.
     pub allow_empty: bool,
 }
@@ -66,6 +66,18 @@ pub enum SourceConfig {
     /// A folder.
     Dir(PathBuf),
     Etcd(EtcdSettings),
+}
+
+/// The place that counters are kept in.
+#[derive(Clone, Debug)]
+pub enum CountersConfig {
+    /// This process.
+    Memory {
+        /// The most counters that are kept.
+        keys_max: usize,
+    },
+    /// A store that replicas share.
+    Redis(RedisSettings),
 }
 
 /// A `host:port` as people write it.

@@ -11,6 +11,7 @@
 //! A store knows keys, cells and time. It knows no policy, and it reads no clock.
 
 pub mod memory;
+pub mod redis;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use smallvec::SmallVec;
 use crate::clock::Timestamp;
 use crate::limiter::{Charge, Verdict};
 use memory::Memory;
+use redis::Redis;
 
 pub use crate::limiter::OnError;
 
@@ -27,6 +29,8 @@ pub use crate::limiter::OnError;
 pub enum Counters {
     /// The memory of this process alone. It is never away and never waits: its future is ready when it is polled first.
     Memory(Arc<Memory>),
+    /// A store that replicas share, which has a clock of its own.
+    Redis(Arc<Redis>),
     #[cfg(test)]
     Away,
 }
@@ -65,6 +69,7 @@ impl Counters {
         }
         match self {
             Self::Memory(memory) => Ok(memory.admit(charges, now, on_error)),
+            Self::Redis(redis) => redis.admit(charges).await,
             #[cfg(test)]
             Self::Away => {
                 tokio::task::yield_now().await;

@@ -6,7 +6,7 @@
 //!                   +-> source --Documents--> live --> rollout -----------> xds --> Envoy (ADS: SotW and delta)
 //!  etcd prefix -----+                         | Generation (Arc, swapped)
 //!    ^                      pure:             | = PolicySet                 rls <-- Envoy (ShouldRateLimit)
-//!    |        raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory)
+//!    |        raw -> PolicySet -> compile -> Snapshot (xDS bytes)            \-> counters (memory | Redis)
 //!    |                        \-> limiter::Matcher (what a request meets)
 //!    +-- editor <---------------------------------------------------------- admin <-- operator
 //! ```

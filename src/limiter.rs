@@ -30,6 +30,7 @@
 
 pub mod algorithm;
 mod fixed_window;
+pub mod kept;
 pub mod key;
 pub mod matcher;
 pub mod older;
@@ -42,11 +43,11 @@ mod token_bucket;
 
 use std::time::Duration;
 
-use crate::policy::limit::{Algorithm, Mode};
-use crate::policy::rate::Rate;
 use key::CounterKey;
 
 pub use crate::policy::gateway::OnError;
+pub use crate::policy::limit::{Algorithm, Mode};
+pub use crate::policy::rate::{LIMIT_MAX, Rate, Window};
 
 /// The question of one limit to its counter, for one request.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,7 @@ pub(crate) mod fixture {
     use super::*;
 
     pub(crate) fn charge(key: u64, rate: &str) -> Charge {
-        let key = key::KeyHasher::new([7; 16]).part(&key.to_le_bytes()).finish();
+        let key = key::KeyHasher::seeded([7; 16]).part(&key.to_le_bytes()).finish();
         let rate = Rate::parse(rate).unwrap();
         Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 1 }
     }

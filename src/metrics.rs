@@ -20,6 +20,9 @@ pub struct Metrics {
     pub decision_forms: Family<FormLabels, Counter>,
     pub older_forms: Gauge,
     pub counter_keys: Gauge,
+    pub counter_store_connections: Gauge,
+    pub counter_store_seconds: Histogram,
+    pub counter_store_errors: Family<ReasonLabels, Counter>,
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
@@ -104,6 +107,19 @@ impl Default for Metrics {
                 "Forms that are remembered because an Envoy may have routes of older policies",
                 Gauge::default(),
             ),
+            counter_store_connections: register(
+                r,
+                "counter_store_connections",
+                "Connections to the counter store that are open",
+                Gauge::default(),
+            ),
+            counter_store_seconds: Histogram::new(exponential_buckets(5e-5, 2.0, 10)),
+            counter_store_errors: register(
+                r,
+                "counter_store_errors",
+                "Questions that the counter store did not answer",
+                Family::default(),
+            ),
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
             reloads: register(
@@ -165,6 +181,8 @@ impl Default for Metrics {
         };
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
+        let help = "Time of the counter store's answers";
+        registry.register_with_unit("counter_store", help, Unit::Seconds, metrics.counter_store_seconds.clone());
         let help = "How long ago the source was last heard";
         registry.register_with_unit("source_lag", help, Unit::Seconds, metrics.source_lag.clone());
         let help = "From the reading of a change until the last connected Envoy answered to it";

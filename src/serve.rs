@@ -13,6 +13,7 @@
 //! takes long, or waits for a disk, is done on the threads that runtimes keep for blocking.
 
 mod connections;
+mod counters;
 mod files;
 mod forms;
 mod keep;
@@ -41,7 +42,6 @@ use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService, ServerTls};
 use crate::config::{Config, SourceConfig, TlsFiles};
 use crate::counters::Counters;
-use crate::counters::memory::{Memory, MemoryLimits};
 use crate::editor::Editor;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Generation, Live, Settings, Writer};
@@ -146,7 +146,12 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
-    tasks.spawn_on(sweep::sweep(Arc::clone(&shared.counters), shared.clock, shutdown()), on_source);
+    if let Counters::Memory(memory) = shared.counters.clone() {
+        tasks.spawn_on(sweep::sweep(memory, shared.clock, shutdown()), on_source);
+    }
+    if let Counters::Redis(redis) = shared.counters.clone() {
+        tasks.spawn_on(counters::keep(redis, shutdown()), rls_runtime.handle());
+    }
     let source = {
         // Timers belong to a runtime.
         let _runtime = source_runtime.enter();
@@ -169,7 +174,7 @@ struct Shared {
     nodes: Arc<Nodes>,
     admission: Arc<Admission>,
     unread: Arc<Unread>,
-    counters: Arc<Memory>,
+    counters: Counters,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
     clock: Clock,
@@ -186,12 +191,13 @@ impl Shared {
             let _ = metrics.xds_nacks.get_or_create(&label);
             let _ = metrics.xds_stale_nonces.get_or_create(&label);
         }
+        let clock = Clock::start();
+        let (counters, counter_keys) = counters::open(&config.counters, clock, &metrics);
         let (live, writer) = Live::new(Settings {
             rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls), tls: asked(config) },
-            counter_seed: random_seed(),
+            counter_keys,
             allow_empty: config.allow_empty,
         });
-        let clock = Clock::start();
         let rollout = Arc::new(Rollout::new(Arc::clone(&live.forms)));
         let shared = Self {
             live,
@@ -199,7 +205,7 @@ impl Shared {
             nodes: Arc::default(),
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
-            counters: Arc::new(Memory::new(MemoryLimits { keys_max: config.counter_keys_max })),
+            counters,
             metrics,
             board: Arc::default(),
             clock,
@@ -237,7 +243,7 @@ impl Shared {
     fn rls(&self) -> Rls {
         Rls {
             live: Arc::clone(&self.live),
-            counters: Counters::Memory(Arc::clone(&self.counters)),
+            counters: self.counters.clone(),
             metrics: Arc::clone(&self.metrics),
             clock: self.clock,
             failures: Failures::new(Arc::clone(&self.metrics), self.clock),
@@ -258,7 +264,7 @@ impl Shared {
             live: Arc::clone(&self.live),
             rollout: Arc::clone(&self.rollout),
             nodes: Arc::clone(&self.nodes),
-            counters: Arc::clone(&self.counters),
+            counters: self.counters.clone(),
             metrics: Arc::clone(&self.metrics),
             board: Arc::clone(&self.board),
             editor,
@@ -321,15 +327,6 @@ fn asked(config: &Config) -> ServerTls {
         Some(TlsFiles { client_ca: None, .. }) => ServerTls::Server,
         Some(TlsFiles { client_ca: Some(_), .. }) => ServerTls::Mutual,
     }
-}
-
-/// From the randomness that the standard library seeds its hash maps with.
-fn random_seed() -> [u8; 16] {
-    use std::hash::{BuildHasher, RandomState};
-    let random = || RandomState::new().hash_one(0).to_le_bytes();
-    let mut seed = [0; 16];
-    seed.iter_mut().zip(random().into_iter().chain(random())).for_each(|(seed, random)| *seed = random);
-    seed
 }
 
 fn runtime(name: &str, threads: usize) -> Result<Runtime, StartError> {

@@ -8,6 +8,8 @@ pub mod client;
 pub mod envoy;
 #[path = "kit/etcd.rs"]
 pub mod etcd;
+#[path = "kit/redis.rs"]
+pub mod redis;
 #[path = "kit/tools.rs"]
 pub mod tools;
 #[path = "kit/upstream.rs"]

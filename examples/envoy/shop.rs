@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tierflow::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, XdsVariant};
 use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::HostPort;
-use tierflow::config::{Config, SourceConfig};
+use tierflow::config::{Config, CountersConfig, SourceConfig};
 use tierflow::live::Generation;
 use tierflow::nodes::Node;
 use tierflow::serve::{self, Running};
@@ -157,7 +157,7 @@ fn config(policies: &Policies, ports: &Ports) -> Config {
         replica_id: None,
         admin_token_file: None,
         audit_log: None,
-        counter_keys_max: 100_000,
+        counters: CountersConfig::Memory { keys_max: 100_000 },
         allow_empty: false,
     }
 }

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::clock::Clock;
 use tierflow::compile::RateLimitService;
 use tierflow::counters::Counters;
@@ -48,7 +49,7 @@ struct Server {
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let rate_limit_service = RateLimitService::default();
-    let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+    let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: false });
     let clock = Clock::start();
     writer.adopt(&Documents::new(Revision::default(), split(&"p.yaml".into(), POLICIES.as_bytes())), clock.now());
     assert!(live.refused().is_empty());

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Admin;
+use crate::counters::Counters;
 
 /// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
 const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
@@ -21,14 +22,28 @@ pub(super) async fn healthz() -> &'static str {
 /// fills up are shown and do not make it unready: degraded is not dead.
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
     let generation = admin.live.generation().map(|generation| generation.number);
-    let keys = admin.counters.len();
     let lag = admin.board.read().lag(admin.clock.now());
     let rows = json!([
         { "name": "policies", "ok": generation.is_some(), "value": generation, "threshold": "a generation is served" },
         { "name": "source", "ok": lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX), "value": lag.map(|lag| lag.as_secs_f64()), "threshold": SOURCE_LAG_MAX.as_secs() },
         { "name": "refused_documents", "ok": admin.live.refused().is_empty(), "value": admin.live.refused().len(), "threshold": 0 },
-        { "name": "counter_keys", "ok": keys < admin.counters.keys_max(), "value": keys, "threshold": admin.counters.keys_max() },
+        counters_json(&admin.counters),
     ]);
     let status = if generation.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": generation.is_some(), "checks": rows })))
+}
+
+fn counters_json(counters: &Counters) -> Value {
+    match counters {
+        Counters::Memory(memory) => {
+            let (keys, keys_max) = (memory.len(), memory.keys_max());
+            json!({ "name": "counter_keys", "ok": keys < keys_max, "value": keys, "threshold": keys_max })
+        }
+        Counters::Redis(redis) => {
+            let open = redis.report().connections_open;
+            json!({ "name": "counter_store", "ok": open > 0, "value": open, "threshold": 1 })
+        }
+        #[cfg(test)]
+        Counters::Away => Value::Null,
+    }
 }

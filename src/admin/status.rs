@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::documents::refusal_json;
 use super::nodes::too_old_for_json;
 use super::{Admin, in_background, rfc3339};
+use crate::counters::Counters;
 use crate::document::Instance;
 use crate::names::Name;
 use crate::nodes::{Node, Standing};
@@ -40,7 +41,7 @@ fn status_of(admin: &Admin) -> Json<Value> {
         "replicas": admin.board.read().replicas,
         "nodes": nodes_json(admin),
         "held": held_json(admin),
-        "counters": { "store": "memory", "keys": admin.counters.len(), "keys_max": admin.counters.keys_max() },
+        "counters": counters_json(&admin.counters),
         "listeners": admin.listeners,
     }))
 }
@@ -124,6 +125,15 @@ fn held_json(admin: &Admin) -> Vec<Value> {
 /// The instances of a service that register themselves.
 fn instances_json((service, instances): (&Name, &Arc<[Instance]>)) -> (String, Value) {
     (service.to_string(), instances.iter().map(|instance| json!(instance)).collect())
+}
+
+fn counters_json(counters: &Counters) -> Value {
+    match counters {
+        Counters::Memory(memory) => json!({ "store": "memory", "keys": memory.len(), "keys_max": memory.keys_max() }),
+        Counters::Redis(redis) => json!({ "store": "redis", "redis": redis.report() }),
+        #[cfg(test)]
+        Counters::Away => Value::Null,
+    }
 }
 
 /// The age of what is served, at least.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::compile::RateLimitService;
 use crate::document::Documents;
+use crate::limiter::key::KeyHasher;
 use crate::live::{Generation, Settings};
 use crate::names::Revision;
 use crate::policy::problem::Problem;
@@ -64,7 +65,7 @@ pub(super) fn load(path: &Path, rate_limit_service: RateLimitService) -> Result<
 
 /// The set that documents make; where it is refused, every problem is told.
 pub(super) fn build(documents: &Documents, rate_limit_service: RateLimitService) -> Result<Generation, Failure> {
-    let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: true };
+    let settings = Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: true };
     Generation::build(documents, &settings).map_err(|problems| {
         tell(&problems);
         summary(&problems)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
+use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
@@ -71,9 +72,8 @@ pub(super) struct Args {
     /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
-    /// The most counters that are kept, 1024 to 100000000. Each takes at most 192 bytes while its limit is below 65536.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
-    counter_keys_max: u64,
+    #[command(flatten)]
+    counters: CountersArgs,
     /// Serve nothing when the source holds no document. Without it what was served stays.
     #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
     allow_empty: bool,
@@ -115,7 +115,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         replica_id: args.replica_id,
         admin_token_file: args.admin_token_file,
         audit_log: args.audit_log,
-        counter_keys_max: usize::try_from(args.counter_keys_max).unwrap_or(usize::MAX),
+        counters: args.counters.config()?,
         allow_empty: args.allow_empty,
     };
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -103,6 +103,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::compile::RateLimitService;
     use crate::document::Documents;
+    use crate::limiter::key::KeyHasher;
     use crate::live::{Live, Settings};
     use crate::names::Revision;
     use crate::policy::parse::Policy;
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn a_document_is_parsed_once_on_its_way_from_a_request_to_what_is_served() {
         let rate_limit_service = RateLimitService::default();
-        let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+        let counter_keys = KeyHasher::seeded([0; 16]);
+        let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
         let drafts = drafts(&"body".into(), SHOP.as_bytes()).unwrap();
         assert_eq!(
             drafts.iter().map(|draft| draft.id().to_string()).collect::<Vec<_>>(),

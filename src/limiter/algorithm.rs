@@ -26,7 +26,7 @@ pub struct Cell {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+pub(super) enum State {
     SlidingWindow(SlidingWindow),
     FixedWindow(FixedWindow),
     TokenBucket(TokenBucket),
@@ -40,6 +40,11 @@ impl Cell {
             Algorithm::FixedWindow => State::FixedWindow(FixedWindow::default()),
             Algorithm::TokenBucket { burst } => State::TokenBucket(TokenBucket::new(burst)),
         };
+        Self { rate, newest, state }
+    }
+
+    /// A counter that counts `state` at `newest`.
+    pub(super) fn of(rate: Rate, newest: Timestamp, state: State) -> Self {
         Self { rate, newest, state }
     }
 

@@ -9,6 +9,10 @@ pub(super) struct FixedWindow {
 }
 
 impl FixedWindow {
+    pub(super) fn of(count: u32) -> Self {
+        Self { count }
+    }
+
     pub(super) fn used(&self) -> u32 {
         self.count
     }
@@ -25,7 +29,12 @@ impl FixedWindow {
 
     /// The end of the window that `now` is in. All that was counted goes at once.
     pub(super) fn ends(window: Window, now: Timestamp) -> Timestamp {
-        Timestamp::from_nanos((number(window, now) + 1).saturating_mul(window.nanos()))
+        Self::begins(window, number(window, now).saturating_add(1))
+    }
+
+    /// When the window of a number begins.
+    pub(super) fn begins(window: Window, number: u64) -> Timestamp {
+        Timestamp::from_nanos(number.saturating_mul(window.nanos()))
     }
 }
 

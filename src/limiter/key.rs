@@ -3,12 +3,13 @@
 use std::fmt;
 use std::hash::Hasher as _;
 
+use ring::digest;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-/// The name of one counter: a keyed hash of what the limit is and of what it counts by.
+/// The name of one counter: a hash of what the limit is and of what it counts by.
 ///
-/// 128 bits are taken as unique, so the parts themselves need not be kept or compared. That holds against
-/// clients who choose the parts only while they don't know the seed.
+/// 128 bits are taken as unique, so the parts themselves need not be kept or compared; [`KeyHasher`] says why clients, who
+/// choose some of the parts, cannot make one key another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CounterKey(u128);
 
@@ -21,7 +22,15 @@ impl CounterKey {
 /// Makes a [`CounterKey`] from parts. A clone continues from the parts so far, so what many keys begin with
 /// is hashed once.
 #[derive(Clone)]
-pub struct KeyHasher(SipHasher13);
+pub struct KeyHasher(Hash);
+
+#[derive(Clone)]
+enum Hash {
+    /// SipHash, safe while nobody knows its seed: for keys that do not leave the process.
+    Seeded(SipHasher13),
+    /// The first half of SHA-256, which has no secret that replicas would have to share.
+    Shared(Box<digest::Context>),
+}
 
 /// The state holds the seed, which is nobody's business.
 impl fmt::Debug for KeyHasher {
@@ -31,21 +40,42 @@ impl fmt::Debug for KeyHasher {
 }
 
 impl KeyHasher {
-    /// Replicas that share counters share the seed.
-    pub fn new(seed: [u8; 16]) -> Self {
-        Self(SipHasher13::new_with_key(&seed))
+    /// Keys that mean nothing outside of who knows the seed.
+    pub fn seeded(seed: [u8; 16]) -> Self {
+        Self(Hash::Seeded(SipHasher13::new_with_key(&seed)))
+    }
+
+    /// Keys that are the same on all replicas.
+    pub fn shared() -> Self {
+        Self(Hash::Shared(Box::new(digest::Context::new(&digest::SHA256))))
     }
 
     /// The length goes before the bytes: the parts `ab`, `c` are not the parts `a`, `bc`.
     #[must_use]
     pub fn part(mut self, bytes: &[u8]) -> Self {
-        self.0.write(&(bytes.len() as u64).to_le_bytes());
-        self.0.write(bytes);
+        let length = (bytes.len() as u64).to_le_bytes();
+        match &mut self.0 {
+            Hash::Seeded(hasher) => {
+                hasher.write(&length);
+                hasher.write(bytes);
+            }
+            Hash::Shared(context) => {
+                context.update(&length);
+                context.update(bytes);
+            }
+        }
         self
     }
 
     pub fn finish(&self) -> CounterKey {
-        CounterKey(self.0.finish128().as_u128())
+        CounterKey(match &self.0 {
+            Hash::Seeded(hasher) => hasher.finish128().as_u128(),
+            Hash::Shared(context) => {
+                let digest = context.as_ref().clone().finish();
+                let half = digest.as_ref().first_chunk().copied();
+                u128::from_le_bytes(half.unwrap_or_default())
+            }
+        })
     }
 }
 
@@ -53,8 +83,21 @@ impl KeyHasher {
 mod tests {
     use super::*;
 
+    fn key_of(hasher: KeyHasher, parts: &[&str]) -> CounterKey {
+        parts.iter().fold(hasher, |hasher, part| hasher.part(part.as_bytes())).finish()
+    }
+
     fn key(parts: &[&str]) -> CounterKey {
-        parts.iter().fold(KeyHasher::new([1; 16]), |hasher, part| hasher.part(part.as_bytes())).finish()
+        key_of(KeyHasher::seeded([1; 16]), parts)
+    }
+
+    #[test]
+    fn replicas_have_the_same_shared_keys() {
+        let shared = |parts| key_of(KeyHasher::shared(), parts);
+        // Another value would be another counter on a replica of another version.
+        assert_eq!(shared(&["order", "acme"]).as_u128(), 0xb223_5e8a_ea80_2010_69ac_50e6_e614_4681);
+        assert_ne!(shared(&["order", "acme"]), shared(&["ordera", "cme"]));
+        assert_ne!(shared(&["order", "acme"]), key(&["order", "acme"]));
     }
 
     #[test]
@@ -84,12 +127,12 @@ mod tests {
 
     #[test]
     fn another_seed_gives_other_keys() {
-        assert_ne!(KeyHasher::new([1; 16]).part(b"a").finish(), KeyHasher::new([2; 16]).part(b"a").finish());
+        assert_ne!(KeyHasher::seeded([1; 16]).part(b"a").finish(), KeyHasher::seeded([2; 16]).part(b"a").finish());
     }
 
     #[test]
     fn a_clone_continues_from_the_parts_so_far() {
-        let order = KeyHasher::new([1; 16]).part(b"order");
+        let order = KeyHasher::seeded([1; 16]).part(b"order");
         assert_eq!(order.clone().part(b"acme").finish(), key(&["order", "acme"]));
         assert_eq!(order.part(b"bolt").finish(), key(&["order", "bolt"]));
     }

@@ -1,17 +1,18 @@
 //! The conservative ring: counts of hits in sub-buckets of the window, the oldest of them counted in full.
 //!
-//! Time is cut into sub-buckets of S = ⌈W/60⌉ nanoseconds, and the ring holds the current one and the 60
+//! Time is cut into sub-buckets of S = ⌈W/60⌉ microseconds, and the ring holds the current one and the 60
 //! before it. At a time `now` in sub-bucket `c`, a hit after `now - W` is after `now - 60 S`, so it lies in
 //! sub-bucket `c - 60` or later: **every interval of length W that ends now lies inside the 61 sub-buckets
 //! that are summed**. Rounding S up is what makes this exact for windows that 60 does not divide.
 //!
-//! The price: a hit counts for up to 61 S instead of W, so room comes back up to W/60 (and 61 ns) late.
+//! The price: a hit counts for up to 61 S instead of W, so room comes back up to W/60 (and 61 us) late.
 
 use crate::clock::Timestamp;
 use crate::policy::rate::Window;
 
-const SUB_BUCKETS_PER_WINDOW: u64 = 60;
+pub(super) const SUB_BUCKETS_PER_WINDOW: u64 = 60;
 const RING_LEN: u64 = SUB_BUCKETS_PER_WINDOW + 1;
+const NANOS_PER_MICRO: u64 = 1000;
 
 /// The sum of a ring of `u16` is a `u16` as well: it serves limits below 65 536 with 124 bytes.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ impl<C: Count> Ring<C> {
         Self { sum: C::default(), counts: [C::default(); RING_LEN as usize] }
     }
 
-    /// The same counts, in counts of another width.
-    pub(super) fn widened<D: Count>(&self) -> Ring<D> {
+    /// The same counts, in counts of another width that holds them.
+    pub(super) fn with_width<D: Count>(&self) -> Ring<D> {
         Ring { sum: D::of(self.sum.into()), counts: self.counts.map(|count| D::of(count.into())) }
     }
 
@@ -73,8 +74,13 @@ impl<C: Count> Ring<C> {
 
     /// Adds hits at a time that the ring covers; as many as fit.
     pub(super) fn charge(&mut self, window: Window, hits: u32, at: Timestamp) {
+        self.add(sub_bucket(window, at), hits);
+    }
+
+    /// Adds hits to a sub-bucket that the ring covers, by its number; as many as fit.
+    pub(super) fn add(&mut self, index: u64, hits: u32) {
         let hits = hits.min(C::MAX - self.used());
-        if let Some(count) = self.counts.get_mut(slot(sub_bucket(window, at))) {
+        if let Some(count) = self.counts.get_mut(slot(index)) {
             *count = C::of((*count).into() + hits);
             self.sum = C::of(self.used() + hits);
         }
@@ -94,8 +100,14 @@ impl<C: Count> Ring<C> {
     }
 }
 
+/// Whole microseconds, which is how finely a store of counters may know time.
 fn sub_bucket_nanos(window: Window) -> u64 {
-    window.nanos().div_ceil(SUB_BUCKETS_PER_WINDOW)
+    (window.nanos() / NANOS_PER_MICRO).div_ceil(SUB_BUCKETS_PER_WINDOW) * NANOS_PER_MICRO
+}
+
+/// When a sub-bucket begins.
+pub(super) fn begins(window: Window, index: u64) -> Timestamp {
+    Timestamp::from_nanos(index.saturating_mul(sub_bucket_nanos(window)))
 }
 
 /// The number of the sub-bucket that a time is in, counted from the Unix epoch.
@@ -105,7 +117,7 @@ fn sub_bucket(window: Window, at: Timestamp) -> u64 {
 
 /// The time at which a sub-bucket counts no more: with the beginning of the one that takes its slot.
 fn drops_out(window: Window, index: u64) -> Timestamp {
-    Timestamp::from_nanos((index + RING_LEN).saturating_mul(sub_bucket_nanos(window)))
+    begins(window, index.saturating_add(RING_LEN))
 }
 
 fn slot(index: u64) -> usize {
@@ -156,7 +168,7 @@ mod tests {
         assert!(ring.fits(535) && !ring.fits(536) && !ring.fits(u32::MAX));
         ring.charge(window, u32::MAX, Timestamp::from_nanos(2));
         assert_eq!(ring.used(), 65_535);
-        let mut wide = ring.widened::<u32>();
+        let mut wide = ring.with_width::<u32>();
         wide.charge(window, u32::MAX, Timestamp::from_nanos(500_000_000));
         assert_eq!(wide.used(), u32::MAX);
         wide.advance(window, Timestamp::from_nanos(500_000_000), Timestamp::from_nanos(1_100_000_000));

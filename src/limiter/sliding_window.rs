@@ -4,8 +4,8 @@
 //! Log (every hit, exact) -> Ring<u16> (sub-buckets, conservative) -> Ring<u32>
 //! ```
 //!
-//! A counter begins as a log and grows when a charge does not fit, so its form depends on what it holds and
-//! not on the limit: a limit that is raised or lowered needs no care. As no more hits count than the limit
+//! A counter begins as a log, grows when a charge does not fit, and begins again where nothing counts any more. So its
+//! form depends on what it holds and not on the limit: a limit that is raised or lowered needs no care. As no more hits count than the limit
 //! allows, a limit of up to 14 is always exact, and one below 65 536 never needs the wide ring.
 //! Growing can let a hit count longer than before, by up to W/60, and never shorter.
 
@@ -27,6 +27,20 @@ impl SlidingWindow {
         Self::Log(Log::new())
     }
 
+    /// A log of the hits at these times, oldest first; as many as fit.
+    pub(super) fn of_log(times: impl IntoIterator<Item = Timestamp>) -> Self {
+        let mut log = Log::new();
+        times.into_iter().for_each(|at| log.charge(1, at));
+        Self::Log(log)
+    }
+
+    /// A ring of hits in sub-buckets: the number of each sub-bucket, and its count.
+    pub(super) fn of_ring(counts: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        let mut ring = Ring::<u32>::new();
+        counts.into_iter().for_each(|(index, count)| ring.add(index, count));
+        if ring.used() <= u16::MAX.into() { Self::Ring(ring.with_width()) } else { Self::WideRing(Box::new(ring)) }
+    }
+
     pub(super) fn used(&self) -> u32 {
         match self {
             Self::Log(log) => log.used(),
@@ -40,6 +54,10 @@ impl SlidingWindow {
             Self::Log(log) => log.advance(window, to),
             Self::Ring(ring) => ring.advance(window, from, to),
             Self::WideRing(ring) => ring.advance(window, from, to),
+        }
+        if self.used() == 0 {
+            // Empty, every form is the same, and only the log is exact.
+            *self = Self::new();
         }
     }
 
@@ -55,7 +73,7 @@ impl SlidingWindow {
                 self.charge(window, hits, now);
             }
             Self::Ring(ring) => {
-                *self = Self::WideRing(Box::new(ring.widened()));
+                *self = Self::WideRing(Box::new(ring.with_width()));
                 self.charge(window, hits, now);
             }
         }

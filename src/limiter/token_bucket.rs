@@ -20,6 +20,11 @@ impl TokenBucket {
         Self { burst, debt: 0 }
     }
 
+    /// A bucket that owes so many hits and a rest, in nanoseconds of the window.
+    pub(super) fn owing(burst: NonZeroU32, window: Window, hits: u32, rest_nanos: u64) -> Self {
+        Self { burst, debt: debt(hits, window).saturating_add(rest_nanos.into()) }
+    }
+
     pub(super) fn burst(&self) -> u32 {
         self.burst.get()
     }

@@ -337,6 +337,7 @@ mod tests {
     use super::*;
     use crate::compile::RateLimitService;
     use crate::document::{Origin, Registered, split};
+    use crate::limiter::key::KeyHasher;
     use crate::names::{Kind, Revision};
     use crate::policy::tree::parses;
 
@@ -366,7 +367,11 @@ limits: [{rate: 10/minute}]
     impl World {
         fn new() -> Self {
             let rate_limit_service = RateLimitService::default();
-            let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false });
+            let (live, writer) = Live::new(Settings {
+                rate_limit_service,
+                counter_keys: KeyHasher::seeded([0; 16]),
+                allow_empty: false,
+            });
             Self { live, writer }
         }
 

@@ -85,6 +85,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::compile::RateLimitService;
     use crate::document::{Documents, Instance, split};
+    use crate::limiter::key::KeyHasher;
     use crate::names::Revision;
 
     const VERSIONS: [&[&str]; 10] = [
@@ -130,7 +131,11 @@ mod tests {
     ];
 
     fn settings() -> Settings {
-        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [5; 16], allow_empty: false }
+        Settings {
+            rate_limit_service: RateLimitService::default(),
+            counter_keys: KeyHasher::seeded([5; 16]),
+            allow_empty: false,
+        }
     }
 
     fn documents(choices: &[usize]) -> Documents {

@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::compile::RateLimitService;
     use crate::document::{Documents, split};
+    use crate::limiter::key::KeyHasher;
     use crate::live::{Live, Settings, Writer};
     use crate::names::Revision;
 
@@ -182,7 +183,11 @@ mod tests {
     impl World {
         fn new() -> Self {
             let rate_limit_service = RateLimitService::default();
-            let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false });
+            let (live, writer) = Live::new(Settings {
+                rate_limit_service,
+                counter_keys: KeyHasher::seeded([5; 16]),
+                allow_empty: false,
+            });
             Self { live, writer, now: Timestamp::from_nanos(1) }
         }
 

@@ -7,6 +7,7 @@ use super::affected;
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
 use crate::document::{Documents, Instances, Registered};
+use crate::limiter::key::KeyHasher;
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, NodeIdentity, Revision, secret};
 use crate::policy::parse::{Parsed, Policy};
@@ -20,8 +21,8 @@ use crate::snapshot::{Resources, Snapshot};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub rate_limit_service: RateLimitService,
-    /// Makes counters' keys unforgeable; the same for as long as the counters live.
-    pub counter_seed: [u8; 16],
+    /// The beginning of each counter's key; the same for as long as the counters live.
+    pub counter_keys: KeyHasher,
     /// Whether a source without any document is taken at its word.
     pub allow_empty: bool,
 }
@@ -68,7 +69,7 @@ impl Generation {
             revision: Revision::default(),
             policies: PolicySet::default(),
             snapshot: Snapshot::default(),
-            matcher: Matcher::empty(settings.counter_seed),
+            matcher: Matcher::empty(settings.counter_keys.clone()),
             documents: ParsedById::default(),
             registered: Registered::new(),
             rate_limit_service: settings.rate_limit_service.clone(),
@@ -256,7 +257,7 @@ mod tests {
 
     fn settings() -> Settings {
         let rate_limit_service = RateLimitService::default();
-        Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false }
+        Settings { rate_limit_service, counter_keys: KeyHasher::seeded([5; 16]), allow_empty: false }
     }
 
     /// A set of which each part is there in one of several versions, all of which fit together.

@@ -23,6 +23,8 @@ pub struct Rate {
 pub struct Window(u32);
 
 impl Window {
+    pub const SECOND: Self = Self(1);
+
     pub fn from_secs(secs: u32) -> Option<Self> {
         (1..=WINDOW_SECS_MAX).contains(&secs).then_some(Self(secs))
     }

@@ -4,6 +4,7 @@ use super::wire::{Descriptor, Entry};
 use super::*;
 use crate::compile::RateLimitService;
 use crate::document::{Documents, split};
+use crate::limiter::key::KeyHasher;
 use crate::live::Settings;
 use crate::names::Revision;
 
@@ -36,7 +37,8 @@ struct Decider {
 impl Decider {
     fn away(on_error: &str) -> Self {
         let rate_limit_service = RateLimitService::default();
-        let (live, mut writer) = Live::new(Settings { rate_limit_service, counter_seed: [7; 16], allow_empty: false });
+        let (live, mut writer) =
+            Live::new(Settings { rate_limit_service, counter_keys: KeyHasher::seeded([7; 16]), allow_empty: false });
         let clock = Clock::start();
         let documents = split(&"test.yaml".into(), policies(on_error).as_bytes());
         writer.adopt(&Documents::new(Revision::default(), documents), clock.now());

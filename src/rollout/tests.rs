@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::compile::RateLimitService;
 use crate::document::{Documents, split};
+use crate::limiter::key::KeyHasher;
 use crate::live::{Live, Settings, Writer};
 use crate::names::Revision;
 
@@ -35,7 +36,8 @@ impl World {
     /// Everybody has the shop.
     fn new() -> Self {
         let rate_limit_service = RateLimitService::default();
-        let (live, writer) = Live::new(Settings { rate_limit_service, counter_seed: [5; 16], allow_empty: false });
+        let (live, writer) =
+            Live::new(Settings { rate_limit_service, counter_keys: KeyHasher::seeded([5; 16]), allow_empty: false });
         let mut world = Self { rollout: Rollout::default(), live, writer };
         world.serve(SHOP);
         world

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tierflow::compile::RateLimitService;
 use tierflow::document::Documents;
 use tierflow::explain::{Request, explain};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 
@@ -151,8 +152,11 @@ async fn no_spelling_of_authorization_hides_whose_token_it_is_since_envoy_1_40()
 /// Whose request `tierflow explain` thinks it is.
 fn explained_tenant(world: &World, lines: &[String]) -> Option<String> {
     let documents = tierflow::source::dir::read(&world.path("")).unwrap().documents;
-    let settings =
-        Settings { rate_limit_service: RateLimitService::default(), counter_seed: [1; 16], allow_empty: false };
+    let settings = Settings {
+        rate_limit_service: RateLimitService::default(),
+        counter_keys: KeyHasher::seeded([1; 16]),
+        allow_empty: false,
+    };
     let generation = Generation::build(&Documents::new(Revision::default(), documents), &settings).unwrap();
     let header = |line: &String| {
         let (name, value) = line.split_once(": ").unwrap();

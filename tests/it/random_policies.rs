@@ -15,6 +15,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tierflow::compile::RateLimitService;
 use tierflow::document::{Documents, Instances};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 use tierflow::policy::problem::Problem;
@@ -49,7 +50,10 @@ impl Set {
         let instances = Some(self.instances.clone().into());
         let documents = Documents { instances, ..Documents::new(Revision::default(), documents) };
         let rate_limit_service = RateLimitService::default();
-        Generation::build(&documents, &Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false })
+        Generation::build(
+            &documents,
+            &Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: false },
+        )
     }
 }
 

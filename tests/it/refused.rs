@@ -6,6 +6,7 @@ use std::path::Path;
 use annotate_snippets::Renderer;
 use tierflow::compile::RateLimitService;
 use tierflow::document::{self, Documents};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 use tierflow::policy::problem::Problem;
@@ -15,7 +16,7 @@ use crate::golden::assert_golden;
 fn problems_of(name: &str, bytes: &[u8]) -> Vec<Problem> {
     let documents = Documents::new(Revision::default(), document::split(&name.into(), bytes));
     let rate_limit_service = RateLimitService::default();
-    let settings = Settings { rate_limit_service, counter_seed: [0; 16], allow_empty: false };
+    let settings = Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: false };
     Generation::build(&documents, &settings).err().unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tierflow::compile::RateLimitService;
 use tierflow::document::Documents;
 use tierflow::explain::{Explanation, Request, explain};
+use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 use tierflow::snapshot::feature::EnvoyVersion;
@@ -56,8 +57,11 @@ impl Gateways {
 
     fn generation(&self) -> Generation {
         let documents = tierflow::source::dir::read(&self.world.path("")).unwrap().documents;
-        let settings =
-            Settings { rate_limit_service: RateLimitService::default(), counter_seed: [1; 16], allow_empty: false };
+        let settings = Settings {
+            rate_limit_service: RateLimitService::default(),
+            counter_keys: KeyHasher::seeded([1; 16]),
+            allow_empty: false,
+        };
         Generation::build(&Documents::new(Revision::default(), documents), &settings).unwrap()
     }
 }

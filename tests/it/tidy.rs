@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 28] = [
     ("compile", &["policy", "snapshot", "names", "document"]),
     ("limiter", &["policy", "names", "clock", "shared_map"]),
     ("explain", &["policy", "limiter", "names"]),
-    ("counters", &["limiter", "clock"]),
+    ("counters", &["limiter", "clock", "metrics"]),
     ("etcd", &[]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map"]),
     ("last_good", &["document", "names"]),
@@ -42,7 +42,7 @@ const LAYERS: [(&str, &[&str]); 28] = [
         ],
     ),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["compile", "etcd", "xds"]),
+    ("config", &["compile", "counters", "etcd", "xds"]),
     ("telemetry", &[]),
 ];
 
@@ -50,15 +50,16 @@ const LAYERS: [(&str, &[&str]); 28] = [
 const SHELL: [&str; 4] = ["serve", "cli", "main", "lib"];
 
 /// What leads outside, and the modules that may use it: so what is pure stays pure, and protobuf stays at the edges.
-const OUTSIDE: [(&str, &[&str]); 8] = [
+const OUTSIDE: [(&str, &[&str]); 9] = [
     ("axum", &["admin"]),
     ("envoy_types", &["compile", "rls", "xds"]),
     ("etcd_client", &["etcd"]),
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
-    ("std::fs", &["admin", "audit", "etcd", "last_good", "pem", "source"]),
-    ("tokio", &["admin", "editor", "etcd", "live", "rollout", "source", "xds"]),
+    ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "pem", "source"]),
+    ("redis", &["counters"]),
+    ("tokio", &["admin", "counters", "editor", "etcd", "live", "rollout", "source", "xds"]),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
-    ("tracing", &["admin", "audit", "editor", "etcd", "rls", "source", "telemetry", "xds"]),
+    ("tracing", &["admin", "audit", "counters", "editor", "etcd", "rls", "source", "telemetry", "xds"]),
 ];
 
 #[test]
@@ -175,9 +176,10 @@ fn sources() -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => files.push(path),
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                files.push(path);
             }
         }
     }

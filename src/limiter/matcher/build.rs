@@ -15,15 +15,9 @@ use crate::policy::tenant::{LimitsByApi, Plan, Tenant};
 use crate::shared_map::SharedMap;
 
 impl Matcher {
-    /// Knows nothing yet. Keys of counters depend on the seed, so that nobody outside can choose values whose
-    /// counters collide.
-    pub fn empty(seed: [u8; 16]) -> Self {
-        Self {
-            gateways: Arc::default(),
-            plans: Arc::default(),
-            tenants: SharedMap::default(),
-            keys: KeyHasher::new(seed),
-        }
+    /// A matcher that knows nothing yet. The hasher begins the key of each counter.
+    pub fn empty(keys: KeyHasher) -> Self {
+        Self { gateways: Arc::default(), plans: Arc::default(), tenants: SharedMap::default(), keys }
     }
 
     /// The matcher of a set that differs in these documents from `before`, which this matcher was made from.

@@ -34,7 +34,7 @@ fn set(text: &str) -> (PolicySet, Matcher) {
     let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
     let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
     let (policies, ids) = PolicySet::of_all(parsed).unwrap();
-    let matcher = Matcher::empty([3; 16]).next(&PolicySet::default(), &policies, &ids);
+    let matcher = Matcher::empty(KeyHasher::seeded([3; 16])).next(&PolicySet::default(), &policies, &ids);
     (policies, matcher)
 }
 
@@ -149,7 +149,7 @@ fn the_key_of_a_counter_depends_on_the_seed_and_the_policies_alone() {
     for request in requests {
         assert_eq!(keys(&first, request), keys(&second, request));
     }
-    let other_seed = Matcher::empty([4; 16]).next(&PolicySet::default(), &policies, &all);
+    let other_seed = Matcher::empty(KeyHasher::seeded([4; 16])).next(&PolicySet::default(), &policies, &all);
     assert!(keys(&first, requests[0]).iter().all(|key| !keys(&other_seed, requests[0]).contains(key)));
     let expected = [
         "34ba22da06f687420a942ad7055cf0e8",

@@ -513,7 +513,7 @@ mod tests {
             mirror.apply(vec![put(&key(MANIFEST), &serde_json::to_string(&manifest).unwrap(), 13)], NOW);
             let documents = mirror.documents(NOW).documents;
             let large = documents.values().find(|document| document.origin.container().ends_with("/Api/a")).unwrap();
-            assert_eq!(*large.origin.container(), key("policies/Api/a").into());
+            assert_eq!(**large.origin.container(), *key("policies/Api/a"));
             assert_eq!((large.content.as_deref(), large.revision), (Ok(&b"large"[..]), Some(Revision(13))), "{prefix}");
         }
     }

@@ -1,0 +1,82 @@
+//! How `serve` is told where counters are kept.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Failure;
+use crate::config::CountersConfig;
+use crate::counters::redis::{RedisSettings, RedisTls, RedisUser};
+
+#[derive(Clone, clap::Args)]
+pub(super) struct CountersArgs {
+    /// The store of the counters: `memory` of this process, or a Redis or Valkey that replicas share, as in
+    /// redis://10.0.0.6:6379 or rediss://10.0.0.6:6379/2 (TLS, database 2).
+    #[arg(long, value_name = "STORE", default_value = "memory", env = "TIERFLOW_COUNTERS")]
+    counters: String,
+    /// The most counters that are kept in memory, 1024 to 100000000. Each takes at most 192 bytes while its limit is below
+    /// 65536.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
+    counter_keys_max: u64,
+    /// The first part of all of Tierflow's keys in the store.
+    #[arg(long, value_name = "PREFIX", default_value = RedisSettings::PREFIX, value_parser = parse_prefix, env = "TIERFLOW_COUNTERS_PREFIX")]
+    counters_prefix: String,
+    /// The user to be in the store. Default: the store's default user.
+    #[arg(long, value_name = "NAME", requires = "counters_password_file", env = "TIERFLOW_COUNTERS_USER")]
+    counters_user: Option<String>,
+    /// File that holds the user's password; read again for each connection.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_COUNTERS_PASSWORD_FILE")]
+    counters_password_file: Option<PathBuf>,
+    /// PEM file of the authority that signed the store's certificate. Default: the authorities that this machine trusts.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_COUNTERS_CA")]
+    counters_ca: Option<PathBuf>,
+    /// PEM file of the certificate to show to the store.
+    #[arg(long, value_name = "FILE", requires = "counters_key", env = "TIERFLOW_COUNTERS_CERT")]
+    counters_cert: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "counters_cert", env = "TIERFLOW_COUNTERS_KEY")]
+    counters_key: Option<PathBuf>,
+    /// The time that the store may take for a decision, 1ms to 1s; then the gateway's `on_error` decides.
+    #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = parse_deadline, env = "TIERFLOW_COUNTERS_TIMEOUT")]
+    counters_timeout: Duration,
+    /// The number of connections to the store.
+    #[arg(long, value_name = "N", default_value_t = RedisSettings::CONNECTIONS, value_parser = clap::value_parser!(u8).range(1..=64), env = "TIERFLOW_COUNTERS_CONNECTIONS")]
+    counters_connections: u8,
+}
+
+impl CountersArgs {
+    pub(super) fn config(self) -> Result<CountersConfig, Failure> {
+        if self.counters == "memory" {
+            let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
+            return Ok(CountersConfig::Memory { keys_max });
+        }
+        let is_tls = self.counters.starts_with("rediss://");
+        if !is_tls && (self.counters_ca.is_some() || self.counters_cert.is_some()) {
+            return Err("--counters-ca and --counters-cert are for a store that is reached with rediss://".to_owned());
+        }
+        let settings = RedisSettings {
+            url: self.counters,
+            user: self
+                .counters_password_file
+                .map(|password_file| RedisUser { name: self.counters_user, password_file }),
+            tls: RedisTls { ca: self.counters_ca, identity: self.counters_cert.zip(self.counters_key) },
+            prefix: self.counters_prefix,
+            connections: self.counters_connections,
+            deadline: self.counters_timeout,
+        };
+        settings.check().map_err(|error| format!("--counters: {error}"))?;
+        Ok(CountersConfig::Redis(settings))
+    }
+}
+
+fn parse_prefix(text: &str) -> Result<String, String> {
+    let is_well_formed = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    is_well_formed
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected 1 to 64 printable characters, as in shop:".to_owned())
+}
+
+fn parse_deadline(text: &str) -> Result<Duration, String> {
+    let deadline = humantime::parse_duration(text).ok();
+    let is_in_bounds = |deadline: &Duration| (Duration::from_millis(1)..=Duration::from_secs(1)).contains(deadline);
+    deadline.filter(is_in_bounds).ok_or_else(|| "expected a duration of 1ms to 1s".to_owned())
+}

@@ -1,0 +1,102 @@
+//! Counters in Redis or Valkey, shared by all replicas.
+//!
+//! ```text
+//! admit --Question--> Link (one of a few connections, pipelined) --EVALSHA--> admit.lua in the store
+//!       <--Answer---                                             <---------
+//! ```
+//!
+//! One round trip decides a request over all its limits, on the store's clock. A question has a deadline, and one that
+//! comes to the store later is refused there: what waited in a store that hung charges nothing when it goes on.
+//! A link that fails several times in a row is closed; while all are, requests are told at once that the store is away.
+
+mod failure;
+mod link;
+pub mod script;
+mod settings;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Admission, StoreAway};
+use crate::clock::Clock;
+use crate::limiter::Charge;
+use crate::metrics::{Metrics, ReasonLabels};
+use link::Link;
+use script::Question;
+
+pub use failure::Failure;
+pub use settings::{RedisSettings, RedisTls, RedisUser};
+
+/// A store of counters in Redis.
+#[derive(Debug)]
+pub struct Redis {
+    links: Box<[Link]>,
+    /// Counts the questions; tells which link is next.
+    questions: AtomicUsize,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// The state of the store, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub address: String,
+    pub connections: usize,
+    pub connections_open: usize,
+    /// The last failure of a connection that is not open.
+    pub trouble: Option<String>,
+}
+
+impl Redis {
+    /// A store that is away until [`Redis::keep`] runs and has opened a connection.
+    pub fn new(settings: RedisSettings, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let settings = Arc::new(settings);
+        let links = (0..settings.connections).map(|_| Link::new(Arc::clone(&settings), clock)).collect();
+        Self { links, questions: AtomicUsize::new(0), metrics, clock }
+    }
+
+    /// Opens the connections, and again whenever one is lost, until shutdown.
+    pub async fn keep(&self, shutdown: CancellationToken) {
+        let links = futures_util::future::join_all(self.links.iter().map(Link::keep));
+        shutdown.run_until_cancelled(links).await;
+    }
+
+    /// As [`super::Counters::admit`].
+    pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
+        let started = self.clock.now();
+        let question = Question::new(charges);
+        let answer = match self.next() {
+            Some(link) => link.ask(&question).await,
+            None => Err(Failure::Away),
+        };
+        self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
+        answer.map_err(|failure| {
+            self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
+            StoreAway
+        })
+    }
+
+    /// True where a question would be asked at all.
+    pub fn is_there(&self) -> bool {
+        self.links.iter().any(Link::is_open)
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            address: self.links.first().map(Link::address).unwrap_or_default(),
+            connections: self.links.len(),
+            connections_open: self.links.iter().filter(|link| link.is_open()).count(),
+            trouble: self.links.iter().find_map(Link::trouble),
+        }
+    }
+
+    /// The links in turn, without those that are closed.
+    fn next(&self) -> Option<&Link> {
+        let first = self.questions.fetch_add(1, Ordering::Relaxed);
+        let turn = |step| self.links.get(first.wrapping_add(step) % self.links.len());
+        (0..self.links.len()).filter_map(turn).find(|link| link.is_open())
+    }
+}

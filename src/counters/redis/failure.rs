@@ -1,0 +1,54 @@
+//! Why a store gave no answer, told apart by what Redis calls it.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("no connection to the store is open")]
+    Away,
+    #[error("no answer in time")]
+    Unanswered,
+    /// The store came to the question after its deadline, and charged nothing.
+    #[error("the store came to it too late")]
+    Late,
+    #[error("an answer of {0} bytes that is none of the script")]
+    Nonsense(usize),
+    #[error("{0}")]
+    Refused(RedisError),
+    #[error("{0}")]
+    File(String),
+}
+
+impl Failure {
+    /// The label of the metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Unanswered => "timeout",
+            Self::Late => "late",
+            Self::Nonsense(_) => "nonsense",
+            Self::File(_) => "file",
+            Self::Refused(error) => reason_of(error),
+        }
+    }
+
+    /// True where the connection is of no use any more, or leads to a server that must not be written to.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(self.reason(), "connection" | "read_only" | "loading" | "master_down" | "cluster_down")
+    }
+}
+
+fn reason_of(error: &RedisError) -> &'static str {
+    match (error.kind(), error.code()) {
+        (ErrorKind::Io, _) => "connection",
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => "not_let_in",
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => "read_only",
+        (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "loading",
+        (ErrorKind::Server(ServerErrorKind::MasterDown), _) => "master_down",
+        (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => "cluster_down",
+        (_, Some("OOM")) => "out_of_memory",
+        (_, Some("MISCONF")) => "misconfigured",
+        (_, Some("BUSY")) => "busy",
+        _ => "other",
+    }
+}

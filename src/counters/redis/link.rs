@@ -1,0 +1,199 @@
+//! One connection to the store, opened again whenever it is closed.
+//!
+//! It counts as open after the script has decided something over it: a server that answers, and may not be written to,
+//! is as good as none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::failure::Failure;
+use super::script::{self, Question};
+use super::settings::RedisSettings;
+use crate::clock::{Clock, Timestamp};
+use crate::counters::Admission;
+use crate::limiter::key::KeyHasher;
+use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
+
+/// Failures in a row after which a link is closed.
+const FAILURES_MAX: u32 = 5;
+/// The time that it may take to connect and to decide something.
+const CONNECT: Duration = Duration::from_millis(500);
+/// The pause between two attempts: at first, and at most. Each is cut by up to a half at random.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The time between two probes of an open link.
+const PROBE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    settings: Arc<RedisSettings>,
+    clock: Clock,
+    connection: ArcSwapOption<MultiplexedConnection>,
+    /// Failures in a row.
+    failures: AtomicU32,
+    closed: Notify,
+    /// What the store's clock is ahead of ours by, in microseconds; at least that.
+    ahead: AtomicI64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Link {
+    pub(super) fn new(settings: Arc<RedisSettings>, clock: Clock) -> Self {
+        Self {
+            settings,
+            clock,
+            connection: ArcSwapOption::empty(),
+            failures: AtomicU32::new(0),
+            closed: Notify::new(),
+            ahead: AtomicI64::new(0),
+            trouble: Mutex::default(),
+        }
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.settings.url.clone()
+    }
+
+    /// The reason why it is not open.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.load().is_some()
+    }
+
+    /// Asks once. A link that fails too often in a row is closed, and opened again by [`Link::keep`].
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Admission, Failure> {
+        let connection = self.connection.load_full().ok_or(Failure::Away)?;
+        let answer = self.decide(&connection, question, self.latest(), self.settings.deadline).await;
+        match &answer {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(failure) => self.note(failure),
+        }
+        answer
+    }
+
+    fn note(&self, failure: &Failure) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if failure.ends_connection() || failures >= FAILURES_MAX {
+            self.close(failure);
+        }
+    }
+
+    fn close(&self, failure: &Failure) {
+        // The connection ends with its last question. What the store has not read of it by then is gone.
+        if self.connection.swap(None).is_some() {
+            tracing::warn!("a connection to the counter store is closed: {failure}");
+            *self.trouble.lock() = Some(failure.to_string());
+        }
+        self.closed.notify_one();
+    }
+
+    async fn decide(
+        &self,
+        connection: &MultiplexedConnection,
+        question: &Question<'_>,
+        latest: Timestamp,
+        deadline: Duration,
+    ) -> Result<Admission, Failure> {
+        let mut connection = connection.clone();
+        let prefix = &self.settings.prefix;
+        let asked = async {
+            let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
+            match by_hash.query_async(&mut connection).await {
+                Err(error) if is_unknown_script(&error) => {
+                    let by_text = question.command("EVAL", script::TEXT, prefix, latest);
+                    by_text.query_async::<Vec<u8>>(&mut connection).await
+                }
+                answer => answer,
+            }
+        };
+        let bytes = timeout(deadline, asked).await.map_err(|_| Failure::Unanswered)?.map_err(Failure::Refused)?;
+        let answer = question.read(&bytes).ok_or(Failure::Nonsense(bytes.len()))?;
+        self.ahead.fetch_max(micros(answer.at) - micros(self.clock.now()), Ordering::Relaxed);
+        answer.admission.ok_or(Failure::Late)
+    }
+
+    /// The time on the store's clock after which a question that is asked now is not waited for. The store is given as
+    /// long again, because what is known of its clock is only that it is not behind.
+    fn latest(&self) -> Timestamp {
+        let now = micros(self.clock.now()).saturating_add(self.ahead.load(Ordering::Relaxed));
+        Timestamp::from_nanos(u64::try_from(now).unwrap_or(0).saturating_mul(1000)) + 2 * self.settings.deadline
+    }
+
+    /// Opens it, and again whenever it is closed.
+    pub(super) async fn keep(&self) {
+        let mut pause = PAUSE;
+        let mut is_told = false;
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    tracing::info!("a connection to the counter store is open");
+                    (pause, is_told) = (PAUSE, false);
+                    self.failures.store(0, Ordering::Relaxed);
+                    *self.trouble.lock() = None;
+                    self.connection.store(Some(Arc::new(connection)));
+                    self.watch().await;
+                }
+                Err(failure) => {
+                    if !is_told {
+                        tracing::warn!("no connection to the counter store: {failure}");
+                        is_told = true;
+                    }
+                    *self.trouble.lock() = Some(failure.to_string());
+                }
+            }
+            sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Probes the open link until it is closed.
+    async fn watch(&self) {
+        loop {
+            match timeout(PROBE, self.closed.notified()).await {
+                Ok(()) => return,
+                Err(_) => drop(self.ask(&Question::new(&[probe()])).await),
+            }
+        }
+    }
+
+    /// Opens a connection over which the script decides.
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+        let client = self.settings.client()?;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let opened = async {
+            let connection =
+                client.get_multiplexed_async_connection_with_config(&config).await.map_err(Failure::Refused)?;
+            self.ahead.store(i64::MIN, Ordering::Relaxed);
+            let latest = Timestamp::from_nanos(u64::MAX);
+            self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await?;
+            Ok(connection)
+        };
+        timeout(CONNECT, opened).await.map_err(|_| Failure::Unanswered)?
+    }
+}
+
+/// A charge that is always admitted, and writes.
+fn probe() -> Charge {
+    let rate = Rate { limit: LIMIT_MAX, window: Window::SECOND };
+    let key = KeyHasher::seeded([0; 16]).part(b"probe").finish();
+    Charge { key, rate, algorithm: Algorithm::FixedWindow, mode: Mode::Enforce, hits: 1 }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn micros(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanos() / 1000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,219 @@
+//! The script that decides in the store: what it is asked, and what its answer means.
+//!
+//! A counter is two keys: a *head*, which a decision reads and writes, and for a sliding window of more than a few hits
+//! a *ring* of its sub-buckets. Numbers are little endian; times and windows are whole microseconds as doubles, which is
+//! what Lua has.
+//!
+//! | | bytes |
+//! |---|---|
+//! | question | time after which nobody waits f64, each charge |
+//! | charge | algorithm (8 more in shadow) u8, room f64, hits u32, limit u32, window f64 |
+//! | answer | time f64, admitted (1, or 0, or 2: too late) u8, a flag u8 for each counter, each counter |
+//! | counter | head, and its ring where the flag says so |
+//! | head of a log | `l`, length u8, times f64 |
+//! | head of a ring | `r`, current sub-bucket f64, age of the oldest one with hits u8, sum u32, current count u32 |
+//! | ring | 60 counts u32, sub-bucket n at n % 60 |
+//! | head of a fixed window | `f`, number f64, count u32 |
+//! | head of a token bucket | `b`, time f64, limit u32, debt in hits u32, rest f64, time until which it is kept f64 |
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Script};
+use smallvec::SmallVec;
+
+use crate::clock::Timestamp;
+use crate::counters::{Admission, Outcome};
+use crate::limiter::kept::{Kept, KeptRing, SLOTS};
+use crate::limiter::key::CounterKey;
+use crate::limiter::{Algorithm, Charge, Verdict};
+
+pub const TEXT: &str = include_str!("admit.lua");
+
+/// The name that Redis gives it.
+pub fn hash() -> &'static str {
+    static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
+    SCRIPT.get_hash()
+}
+
+const ADMITTED: u8 = 1;
+const LATE: u8 = 2;
+const SHADOW: u8 = 8;
+const CHARGED: u8 = 1;
+const WITH_RING: u8 = 2;
+const NANOS_PER_MICRO: u64 = 1000;
+
+/// The question to the script about one request.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The charges of each counter, by the first of each. More than one is rare: the same limit, found twice.
+    counters: SmallVec<[&'a Charge; 8]>,
+    charges: &'a [Charge],
+}
+
+/// The script's answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The store's time.
+    pub at: Timestamp,
+    /// `None`: the store came to the question too late, and charged nothing.
+    pub admission: Option<Admission>,
+}
+
+impl<'a> Question<'a> {
+    pub fn new(charges: &'a [Charge]) -> Self {
+        let mut counters: SmallVec<[&Charge; 8]> = SmallVec::new();
+        for charge in charges {
+            if counters.iter().all(|counter| counter.key != charge.key) {
+                counters.push(charge);
+            }
+        }
+        Self { counters, charges }
+    }
+
+    /// The command that asks the script, by its text or its hash. The store's clock is read in it; a store that comes to
+    /// it after `latest` does nothing.
+    pub fn command(&self, verb: &'static str, script: &str, prefix: &str, latest: Timestamp) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(2 * self.counters.len());
+        for counter in &self.counters {
+            command.arg(format!("{prefix}{:032x}", counter.key.as_u128()));
+        }
+        for counter in &self.counters {
+            command.arg(format!("{prefix}{:032x}:ring", counter.key.as_u128()));
+        }
+        command.arg(self.packed(latest).as_slice());
+        command
+    }
+
+    fn packed(&self, latest: Timestamp) -> SmallVec<[u8; 128]> {
+        let latest = (latest.as_nanos() / NANOS_PER_MICRO) as f64;
+        let mut packed = SmallVec::from_slice(&latest.to_le_bytes());
+        for counter in &self.counters {
+            packed.extend_from_slice(&pack(counter, self.asked(counter.key), self.hits(counter.key)));
+        }
+        packed
+    }
+
+    /// Reads the script's answer. None where it is none of this script.
+    pub fn read(&self, answer: &[u8]) -> Option<Answer> {
+        let mut reader = Reader(answer);
+        let at = reader.time()?;
+        let admitted = match reader.u8()? {
+            LATE => return Some(Answer { at, admission: None }),
+            admitted => admitted == ADMITTED,
+        };
+        let flags = reader.take(self.counters.len())?;
+        let mut verdicts: SmallVec<[(CounterKey, bool, Kept); 4]> = SmallVec::new();
+        for (counter, flag) in self.counters.iter().zip(flags) {
+            let kept = reader.counter(flag & WITH_RING != 0)?;
+            verdicts.push((counter.key, flag & CHARGED != 0, kept));
+        }
+        let verdict = |charge: &Charge| {
+            let (_, is_charged, kept) = verdicts.iter().find(|(key, ..)| *key == charge.key)?;
+            let mut cell = kept.clone().into_cell(charge.rate, charge.algorithm);
+            let mut judge = |hits| cell.judge(charge.rate.limit, charge.algorithm, hits, at);
+            Some(match is_charged {
+                true => Verdict { allowed: true, ..judge(charge.hits) },
+                false => judge(self.hits(charge.key)),
+            })
+        };
+        let outcomes = self.charges.iter().map(|charge| verdict(charge).map(Outcome::Judged)).collect::<Option<_>>()?;
+        reader.0.is_empty().then_some(Answer { at, admission: Some(Admission { admitted, outcomes }) })
+    }
+
+    /// All that the request is charged to one counter.
+    fn hits(&self, key: CounterKey) -> u32 {
+        let of_key = self.charges.iter().filter(|charge| charge.key == key);
+        of_key.fold(0, |hits, charge| hits.saturating_add(charge.hits))
+    }
+
+    /// All that has to fit in it: one hit, where it is a look.
+    fn asked(&self, key: CounterKey) -> u32 {
+        self.hits(key).max(1)
+    }
+}
+
+fn pack(charge: &Charge, asked: u32, hits: u32) -> [u8; 25] {
+    let (algorithm, capacity) = match charge.algorithm {
+        Algorithm::SlidingWindow => (0, charge.rate.limit),
+        Algorithm::FixedWindow => (1, charge.rate.limit),
+        Algorithm::TokenBucket { burst } if charge.rate.limit > 0 => (2, burst.get()),
+        Algorithm::TokenBucket { .. } => (2, 0),
+    };
+    let room = f64::from(capacity) - f64::from(asked);
+    let window = f64::from(charge.rate.window.secs()) * 1e6;
+    let mut packed = [0; 25];
+    let parts: [&[u8]; 5] = [
+        &[if charge.is_enforced() { algorithm } else { algorithm + SHADOW }],
+        &room.to_le_bytes(),
+        &hits.to_le_bytes(),
+        &charge.rate.limit.to_le_bytes(),
+        &window.to_le_bytes(),
+    ];
+    packed.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = *from);
+    packed
+}
+
+/// What is left of an answer.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// A whole number that Lua had as a double.
+    fn whole(&mut self) -> Option<u64> {
+        self.array().map(|bytes| f64::from_le_bytes(bytes) as u64)
+    }
+
+    fn time(&mut self) -> Option<Timestamp> {
+        Some(Timestamp::from_nanos(self.whole()?.saturating_mul(NANOS_PER_MICRO)))
+    }
+
+    fn counter(&mut self, has_ring: bool) -> Option<Kept> {
+        Some(match self.u8()? {
+            b'l' => {
+                let length = self.u8()?;
+                Kept::Log((0..length).map(|_| self.time()).collect::<Option<_>>()?)
+            }
+            b'r' => {
+                let (index, oldest) = (self.whole()?, self.u8()?.into());
+                let (sum, current) = (self.u32()?, self.u32()?);
+                let slots = if has_ring { Some(Box::new(self.slots()?)) } else { None };
+                Kept::Ring(KeptRing { index, oldest, sum, current, slots })
+            }
+            b'f' => Kept::FixedWindow { number: self.whole()?, count: self.u32()? },
+            b'b' => {
+                let (newest, limit, hits) = (self.time()?, self.u32()?, self.u32()?);
+                let rest_nanos = self.whole()?.saturating_mul(NANOS_PER_MICRO);
+                let _kept_until = self.time()?;
+                Kept::TokenBucket { newest, limit, hits, rest_nanos }
+            }
+            b'-' => Kept::Nothing,
+            _ => return None,
+        })
+    }
+
+    fn slots(&mut self) -> Option<[u32; SLOTS]> {
+        let mut slots = [0; SLOTS];
+        for slot in &mut slots {
+            *slot = self.u32()?;
+        }
+        Some(slots)
+    }
+}

@@ -1,0 +1,99 @@
+//! The state of a counter that a store elsewhere keeps, in its own words, and the cell that it stands for.
+//!
+//! Such a store decides by the same rules as a [`Cell`], in whole microseconds, and answers with what it counts. The cell
+//! that is made of it then says what remains and for how long, so that these rules are written once.
+
+use smallvec::SmallVec;
+
+use super::algorithm::{Cell, State};
+use super::fixed_window::FixedWindow;
+use super::sliding_log::LOG_HITS_MAX;
+use super::sliding_ring;
+use super::sliding_window::SlidingWindow;
+use super::token_bucket::TokenBucket;
+use crate::clock::Timestamp;
+use crate::policy::limit::Algorithm;
+use crate::policy::rate::Rate;
+
+/// The sub-buckets before the current one, each of the window's 60th part.
+pub const SLOTS: usize = sliding_ring::SUB_BUCKETS_PER_WINDOW as usize;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    Nothing,
+    /// A sliding window's hits by their times, oldest first.
+    Log(SmallVec<[Timestamp; LOG_HITS_MAX]>),
+    /// A sliding window's hits by sub-bucket.
+    Ring(KeptRing),
+    FixedWindow {
+        /// The number of the window, counted from the Unix epoch.
+        number: u64,
+        count: u32,
+    },
+    TokenBucket {
+        newest: Timestamp,
+        /// The limit that drained it until then.
+        limit: u32,
+        hits: u32,
+        rest_nanos: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptRing {
+    /// The number of the current sub-bucket, counted from the Unix epoch.
+    pub index: u64,
+    /// The age of the oldest sub-bucket that has a hit, in sub-buckets.
+    pub oldest: u64,
+    pub sum: u32,
+    pub current: u32,
+    /// The counts of the sub-buckets before, that of number `n` at `n % 60`. Left out where all that is asked for is
+    /// what remains, and when that begins to grow.
+    pub slots: Option<Box<[u32; SLOTS]>>,
+}
+
+impl Kept {
+    /// The cell that it stands for.
+    pub fn into_cell(self, rate: Rate, algorithm: Algorithm) -> Cell {
+        let window = rate.window;
+        match (self, algorithm) {
+            (Self::Log(times), Algorithm::SlidingWindow) => {
+                let newest = times.last().copied().unwrap_or_default();
+                Cell::of(rate, newest, State::SlidingWindow(SlidingWindow::of_log(times)))
+            }
+            (Self::Ring(ring), Algorithm::SlidingWindow) => {
+                let state = State::SlidingWindow(SlidingWindow::of_ring(ring.counts()));
+                Cell::of(rate, sliding_ring::begins(window, ring.index), state)
+            }
+            (Self::FixedWindow { number, count }, Algorithm::FixedWindow) => {
+                let state = State::FixedWindow(FixedWindow::of(count));
+                Cell::of(rate, FixedWindow::begins(window, number), state)
+            }
+            (Self::TokenBucket { newest, limit, hits, rest_nanos }, Algorithm::TokenBucket { burst }) => {
+                let state = State::TokenBucket(TokenBucket::owing(burst, window, hits, rest_nanos));
+                Cell::of(Rate { limit, window }, newest, state)
+            }
+            // A key names its algorithm, so that no other can be there.
+            _ => Cell::new(rate, algorithm, Timestamp::default()),
+        }
+    }
+}
+
+impl KeptRing {
+    /// The sub-buckets' numbers and counts. Without slots, all hits before the current sub-bucket are in the oldest.
+    fn counts(&self) -> SmallVec<[(u64, u32); SLOTS + 1]> {
+        let mut counts = SmallVec::new();
+        match &self.slots {
+            Some(slots) => {
+                let numbers = (1..=SLOTS as u64).map(|age| self.index.wrapping_sub(age));
+                counts.extend(numbers.map(|number| {
+                    let count = slots.get((number % SLOTS as u64) as usize);
+                    (number, count.copied().unwrap_or_default())
+                }));
+            }
+            None => counts.push((self.index.saturating_sub(self.oldest), self.sum.saturating_sub(self.current))),
+        }
+        counts.push((self.index, self.current));
+        counts
+    }
+}

@@ -1,0 +1,41 @@
+//! The store of counters that the configuration asks for.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::CountersConfig;
+use crate::counters::Counters;
+use crate::counters::memory::{Memory, MemoryLimits};
+use crate::counters::redis::Redis;
+use crate::limiter::key::KeyHasher;
+use crate::metrics::Metrics;
+
+/// The store, and the hasher of its keys: one that replicas agree on without a word, where they share the store.
+pub(super) fn open(config: &CountersConfig, clock: Clock, metrics: &Arc<Metrics>) -> (Counters, KeyHasher) {
+    match config {
+        CountersConfig::Memory { keys_max } => {
+            let memory = Memory::new(MemoryLimits { keys_max: *keys_max });
+            (Counters::Memory(Arc::new(memory)), KeyHasher::seeded(random_seed()))
+        }
+        CountersConfig::Redis(settings) => {
+            let redis = Redis::new(settings.clone(), clock, Arc::clone(metrics));
+            (Counters::Redis(Arc::new(redis)), KeyHasher::shared())
+        }
+    }
+}
+
+pub(super) async fn keep(redis: Arc<Redis>, shutdown: CancellationToken) -> Result<(), String> {
+    redis.keep(shutdown).await;
+    Ok(())
+}
+
+/// From the randomness that the standard library seeds its hash maps with.
+fn random_seed() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let random = || RandomState::new().hash_one(0).to_le_bytes();
+    let mut seed = [0; 16];
+    seed.iter_mut().zip(random().into_iter().chain(random())).for_each(|(seed, random)| *seed = random);
+    seed
+}

@@ -1,0 +1,163 @@
+//! Three replicas, each with an Envoy of its own, that share counters in one Redis.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::harness::{Edge, Setup, Tierflow, any_addresses, eventually, free_address, gateway};
+use crate::kit::client::Client;
+use crate::kit::upstream::Upstream;
+use crate::redis_store::Server;
+
+struct Fleet {
+    replicas: Vec<(Edge, Tierflow)>,
+    server: Server,
+    _upstream: Upstream,
+    _folders: Vec<TempDir>,
+}
+
+impl Fleet {
+    /// Each replica has a policy folder of its own, because its Envoy listens elsewhere; all else is the same.
+    async fn start(replicas: usize, setup: Setup<'_>) -> Self {
+        let server = Server::start(&[]);
+        server.connection().await;
+        let upstream = Upstream::start("upstream", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let mut fleet = Self { replicas: Vec::new(), server, _upstream: upstream, _folders: Vec::new() };
+        for _ in 0..replicas {
+            let folder = tempfile::tempdir().unwrap();
+            let policies = folder.path().join("policies");
+            let listen = free_address();
+            std::fs::create_dir(&policies).unwrap();
+            std::fs::write(policies.join("gateway.yaml"), gateway(&setup, listen, fleet._upstream.address)).unwrap();
+            std::fs::write(policies.join("policies.yaml"), setup.policies).unwrap();
+            let source = vec![format!("--policies={}", policies.display())];
+            let store = [format!("--counters={}", fleet.server.url()), "--counters-timeout=1s".to_owned()];
+            let log = folder.path().join("tierflow.log");
+            let tierflow = Tierflow::serve(&log, source, &store, any_addresses()).await;
+            eventually("the store is there", async || {
+                (counters(&tierflow).await["connections_open"] == 4).then_some(())
+            })
+            .await;
+            let edge = Edge::start(folder.path(), &tierflow, "edge-1", "delta", listen);
+            edge.ready().await;
+            fleet.replicas.push((edge, tierflow));
+            fleet._folders.push(folder);
+        }
+        fleet
+    }
+
+    fn url(&self, number: usize) -> String {
+        self.replicas[number % self.replicas.len()].0.url("/sale")
+    }
+}
+
+async fn counters(tierflow: &Tierflow) -> Value {
+    tierflow.status().await["counters"]["redis"].clone()
+}
+
+fn api(rate: &str) -> String {
+    format!(
+        "kind: Api\nname: sale\ngateway: edge\nmatch: {{ path: /sale }}\nservice: upstream\nlimits: [{{ rate: {rate} }}]\n"
+    )
+}
+
+const PLAN: &str = "---\nkind: Plan\nname: standard\nlimits: [{ rate: 20/h }]\n";
+const TENANT: &str = "tenant: { from: { header: x-tenant-id }, default_plan: standard }";
+
+/// So many requests by many clients to all replicas at once; gives how many got 200. No other answer than 429 is taken.
+async fn storm(fleet: &Fleet, requests: usize, tenant: &'static str) -> usize {
+    const CLIENTS: usize = 64;
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let url = fleet.url(number);
+        let share = requests / CLIENTS + usize::from(number < requests % CLIENTS);
+        clients.spawn(async move {
+            let client = Client::default();
+            let mut admitted = 0;
+            for _ in 0..share {
+                let answer = client.send("GET", &url, &[("x-tenant-id", tenant)]).await.unwrap();
+                assert!(matches!(answer.status.as_u16(), 200 | 429), "{}: {}", answer.status, answer.text());
+                admitted += usize::from(answer.status == 200);
+            }
+            admitted
+        });
+    }
+    clients.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_share_a_store_admit_the_limit_and_no_more() {
+    let fleet = Fleet::start(3, Setup { policies: &api("100/h"), ..Default::default() }).await;
+    assert_eq!(storm(&fleet, 640, "").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_one_tier_denies_charges_the_other_nothing_on_any_replica() {
+    let policies = format!("{}{PLAN}", api("50/h"));
+    let fleet = Fleet::start(2, Setup { policies: &policies, gateway: TENANT, ..Default::default() }).await;
+    assert_eq!(storm(&fleet, 200, "noisy").await, 20);
+    assert_eq!(storm(&fleet, 200, "second").await, 20);
+    assert_eq!(storm(&fleet, 200, "third").await, 10, "what the tenants before were denied is not charged to the API");
+    assert_eq!(storm(&fleet, 50, "fourth").await, 0);
+}
+
+/// The attack on the window's edge, on all replicas at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_interval_of_the_windows_length_holds_more_than_the_limit_of_a_fleet() {
+    const LIMIT: usize = 20;
+    const WINDOW: Duration = Duration::from_secs(1);
+    let fleet = Fleet::start(3, Setup { policies: &api("20/s"), ..Default::default() }).await;
+    let client = Client::default();
+    let mut bursts = tokio::time::interval(WINDOW * 7 / 10);
+    let mut admitted: Vec<(Instant, Instant)> = Vec::new();
+    for _ in 0..10 {
+        bursts.tick().await;
+        let mut requests = JoinSet::new();
+        for number in 0..3 * LIMIT {
+            let (url, client) = (fleet.url(number), client.clone());
+            requests.spawn(async move {
+                let sent = Instant::now();
+                let status = client.get(&url).await.unwrap().status;
+                (status == 200).then_some((sent, Instant::now()))
+            });
+        }
+        admitted.extend(requests.join_all().await.into_iter().flatten());
+    }
+    // Only what was certainly decided within the interval counts: this cannot accuse wrongly.
+    let within_window_of = |(first, _): &(Instant, Instant)| {
+        admitted.iter().filter(|(sent, answered)| sent >= first && *answered < *first + WINDOW).count()
+    };
+    let most = admitted.iter().map(within_window_of).max();
+    assert!(most <= Some(LIMIT), "{most:?} passed within one window");
+    assert!(admitted.len() >= 3 * LIMIT, "only {} passed in seven windows", admitted.len());
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_the_gateway_decides_and_status_says_so() {
+    let mut fleet = Fleet::start(1, Setup { policies: &api("100/h"), ..Default::default() }).await;
+    fleet.server.redis.kill();
+    let (edge, tierflow) = &fleet.replicas[0];
+    eventually("the gateway denies", async || {
+        let answer = edge.get("/sale").await;
+        (answer.status == 503 && answer.text().contains("store-away")).then_some(())
+    })
+    .await;
+    let store = eventually("status says so", async || {
+        let store = counters(tierflow).await;
+        (store["connections_open"] == 0 && store["trouble"].is_string()).then_some(store)
+    })
+    .await;
+    assert!(store["address"].as_str().unwrap().starts_with("redis://127.0.0.1:"));
+    let ready = tierflow.json("/readyz").await;
+    assert_eq!(ready["ready"], true, "degraded is not dead");
+    let row = ready["checks"].as_array().unwrap().iter().find(|row| row["name"] == "counter_store").unwrap().clone();
+    assert_eq!(row["ok"], false);
+    fleet.server.redis.restart().unwrap();
+    eventually("requests pass again", async || (edge.get("/sale").await.status == 200).then_some(())).await;
+    let metrics = tierflow.ask("/metrics").await.text();
+    assert!(metrics.contains("tierflow_counter_store_errors_total{reason="), "{metrics}");
+}
