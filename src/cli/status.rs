@@ -34,6 +34,21 @@ struct Status {
     refused: Vec<Document>,
     nodes: Nodes,
     held: Vec<Hold>,
+    counters: Counters,
+}
+
+#[derive(Deserialize)]
+struct Counters {
+    /// The store that replicas share; none where counters are in memory.
+    redis: Option<Redis>,
+}
+
+#[derive(Deserialize)]
+struct Redis {
+    address: String,
+    connections: u64,
+    connections_open: u64,
+    trouble: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -145,12 +160,21 @@ impl Status {
     fn is_well(&self) -> bool {
         let is_fresh = self.source.lag_seconds.is_some_and(|lag| lag <= LAG_SECONDS_MAX);
         let is_complete = self.generation.is_some() && self.refused.is_empty() && self.held.is_empty();
-        is_complete && is_fresh && self.source.trouble.is_none() && self.nodes.refusing == 0 && self.nodes.late == 0
+        let has_counters = self.counters.redis.as_ref().is_none_or(|redis| redis.connections_open > 0);
+        is_complete
+            && is_fresh
+            && has_counters
+            && self.source.trouble.is_none()
+            && self.nodes.refusing == 0
+            && self.nodes.late == 0
     }
 
     fn table(&self) -> String {
         let mut text = self.nodes.summary(self.generation, self.revision) + "\n";
         let _ = writeln!(text, "{}", self.source.summary(self.documents));
+        if let Some(redis) = &self.counters.redis {
+            let _ = writeln!(text, "{}", redis.summary());
+        }
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
             for ToldProblem { location, message } in &document.problems {
@@ -177,6 +201,15 @@ impl Status {
             let _ = write!(text, "\n{}", self.nodes.table());
         }
         text
+    }
+}
+
+impl Redis {
+    /// As in "counters in redis://10.0.0.6:6379, 4 of 4 connections open".
+    fn summary(&self) -> String {
+        let Self { address, connections, connections_open, trouble } = self;
+        let trouble = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        format!("counters in {address}, {connections_open} of {connections} connections open{trouble}")
     }
 }
 
@@ -253,6 +286,7 @@ mod tests {
     fn status(change: impl FnOnce(&mut Value)) -> Status {
         let mut status = json!({
             "generation": 41, "revision": 812, "documents": 12, "refused": [], "held": [],
+            "counters": { "store": "memory", "keys": 3, "keys_max": 1000 },
             "source": { "place": "etcd", "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false },
             "nodes": {
                 "connected": 1000, "live": 1000, "refusing": 0, "held": 0, "pending": 0, "late": 0,
@@ -273,6 +307,22 @@ mod tests {
         let table = status.table();
         let first = table.lines().next().unwrap();
         assert_eq!(first, "generation 41 (revision 812) is live on 998 of 1000 Envoys, refused by 1, pending on 1");
+    }
+
+    #[test]
+    fn a_store_of_counters_that_is_away_is_told_of() {
+        let status = status(|status| {
+            let redis =
+                json!({ "address": "redis://a:1", "connections": 4, "connections_open": 0, "trouble": "timed out" });
+            status["counters"] = json!({ "store": "redis", "redis": redis });
+        });
+        assert!(!status.is_well());
+        let table = status.table();
+        assert_eq!(
+            table.lines().nth(2),
+            Some("counters in redis://a:1, 0 of 4 connections open: timed out"),
+            "{table}"
+        );
     }
 
     #[test]
