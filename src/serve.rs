@@ -59,9 +59,9 @@ use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use tls::{Tls, Within};
 
-/// How long calls under way may take to end once it is time to go.
+/// The time that calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
-/// How often holds are looked at.
+/// The time between two looks at the holds.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A Tierflow that serves. Dropping it ends it at once; [`Running::stop`] lets calls under way finish.
@@ -167,7 +167,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes })
 }
 
-/// What servers and tasks have in common, and how each is made of it.
+/// The state that servers and tasks have in common, and how each is made of it.
 struct Shared {
     live: Arc<Live>,
     rollout: Arc<Rollout>,

@@ -32,7 +32,7 @@ impl FixedWindow {
         Self::begins(window, number(window, now).saturating_add(1))
     }
 
-    /// When the window of a number begins.
+    /// The beginning of the window of a number.
     pub(super) fn begins(window: Window, number: u64) -> Timestamp {
         Timestamp::from_nanos(number.saturating_mul(window.nanos()))
     }

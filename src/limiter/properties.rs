@@ -51,7 +51,7 @@ struct Question<'a> {
     now: Timestamp,
     /// The hits that have to fit: a request of 0 asks for one.
     asked: u32,
-    /// How much has drained since the beginning, in hits times nanoseconds of the window.
+    /// The debt that has drained since the beginning, in hits times nanoseconds of the window.
     drained: u128,
 }
 

@@ -105,7 +105,7 @@ fn sub_bucket_nanos(window: Window) -> u64 {
     (window.nanos() / NANOS_PER_MICRO).div_ceil(SUB_BUCKETS_PER_WINDOW) * NANOS_PER_MICRO
 }
 
-/// When a sub-bucket begins.
+/// The beginning of a sub-bucket.
 pub(super) fn begins(window: Window, index: u64) -> Timestamp {
     Timestamp::from_nanos(index.saturating_mul(sub_bucket_nanos(window)))
 }

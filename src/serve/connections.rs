@@ -21,9 +21,9 @@ use super::protocol::Protocol;
 use super::tls::Acceptor;
 use crate::xds::Connection;
 
-/// How long a connection may be open before it is used.
+/// The time that a connection may be open before it is used.
 const UNUSED_MAX: Duration = Duration::from_secs(20);
-/// How long the calls of a connection may go on once it is time to go.
+/// The time that the calls of a connection may go on once it is time to go.
 const CLOSING_MAX: Duration = Duration::from_secs(3);
 /// At the end each connection waits up to this long for every other one, so that not all come back at once.
 const SPREAD_EACH: Duration = Duration::from_millis(1);
@@ -34,20 +34,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Limits {
     /// More wait until one of these closes.
     pub(super) connections_max: usize,
-    /// When a connection is renewed, so that Envoys spread over replicas again. It happens within a tenth of it before or
-    /// after, or Envoys that came together would go together for ever (xDS rule 94).
+    /// The age at which a connection is renewed, so that Envoys spread over replicas again. It happens within a tenth
+    /// of it before or after, or Envoys that came together would go together for ever (xDS rule 94).
     pub(super) age_max: Option<Duration>,
 }
 
-/// What is read and written.
+/// The bytes of a connection, in plain text or within TLS.
 pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) connection: Connection,
-    /// Whether it has asked for something.
+    /// True once it has asked for something.
     pub(super) is_heard: Arc<AtomicBool>,
 }
 

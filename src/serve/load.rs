@@ -18,7 +18,7 @@ use crate::names::Revision;
 use crate::source::board::Board;
 use crate::source::{self, Source};
 
-/// How long a source may be silent before what was kept from an earlier run is served...
+/// The time that a source may be silent before what was kept from an earlier run is served...
 const SILENCE: Duration = Duration::from_millis(500);
 /// ...and how long it may take to tell everything, if it answers. What was kept may be old: an Envoy that has newer
 /// resources would go back to it for a moment.
@@ -31,11 +31,11 @@ pub(super) struct Loader {
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
-    /// What is to be kept for the next run.
+    /// The generation that is to be kept for the next run.
     pub(super) keep: watch::Sender<Option<Arc<Generation>>>,
 }
 
-/// What a set is told apart by on disk.
+/// The name that a source's sets have on disk.
 pub(super) fn identity(source: &SourceConfig) -> String {
     match source {
         SourceConfig::Dir(folder) => {
@@ -46,7 +46,7 @@ pub(super) fn identity(source: &SourceConfig) -> String {
     }
 }
 
-/// What can be loaded before anything is served: what an earlier run kept, and a folder.
+/// Loads what can be loaded before anything is served: what an earlier run kept, and a folder.
 pub(super) fn first(mut loader: Loader, state: Option<&StateDir>, config: &SourceConfig) -> Result<Loader, StartError> {
     let kept = state.and_then(|state| loader.restore(state));
     if let SourceConfig::Dir(folder) = config {

@@ -24,8 +24,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The same of HTTP/1.1, with the first line.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// How long the headers of a request of HTTP/1.1 may take to come, from the end of the one before. Longer than the
-/// minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
+/// The time that the headers of a request of HTTP/1.1 may take to come, from the end of the one before. Longer than
+/// the minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes of a call's answer that are taken before the peer has read those before them, besides what its window holds.
 /// What is not taken yet need not be there yet.

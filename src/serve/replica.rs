@@ -20,7 +20,7 @@ use crate::source::board::Replica;
 const TTL: Duration = Duration::from_secs(10);
 /// Pause between two times that it tells what it serves.
 const TELLING_PAUSE: Duration = Duration::from_secs(1);
-/// Which older forms its Envoys have is looked at so often: these go when an Envoy acknowledges something.
+/// The time between two looks at the older forms that its Envoys have: these go when an Envoy acknowledges something.
 const FORMS_PAUSE: Duration = Duration::from_secs(60);
 /// The most of them that are told: an Envoy's value in etcd is bounded.
 const FORMS_MAX: usize = 1024;

@@ -22,7 +22,7 @@ use crate::pem::{PemFile, Unusable};
 
 /// Between two looks at the files. They are small, and unlike a watch a look works on every file system.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a handshake may take.
+/// The time that a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// Between two lines of the log about clients that there is no TLS with: whoever knocks must not fill it.
 const TOLD_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(super) struct Tls {
     files: TlsFiles,
     serving: ArcSwap<Serving>,
     metrics: Arc<Metrics>,
-    /// When the log was last told of a client.
+    /// The moment at which the log was last told of a client.
     told: Mutex<Option<Instant>>,
 }
 
@@ -49,7 +49,7 @@ struct Content {
     client_ca: Option<PemFile>,
 }
 
-/// What is spoken within (RFC 7301, ALPN).
+/// The protocol within TLS (RFC 7301, ALPN).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Within {
     Grpc,
@@ -105,7 +105,7 @@ impl Tls {
         }
     }
 
-    /// Whether there was something new.
+    /// Looks at the files again. True where there was something new.
     fn look(&self) -> Result<bool, Unusable> {
         let content = Content::read(&self.files)?;
         if content == self.serving.load().content {

@@ -40,7 +40,7 @@ pub(super) struct Link {
     /// Failures in a row.
     failures: AtomicU32,
     closed: Notify,
-    /// What the store's clock is ahead of ours by, in microseconds; at least that.
+    /// The store's clock less ours, in microseconds; at least that.
     ahead: AtomicI64,
     trouble: Mutex<Option<String>>,
 }

@@ -154,7 +154,7 @@ fn pack(charge: &Charge, asked: u32, hits: u32) -> [u8; 25] {
     packed
 }
 
-/// What is left of an answer.
+/// The rest of an answer.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
