@@ -113,7 +113,7 @@ pub fn compile_gateway(
     ];
     let certificate = gateway.tls.as_ref().map(|files| tls::identity(secret::of_gateway(&gateway.name), files));
     resources.extend(certificate.map(|secret| encode(ResourceType::Secret, &secret.name, &secret)));
-    let services: BTreeSet<_> = policies.apis_of(&gateway.name).map(|api| &api.service).collect();
+    let services: BTreeSet<_> = policies.apis.of_gateway(&gateway.name).map(|api| &api.service).collect();
     for service in services.into_iter().filter_map(|name| policies.services.get(name)) {
         let name = service.name.as_str();
         resources.push(encode(ResourceType::Cluster, name, &cluster::service(service)));

@@ -1,6 +1,7 @@
 //! What the operator means.
 
 pub mod api;
+pub mod apis;
 pub mod cors;
 mod decode;
 pub mod form;

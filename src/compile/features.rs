@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::names::{DocumentId, Kind};
+use crate::names::{DocumentId, Kind, Name};
 use crate::policy::api::Api;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::{Dimension, Limit};
@@ -80,15 +80,15 @@ fn documents(used: &Use, policies: &PolicySet, gateway: &Gateway) -> Vec<String>
         }
         Use::Action(is_used) => {
             // They are on routes; a gateway without an Api has none.
-            let has_routes = policies.apis_of(&gateway.name).next().is_some();
+            let has_routes = policies.apis.of_gateway(&gateway.name).next().is_some();
             let lists = policies.rate_limits.values().filter(|list| has_routes && list.is_for(&gateway.name));
             let using = lists.filter(|list| list.limited().any(|(entry, _)| entry.actions.iter().any(is_used)));
             using.map(|list| shown(Kind::RateLimits, &list.name)).collect()
         }
         Use::Dimension(is_used) => {
             let counts = |limits: &[Arc<Limit>]| limits.iter().any(|limit| limit.by.iter().any(is_used));
-            let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
-            let is_ours = |api: &_| policies.apis.get(api).is_some_and(|api| api.gateway == gateway.name);
+            let apis: Vec<&Arc<Api>> = policies.apis.of_gateway(&gateway.name).collect();
+            let is_ours = |api: &Name| policies.apis.get(api.as_str()).is_some_and(|api| api.gateway == gateway.name);
             let counts_by_api =
                 |limits: &LimitsByApi| limits.iter().any(|(api, limits)| is_ours(api) && counts(limits));
             let mut documents: Vec<String> =

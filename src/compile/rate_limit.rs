@@ -79,7 +79,7 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn of(policies: &PolicySet, gateway: &Gateway) -> Self {
         let mut sources = Self::default();
-        for form in policies.apis_of(&gateway.name).map(|api| Form::of(policies, gateway, api)) {
+        for form in policies.apis.of_gateway(&gateway.name).map(|api| Form::of(policies, gateway, api)) {
             for dimension in form.dimensions {
                 match dimension {
                     Dimension::Cookie(name) => sources.cookies.extend([name]),

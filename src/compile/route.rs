@@ -31,7 +31,7 @@ use crate::policy::set::PolicySet;
 const HOST_SELECTION_ATTEMPTS: i64 = 40;
 
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
-    let apis: Vec<&Arc<Api>> = policies.apis_of(&gateway.name).collect();
+    let apis: Vec<&Arc<Api>> = policies.apis.of_gateway(&gateway.name).collect();
     let routes_of: BTreeMap<_, _> = apis.iter().map(|api| (&api.name, routes(policies, gateway, api))).collect();
     let sources = rate_limit::Sources::of(policies, gateway);
     let metadata = sources.metadata().map(|config| (HEADER_TO_METADATA.to_owned(), any(&config)));

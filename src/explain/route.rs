@@ -12,7 +12,7 @@ use crate::policy::set::PolicySet;
 pub(super) fn find_api<'a>(policies: &'a PolicySet, gateway: &'a Gateway, request: &Request) -> Option<&'a Api> {
     let host = HostMatch::of_header(&request.host);
     let is_taken = |api: &Api| takes(&api.matches, request) || is_preflight(api, gateway, request);
-    let taking = policies.apis_of(&gateway.name).filter(|api| is_taken(api));
+    let taking = policies.apis.of_gateway(&gateway.name).filter(|api| is_taken(api));
     let order = |a: &&&Arc<Api>, b: &&&Arc<Api>| {
         a.matches.precedence(Some(&host)).cmp(&b.matches.precedence(Some(&host))).then_with(|| a.name.cmp(&b.name))
     };

@@ -52,10 +52,7 @@ pub(super) fn gateways(before: Input<'_>, after: Input<'_>, changed: &BTreeSet<D
             }
         }
     }
-    if !services.is_empty() {
-        let using = after.policies.apis.values().filter(|api| services.contains(&api.service));
-        gateways.extend(using.map(|api| api.gateway.clone()));
-    }
+    gateways.extend(services.iter().flat_map(|service| after.policies.apis.gateways_of_service(service)).cloned());
     gateways
 }
 

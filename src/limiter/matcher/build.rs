@@ -85,7 +85,7 @@ impl Matcher {
 
 impl GatewayLimits {
     fn new(policies: &PolicySet, gateway: &Gateway) -> Self {
-        let apis = policies.apis_of(&gateway.name).map(|api| {
+        let apis = policies.apis.of_gateway(&gateway.name).map(|api| {
             let id = descriptor::api_id(&api.name, &Form::of(policies, gateway, api).id());
             (id, Arc::new(ApiLimits { name: api.name.clone(), limits: prepare(&api.limits) }))
         });

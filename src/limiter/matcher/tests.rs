@@ -255,7 +255,7 @@ impl Change {
 
 fn set_ids(policies: &PolicySet) -> impl Iterator<Item = DocumentId> {
     let tenants: Vec<_> = policies.tenants.keys().map(|name| DocumentId::new(Kind::Tenant, name.as_str())).collect();
-    let apis = policies.apis.keys().map(|name| DocumentId::new(Kind::Api, name.as_str()));
+    let apis = policies.apis.names().map(|name| DocumentId::new(Kind::Api, name.as_str()));
     tenants.into_iter().chain(apis)
 }
 
