@@ -75,8 +75,8 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// The resources of all gateways. Those of gateways that are not `affected` are taken from `before`, and so are those that
-/// turn out to be equal.
+/// The resources of all gateways: `before`, with those of the `affected` gateways compiled anew. What of these comes out
+/// equal is the same object as before.
 pub fn compile(
     policies: &PolicySet,
     registered: &Registered,
@@ -84,19 +84,18 @@ pub fn compile(
     before: &Snapshot,
     affected: &BTreeSet<Name>,
 ) -> Snapshot {
-    let group = |gateway: &Arc<Gateway>| {
-        let known = before.groups.get(&gateway.name);
-        if let Some(known) = known.filter(|_| !affected.contains(&gateway.name)) {
-            return (gateway.name.clone(), Arc::clone(known));
-        }
+    let mut groups = before.groups.clone();
+    for name in affected {
+        let known = groups.remove(name);
+        let Some(gateway) = policies.gateways.get(name) else { continue };
         let compiled = compile_gateway(policies, registered, gateway, rate_limit_service);
         let resources = match known {
-            Some(known) if **known == compiled => Arc::clone(known),
-            _ => Arc::new(compiled),
+            Some(known) => compiled.sharing_with(&known),
+            None => Arc::new(compiled),
         };
-        (gateway.name.clone(), resources)
-    };
-    Snapshot { groups: policies.gateways.values().map(group).collect() }
+        groups.insert(name.clone(), resources);
+    }
+    Snapshot { groups }
 }
 
 /// The resources of one gateway's Envoys.
@@ -175,13 +174,10 @@ mod tests {
         let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
         let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
         let address = HostPort { host: "127.0.0.1".to_owned(), port: 8081 };
-        compile(
-            &PolicySet::of_all(parsed).unwrap().0,
-            &Registered::new(),
-            &RateLimitService { addresses: vec![address], ..Default::default() },
-            &Snapshot::default(),
-            &BTreeSet::new(),
-        )
+        let policies = PolicySet::of_all(parsed).unwrap().0;
+        let rate_limit_service = RateLimitService { addresses: vec![address], ..Default::default() };
+        let all = policies.gateways.keys().cloned().collect();
+        compile(&policies, &Registered::new(), &rate_limit_service, &Snapshot::default(), &all)
     }
 
     /// The resources that differ, as `group type name`.

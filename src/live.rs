@@ -195,7 +195,7 @@ impl Writer {
 
     fn publish(&mut self, next: Arc<Generation>, refused: Arc<Refusals>, read_at: Timestamp) {
         // Envoys have the routes of the generation before for a while yet.
-        self.live.forms.advance(&self.base, &next, read_at);
+        self.live.forms.advance(&self.live.latest(), &self.base, &next, read_at);
         self.base = next;
         let generation = Some(Arc::clone(&self.base));
         self.live.served.store(Arc::new(Served { generation, refused, read_at }));

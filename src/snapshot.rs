@@ -54,6 +54,27 @@ impl Resources {
         Self { needs, ..self }
     }
 
+    /// These resources, with the objects of `before` in place of equal ones: whoever has those sees without a look inside
+    /// that nothing changed.
+    pub fn sharing_with(mut self, before: &Arc<Self>) -> Arc<Self> {
+        if self == **before {
+            return Arc::clone(before);
+        }
+        for resource_type in ResourceType::ALL {
+            let (own, known) = (&mut self.by_type[resource_type], before.of_type(resource_type));
+            if own == known {
+                *own = Arc::clone(known);
+                continue;
+            }
+            for (name, resource) in &mut Arc::make_mut(own).by_name {
+                if let Some(known) = known.by_name.get(name).filter(|known| *known == resource) {
+                    *resource = Arc::clone(known);
+                }
+            }
+        }
+        Arc::new(self)
+    }
+
     /// Features that an Envoy of this version does not know.
     pub fn unknown_to(&self, version: EnvoyVersion) -> impl Iterator<Item = &Arc<Need>> {
         self.needs.iter().filter(move |need| version < need.feature.since)

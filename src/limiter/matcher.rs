@@ -169,7 +169,7 @@ impl GatewayForms {
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.0.apis.keys().chain(self.0.rate_limits.keys()).map(String::as_str)
+        self.0.ids()
     }
 }
 

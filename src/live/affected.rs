@@ -1,4 +1,5 @@
-//! Which gateways a change reaches: their resources are compiled anew, those of all others are shared.
+//! Which gateways a change reaches: their resources are compiled anew and their limits looked up anew, those of all others
+//! are shared.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,16 +10,20 @@ use crate::policy::limit::{Dimension, Limit};
 use crate::policy::set::PolicySet;
 use crate::policy::tenant::Plan;
 
-/// What resources are compiled from.
+/// What resources and limits are made from.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) policies: &'a PolicySet,
     pub(super) registered: &'a Registered,
 }
 
-/// The gateways whose resources may differ, where these documents are what the inputs differ in.
+/// The gateways whose resources or limits may differ, where these documents are what the inputs differ in. Those that are
+/// gone are among them.
 pub(super) fn gateways(before: Input<'_>, after: Input<'_>, changed: &BTreeSet<DocumentId>) -> BTreeSet<Name> {
-    let all = || after.policies.gateways.keys().cloned().collect();
+    let all = || {
+        let gateways = before.policies.gateways.keys().chain(after.policies.gateways.keys());
+        gateways.cloned().collect()
+    };
     let reported_for_tenants = &after.policies.reported_for_tenants;
     if !reported_for_tenants.is_equivalent(&before.policies.reported_for_tenants) {
         return all();
@@ -75,15 +80,18 @@ fn counted_by(plan: &Plan) -> Vec<(Option<&Name>, Vec<Dimension>)> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
-    use super::super::{Generation, Live, Settings};
+    use super::super::{Adopted, Generation, Live, Settings};
     use crate::clock::Timestamp;
     use crate::compile::RateLimitService;
     use crate::document::{Documents, Instance, split};
     use crate::limiter::key::KeyHasher;
     use crate::names::Revision;
+    use crate::policy::apis::visits;
+    use crate::snapshot::resource::ResourceType;
 
     const VERSIONS: [&[&str]; 10] = [
         &[
@@ -181,9 +189,8 @@ mod tests {
             writer.adopt(&documents(&choices), Timestamp::default());
             let after = live.latest();
             let groups = after.snapshot.groups.iter();
-            let is_new = |resources, name| {
-                before.snapshot.groups.get(name).is_none_or(|old| !std::sync::Arc::ptr_eq(old, resources))
-            };
+            let is_new =
+                |resources, name| before.snapshot.groups.get(name).is_none_or(|old| !Arc::ptr_eq(old, resources));
             let new = groups.filter(|(name, resources)| is_new(*resources, *name)).map(|(name, _)| name.to_string());
             new.collect::<Vec<_>>().join(" ")
         };
@@ -193,5 +200,52 @@ mod tests {
         assert_eq!(changed(6, 3), "", "the same again");
         assert_eq!(changed(0, 3), "shop", "a listener");
         assert_eq!(changed(6, 1), "side", "a rate, and an instance");
+    }
+
+    #[test]
+    fn what_comes_out_equal_of_a_changed_gateway_is_the_object_that_it_was() {
+        let (live, mut writer) = Live::new(settings());
+        writer.adopt(&documents(&[0; 10]), Timestamp::default());
+        let before = live.latest();
+        // The port of an instance of `pay` is the choices' sum.
+        writer.adopt(&documents(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), Timestamp::default());
+        let after = live.latest();
+        let [before, after] = [&before, &after].map(|generation| &generation.snapshot.groups["side"]);
+        let types = ResourceType::ALL.into_iter();
+        let new = types.filter(|of_type| !Arc::ptr_eq(before.of_type(*of_type), after.of_type(*of_type)));
+        assert_eq!(new.collect::<Vec<_>>(), [ResourceType::Endpoint]);
+    }
+
+    /// Sets of gateways with ten Apis each, the first of which leads to a service of a version.
+    fn of_gateways(number: usize, version: usize) -> Documents {
+        let of_gateway = |g: usize| {
+            let service = |name: &str, rest: &str| format!("{{kind: Service, name: {name}{g}, {rest}}}");
+            let port = if g == 0 { 1 + version % 2 } else { 1 };
+            let rate = if g == 0 { 1 + version / 2 } else { 1 };
+            let api = |n| {
+                let limits = format!("limits: [{{rate: {rate}/m}}]");
+                format!("{{kind: Api, name: a{g}-{n}, gateway: g{g}, match: {{path: /{n}}}, service: s{g}, {limits}}}")
+            };
+            let gateway = format!("{{kind: Gateway, name: g{g}, nodes: {{clusters: [c{g}]}}, listen: '127.0.0.1:1'}}");
+            let own = [gateway, service("s", &format!("endpoints: ['127.0.0.1:{port}']"))];
+            own.into_iter().chain((0..10).map(api)).collect::<Vec<_>>()
+        };
+        let texts: Vec<String> = (0..number).flat_map(of_gateway).collect();
+        Documents::new(Revision::default(), split(&"p.yaml".into(), texts.join("\n---\n").as_bytes()))
+    }
+
+    #[test]
+    fn a_change_looks_at_as_many_apis_as_with_one_gateway() {
+        let visits_of_changes = |gateways| {
+            let (_live, mut writer) = Live::new(settings());
+            let visits = (0..4).map(|version| {
+                let documents = of_gateways(gateways, version);
+                visits::during(|| assert_eq!(writer.adopt(&documents, Timestamp::default()), Adopted::Served))
+            });
+            visits.skip(1).collect::<Vec<_>>()
+        };
+        let of_one = visits_of_changes(1);
+        assert!(of_one.iter().all(|visits| *visits > 0));
+        assert_eq!(visits_of_changes(30), of_one);
     }
 }

@@ -38,8 +38,8 @@ pub struct Forms {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Every route configuration that is kept by somebody.
-    routes: Vec<Routes>,
+    /// Every route configuration that is kept by somebody, by its gateway.
+    routes: HashMap<Name, Vec<Routes>>,
     /// The last sign of each older form.
     seen: HashMap<(Name, Box<str>), Timestamp>,
 }
@@ -47,7 +47,6 @@ struct State {
 #[derive(Debug)]
 struct Routes {
     resource: Weak<Resource>,
-    gateway: Name,
     forms: GatewayForms,
 }
 
@@ -56,19 +55,19 @@ impl Forms {
         self.older.load()
     }
 
-    /// Remembers what only the generation before has. To be called before the next one decides.
-    pub(super) fn advance(&self, before: &Generation, next: &Generation, now: Timestamp) {
+    /// Remembers what only the generation before has. To be called before the next one decides. The routes of the `served`
+    /// one are known.
+    pub(super) fn advance(&self, served: &Generation, before: &Generation, next: &Generation, now: Timestamp) {
         let mut state = self.state.lock();
         for (gateway, resources) in &next.snapshot.groups {
-            state.note_routes(gateway, &next.matcher, resources);
-        }
-        if !before.matcher.shares_gateways_with(&next.matcher) {
-            let mut older = OlderForms::clone(&self.older.load());
-            for (gateway, forms) in before.matcher.all_forms() {
-                for id in forms.ids().filter(|id| !next.matcher.has(gateway, id)) {
-                    state.remember(&mut older, &before.matcher, gateway, id, now);
-                }
+            if !served.snapshot.groups.get(gateway).is_some_and(|served| Arc::ptr_eq(served, resources)) {
+                state.note_routes(gateway, &next.matcher, resources);
             }
+        }
+        let mut lost = before.matcher.forms_lost_in(&next.matcher).peekable();
+        if lost.peek().is_some() {
+            let mut older = OlderForms::clone(&self.older.load());
+            lost.for_each(|(gateway, id)| state.remember(&mut older, &before.matcher, gateway, id, now));
             self.replace(&mut state, older, now, |_, _| false);
         }
     }
@@ -116,13 +115,21 @@ impl Forms {
     }
 }
 
+impl Routes {
+    fn are_kept(&self) -> bool {
+        self.resource.strong_count() > 0
+    }
+}
+
 impl State {
     fn note_routes(&mut self, gateway: &Name, matcher: &Matcher, resources: &Resources) {
         let Some(forms) = matcher.forms(gateway) else { return };
+        let known = self.routes.entry(gateway.clone()).or_default();
+        known.retain(Routes::are_kept);
         for resource in resources.of_type(ResourceType::Route).by_name.values() {
             let resource = Arc::downgrade(resource);
-            if !self.routes.iter().any(|routes| routes.resource.ptr_eq(&resource)) {
-                self.routes.push(Routes { resource, gateway: gateway.clone(), forms: forms.clone() });
+            if !known.iter().any(|routes| routes.resource.ptr_eq(&resource)) {
+                known.push(Routes { resource, forms: forms.clone() });
             }
         }
     }
@@ -133,12 +140,15 @@ impl State {
     }
 
     fn forget_routes(&mut self) {
-        self.routes.retain(|routes| routes.resource.strong_count() > 0);
+        self.routes.retain(|_, of_gateway| {
+            of_gateway.retain(Routes::are_kept);
+            !of_gateway.is_empty()
+        });
     }
 
     /// Whether somebody has a route that reports it.
     fn is_had(&self, gateway: &Name, id: &str) -> bool {
-        self.routes.iter().any(|routes| routes.gateway == *gateway && routes.forms.has(id))
+        self.routes.get(gateway).is_some_and(|of_gateway| of_gateway.iter().any(|routes| routes.forms.has(id)))
     }
 
     fn forget(&mut self, older: &mut OlderForms, now: Timestamp, has_elsewhere: impl Fn(&Name, &str) -> bool) {

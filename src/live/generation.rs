@@ -116,7 +116,7 @@ impl Generation {
         let after = affected::Input { policies: &policies, registered: &registered };
         let affected = affected::gateways(before, after, changed);
         let snapshot = compile(&policies, &registered, &settings.rate_limit_service, &self.snapshot, &affected);
-        let matcher = self.matcher.next(&self.policies, &policies, changed);
+        let matcher = self.matcher.next(&policies, changed, &affected);
         let rate_limit_service = settings.rate_limit_service.clone();
         Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }
     }
@@ -161,7 +161,9 @@ impl Generation {
         }
         let resources =
             compile_gateway(&policies, &registered, policies.gateways.get(gateway)?, &self.rate_limit_service);
-        let matcher = self.matcher.next(&self.policies, &policies, ids);
+        let current = affected::Input { policies: &self.policies, registered: &self.registered };
+        let offered = affected::Input { policies: &policies, registered: &registered };
+        let matcher = self.matcher.next(&policies, ids, &affected::gateways(current, offered, ids));
         Some(Group { resources: Arc::new(resources), matcher, documents, registered })
     }
 

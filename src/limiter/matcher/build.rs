@@ -20,33 +20,42 @@ impl Matcher {
         Self { gateways: Arc::default(), plans: Arc::default(), tenants: SharedMap::default(), keys }
     }
 
-    /// The matcher of a set that differs in these documents from `before`, which this matcher was made from.
+    /// The matcher of a set that differs in these documents from the one that this matcher was made from. `affected` are the
+    /// gateways whose limits, or what their routes report, may be others because of them.
     #[must_use]
-    pub fn next(&self, before: &PolicySet, policies: &PolicySet, changed: &BTreeSet<DocumentId>) -> Self {
-        let mut tenants = self.tenants.clone();
-        for id in changed.iter().filter(|id| id.kind == Kind::Tenant) {
-            match policies.tenants.get(&*id.name) {
-                Some(tenant) => drop(tenants.insert(tenant.name.clone(), Arc::new(TenantLimits::new(tenant)))),
-                None => drop(tenants.remove(&*id.name)),
+    pub fn next(&self, policies: &PolicySet, changed: &BTreeSet<DocumentId>, affected: &BTreeSet<Name>) -> Self {
+        let mut next = self.clone();
+        for id in changed {
+            match id.kind {
+                Kind::Tenant => next.take_tenant(policies, &id.name),
+                Kind::Plan => next.take_plan(policies, &id.name),
+                Kind::Gateway | Kind::Service | Kind::Api | Kind::RateLimits => {}
             }
         }
-        // What tenants count by is in the forms of Apis.
-        let has_same_forms = policies.reported_for_tenants.is_equivalent(&before.reported_for_tenants);
-        if has_same_forms && changed.iter().all(|id| id.kind == Kind::Tenant) {
-            return Self { tenants, ..self.clone() };
+        for name in affected {
+            let gateways = Arc::make_mut(&mut next.gateways);
+            match policies.gateways.get(name) {
+                Some(gateway) => {
+                    drop(gateways.insert(name.clone(), Arc::new(GatewayLimits::new(policies, gateway))));
+                }
+                None => drop(gateways.remove(name)),
+            }
         }
-        let plans = policies.plans.iter().map(|(name, plan)| {
-            let is_same = before.plans.get(name).is_some_and(|before| Arc::ptr_eq(before, plan));
-            let known = self.plans.get(name).filter(|_| is_same).map(Arc::clone);
-            (name.clone(), known.unwrap_or_else(|| Arc::new(PlanLimits::new(plan))))
-        });
-        let gateways = policies.gateways.values();
-        let gateways = gateways.map(|gateway| (gateway.name.clone(), Arc::new(GatewayLimits::new(policies, gateway))));
-        Self {
-            gateways: Arc::new(gateways.collect()),
-            plans: Arc::new(plans.collect()),
-            tenants,
-            keys: self.keys.clone(),
+        next
+    }
+
+    fn take_tenant(&mut self, policies: &PolicySet, name: &str) {
+        match policies.tenants.get(name) {
+            Some(tenant) => drop(self.tenants.insert(tenant.name.clone(), Arc::new(TenantLimits::new(tenant)))),
+            None => drop(self.tenants.remove(name)),
+        }
+    }
+
+    fn take_plan(&mut self, policies: &PolicySet, name: &str) {
+        let plans = Arc::make_mut(&mut self.plans);
+        match policies.plans.get(name) {
+            Some(plan) => drop(plans.insert(plan.name.clone(), Arc::new(PlanLimits::new(plan)))),
+            None => drop(plans.remove(name)),
         }
     }
 
@@ -55,14 +64,12 @@ impl Matcher {
         self.gateways.get(gateway).map(Arc::clone).map(GatewayForms)
     }
 
-    /// The gateways, each with what its routes report.
-    pub fn all_forms(&self) -> impl Iterator<Item = (&Name, GatewayForms)> {
-        self.gateways.iter().map(|(name, gateway)| (name, GatewayForms(Arc::clone(gateway))))
-    }
-
-    /// True where nothing but tenants is different, and what routes report is the same.
-    pub fn shares_gateways_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.gateways, &other.gateways)
+    /// What routes report by this matcher's policies and no more by those of the next one.
+    pub fn forms_lost_in<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = (&'a Name, &'a str)> {
+        let is_same = |name: &Name, gateway| next.gateways.get(name).is_some_and(|next| Arc::ptr_eq(next, gateway));
+        let others = self.gateways.iter().filter(move |(name, gateway)| !is_same(name, gateway));
+        let forms = others.flat_map(|(name, gateway)| gateway.ids().map(move |id| (name, id)));
+        forms.filter(|(name, id)| !next.has(name, id))
     }
 
     pub fn has(&self, gateway: &Name, id: &str) -> bool {
@@ -104,6 +111,10 @@ impl GatewayLimits {
             apis,
             rate_limits: rate_limits_of(policies, &gateway.name),
         }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.apis.keys().chain(self.rate_limits.keys()).map(String::as_str)
     }
 
     /// The limits of an Api, whatever form its requests come in.

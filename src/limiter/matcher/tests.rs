@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::document::split;
 use crate::limiter::older::OlderForms;
@@ -34,7 +36,7 @@ fn set(text: &str) -> (PolicySet, Matcher) {
     let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
     let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
     let (policies, ids) = PolicySet::of_all(parsed).unwrap();
-    let matcher = Matcher::empty(KeyHasher::seeded([3; 16])).next(&PolicySet::default(), &policies, &ids);
+    let matcher = Matcher::empty(KeyHasher::seeded([3; 16])).next(&policies, &ids, &gateways(&[&policies]));
     (policies, matcher)
 }
 
@@ -145,11 +147,12 @@ fn the_key_of_a_counter_depends_on_the_seed_and_the_policies_alone() {
     let text_before = SHOP.replace("600/m", "1/d").replace("name: acme", "name: zenith");
     let (before, elsewhere) = set(&text_before);
     let all = ids(SHOP).chain(ids(&text_before)).collect();
-    let second = elsewhere.next(&before, &policies, &all);
+    let affected = gateways(&[&before, &policies]);
+    let second = elsewhere.next(&policies, &all, &affected);
     for request in requests {
         assert_eq!(keys(&first, request), keys(&second, request));
     }
-    let other_seed = Matcher::empty(KeyHasher::seeded([4; 16])).next(&PolicySet::default(), &policies, &all);
+    let other_seed = Matcher::empty(KeyHasher::seeded([4; 16])).next(&policies, &all, &affected);
     assert!(keys(&first, requests[0]).iter().all(|key| !keys(&other_seed, requests[0]).contains(key)));
     let expected = [
         "34ba22da06f687420a942ad7055cf0e8",
@@ -229,10 +232,10 @@ impl Change {
     fn of(before: &str, now: &str) -> Self {
         let ((policies, before), (next_policies, _)) = (set(before), set(now));
         let ids = set_ids(&policies).chain(set_ids(&next_policies)).collect();
-        let now = before.next(&policies, &next_policies, &ids);
+        let now = before.next(&next_policies, &ids, &gateways(&[&policies, &next_policies]));
         let mut older = OlderForms::default();
-        for (gateway, forms) in before.all_forms() {
-            forms.ids().for_each(|id| older.remember(&before, gateway, id));
+        for (gateway, limits) in before.gateways.iter() {
+            limits.ids().for_each(|id| older.remember(&before, gateway, id));
         }
         Self { before, now, older }
     }
@@ -256,7 +259,12 @@ impl Change {
 fn set_ids(policies: &PolicySet) -> impl Iterator<Item = DocumentId> {
     let tenants: Vec<_> = policies.tenants.keys().map(|name| DocumentId::new(Kind::Tenant, name.as_str())).collect();
     let apis = policies.apis.names().map(|name| DocumentId::new(Kind::Api, name.as_str()));
-    tenants.into_iter().chain(apis)
+    let plans = policies.plans.keys().map(|name| DocumentId::new(Kind::Plan, name.as_str()));
+    tenants.into_iter().chain(apis).chain(plans)
+}
+
+fn gateways(sets: &[&PolicySet]) -> BTreeSet<Name> {
+    sets.iter().flat_map(|policies| policies.gateways.keys()).cloned().collect()
 }
 
 const TENANT: [&str; 2] = ["tenant:tenant-minute=600/minute", "tenant:tenant-api-minute=100/minute"];
