@@ -185,7 +185,7 @@ impl Default for Metrics {
         registry.register_with_unit("counter_store", help, Unit::Seconds, metrics.counter_store_seconds.clone());
         let help = "How long ago the source was last heard";
         registry.register_with_unit("source_lag", help, Unit::Seconds, metrics.source_lag.clone());
-        let help = "From the reading of a change until the last connected Envoy answered to it";
+        let help = "From the reading of a change until the last connected Envoy that it reaches answered to it";
         registry.register_with_unit("xds_convergence", help, Unit::Seconds, metrics.xds_convergence_seconds.clone());
         Self { registry, ..metrics }
     }

@@ -178,6 +178,10 @@ pub struct NodeIdentity {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// The number of a stream of xDS, of all that this replica has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
 /// The rate limit service's domain of a gateway: what a gateway's Envoys put into
 /// `RateLimitRequest.domain`, and what the rate limit service finds the gateway by.
 pub fn domain_of_gateway(gateway: &Name) -> String {

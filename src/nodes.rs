@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
-use crate::names::{Name, NodeIdentity, Version};
+use crate::names::{Name, NodeIdentity, StreamId, Version};
 use crate::snapshot::feature::Need;
 use crate::snapshot::resource::ResourceType;
 use convergence::Convergence;
@@ -26,14 +26,15 @@ pub struct Nodes {
     next_stream: AtomicU64,
     /// By stream, not by node id: while an Envoy reconnects it has two streams, and the end of the old one must
     /// not wipe out what is known of the new one (xDS rule 13).
-    streams: Mutex<BTreeMap<u64, Arc<Mutex<Node>>>>,
+    streams: Mutex<BTreeMap<StreamId, Arc<Mutex<Node>>>>,
+    /// Its lock is taken after that of a node.
     convergence: Mutex<Convergence>,
 }
 
 /// An Envoy as seen from one of its streams.
 #[derive(Clone, Debug)]
 pub struct Node {
-    pub identity: NodeIdentity,
+    pub identity: Arc<NodeIdentity>,
     pub envoy_version: String,
     /// The features that its gateways need and this Envoy does not know.
     pub too_old_for: Vec<Arc<Need>>,
@@ -65,9 +66,8 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub standing: Standing,
-    /// The newest generation that it was brought to.
-    pub generation: u64,
-    /// The newest generation that is live on it; 0 if none is yet.
+    /// The newest generation that is live on it; 0 if none is yet. One that does not reach it is live on it without its
+    /// having been told anything.
     pub live: u64,
     /// The moment since which the node stands so.
     pub since: Timestamp,
@@ -149,7 +149,7 @@ impl TypeStatus {
 impl Nodes {
     /// Puts a node on the board for as long as its stream lives.
     pub fn join(self: &Arc<Self>, node: Node) -> Seat {
-        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let node = Arc::new(Mutex::new(node));
         self.streams.lock().insert(stream, Arc::clone(&node));
         self.convergence.lock().join(stream);
@@ -157,13 +157,24 @@ impl Nodes {
     }
 
     pub fn all(&self) -> Vec<Node> {
-        let nodes: Vec<_> = self.streams.lock().values().map(Arc::clone).collect();
-        nodes.iter().map(|node| node.lock().clone()).collect()
+        let nodes: Vec<_> = self.streams.lock().iter().map(|(stream, node)| (*stream, Arc::clone(node))).collect();
+        nodes.iter().map(|(stream, node)| self.now(*stream, &node.lock())).collect()
     }
 
-    /// From here on it is counted who has a generation.
-    pub fn offered(&self, generation: u64, read_at: Timestamp) {
-        self.convergence.lock().offered(generation, read_at);
+    /// The node as it is now, which may be long after it was told anything.
+    fn now(&self, stream: StreamId, node: &Node) -> Node {
+        let mut node = node.clone();
+        if node.position.standing == Standing::Live
+            && let Some(newest) = self.convergence.lock().newest_of(stream)
+        {
+            node.position.live = newest;
+        }
+        node
+    }
+
+    /// From here on it is counted who of those that it reaches has a generation. The others have it.
+    pub fn offered(&self, generation: u64, read_at: Timestamp, reached: &[StreamId]) {
+        self.convergence.lock().offered(generation, read_at, reached);
     }
 }
 
@@ -171,11 +182,15 @@ impl Nodes {
 #[derive(Debug)]
 pub struct Seat {
     nodes: Arc<Nodes>,
-    stream: u64,
+    stream: StreamId,
     node: Arc<Mutex<Node>>,
 }
 
 impl Seat {
+    pub fn stream(&self) -> StreamId {
+        self.stream
+    }
+
     pub fn set_groups(&self, groups: Vec<Name>) {
         self.node.lock().groups = groups;
     }
@@ -220,26 +235,25 @@ impl Seat {
 
     /// Sets the node's standing. Gives how long ago the changes were read that every Envoy has acknowledged by this.
     pub fn stands(&self, standing: Standing, generation: u64, now: Timestamp) -> Vec<Duration> {
-        {
-            let mut node = self.node.lock();
-            if standing == Standing::Live {
-                // It has what it is to have, even if it was never told so: what it refused is not wanted any more.
-                node.types.values_mut().for_each(|status| status.refused = None);
-            }
-            let is_refusing = node.types.values().any(|status| status.refused.is_some());
-            let standing = if is_refusing && standing != Standing::Pending { Standing::Refusing } else { standing };
-            let position = node.position;
-            let is_same = position.standing == standing && (standing != Standing::Live || position.live == generation);
-            node.position = Position {
-                standing,
-                generation,
-                live: if standing == Standing::Live { generation } else { position.live },
-                since: if is_same { position.since } else { now },
-            };
+        let mut node = self.node.lock();
+        if standing == Standing::Live {
+            // It has what it is to have, even if it was never told so: what it refused is not wanted any more.
+            node.types.values_mut().for_each(|status| status.refused = None);
         }
+        let is_refusing = node.types.values().any(|status| status.refused.is_some());
+        let standing = if is_refusing && standing != Standing::Pending { Standing::Refusing } else { standing };
+        let position = node.position;
+        let mut convergence = self.nodes.convergence.lock();
+        let has_newest = convergence.newest_of(self.stream).is_some();
+        let is_same = position.standing == standing && (standing != Standing::Live || has_newest);
+        node.position = Position {
+            standing,
+            live: if standing == Standing::Live { generation } else { position.live },
+            since: if is_same { position.since } else { now },
+        };
         match standing {
             Standing::Pending => Vec::new(),
-            _ => self.nodes.convergence.lock().answered(self.stream, generation, now),
+            _ => convergence.answered(self.stream, generation, now),
         }
     }
 

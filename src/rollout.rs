@@ -17,6 +17,7 @@
 
 mod evidence;
 mod hold;
+mod members;
 mod offer;
 mod retry;
 #[cfg(test)]
@@ -25,18 +26,21 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::live::{Forms, Generation, Group, Served};
-use crate::names::{Name, Version};
+use crate::names::{Name, NodeIdentity, StreamId, Version};
+use crate::snapshot::feature::EnvoyVersion;
 use crate::snapshot::resource::ResourceType;
 use evidence::{Evidence, Proven};
+use members::Members;
 use retry::Retries;
 
 pub use hold::Hold;
-pub use offer::{GroupOffer, Member, Offer, Selection};
+pub use members::Member;
+pub use offer::{GroupOffer, Offer, Selection};
 
 /// A nack: the node that refused, and the resources that were new in the refused response.
 #[derive(Clone, Debug)]
@@ -50,7 +54,9 @@ pub struct Nack {
 
 #[derive(Debug, Default)]
 pub struct Rollout {
-    offers: watch::Sender<Arc<Offer>>,
+    offer: ArcSwap<Offer>,
+    /// Its lock is taken for every new offer, after that of `proven`.
+    members: Arc<Mutex<Members>>,
     /// Told of what is offered besides the generation.
     forms: Arc<Forms>,
     /// Whoever makes an offer, or weighs what Envoys say of one, has its lock from the first look at the newest offer to
@@ -64,16 +70,30 @@ impl Rollout {
         Self { forms, ..Self::default() }
     }
 
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Offer>> {
-        self.offers.subscribe()
-    }
-
+    /// The newest offer.
     pub fn offer(&self) -> Arc<Offer> {
-        Arc::clone(&self.offers.borrow())
+        self.offer.load_full()
     }
 
-    /// Offers what is served now. What is held stays held while its documents stay what they are.
-    pub fn advance(&self, served: Arc<Served>) {
+    /// Makes offers to a node from now on.
+    pub fn join(&self, stream: StreamId, identity: Arc<NodeIdentity>, release: Option<EnvoyVersion>) -> Member {
+        // Looks through all gateways before anybody is kept waiting.
+        let mut offer = self.offer();
+        let mut gateways = offer.gateways_of(&identity);
+        let mut members = self.members.lock();
+        let newest = self.offer();
+        if newest.selectors != offer.selectors {
+            gateways = newest.gateways_of(&identity);
+            offer = newest;
+        }
+        let reached = members.join(stream, Arc::clone(&identity), &gateways);
+        let (selectors, members) = (offer.selectors, Arc::clone(&self.members));
+        Member { identity, release, gateways, selectors, stream, reached, members }
+    }
+
+    /// Offers what is served now. What is held stays held while its documents stay what they are. Tells the number of the
+    /// generation and the streams that it reaches, before any of them can see it.
+    pub fn advance(&self, served: Arc<Served>, tell: impl FnOnce(u64, &[StreamId])) {
         let mut proven = self.proven.lock();
         let before = self.offer();
         let Some(generation) = served.generation.as_deref() else { return };
@@ -92,16 +112,11 @@ impl Rollout {
         self.retries.lock().retain(is_held);
         // The same resources, of newer documents.
         groups.values().filter(|offer| offer.is_proven()).for_each(|offer| proven.advance(offer));
-        let selectors = before.selectors + u64::from(!selects_same(&before.served, generation));
-        let number = generation.number;
-        self.offers.send_replace(Arc::new(Offer {
-            number,
-            served,
-            sequence,
-            selectors,
-            groups,
-            unions: Mutex::default(),
-        }));
+        let reselecting = reselecting(before.served.generation.as_deref(), generation);
+        let selectors = before.selectors + u64::from(!reselecting.is_empty());
+        let (number, unions) = (generation.number, Mutex::new(before.unions_kept(&groups)));
+        let offer = Offer { number, served, sequence, selectors, groups, unions };
+        self.make(&before, offer, &reselecting, |reached| tell(number, reached));
     }
 
     /// An Envoy has all of the group's resources of the type. The offer may no longer be the newest.
@@ -191,17 +206,21 @@ impl Rollout {
 
     /// The same offer with another group.
     fn replace(&self, offer: &Offer, group: GroupOffer) {
-        let mut groups = offer.groups.clone();
-        let sequence = group.sequence;
+        let (mut groups, sequence) = (offer.groups.clone(), group.sequence);
         groups.insert(group.gateway.clone(), Arc::new(group));
-        self.offers.send_replace(Arc::new(Offer {
-            number: offer.number,
-            served: Arc::clone(&offer.served),
-            sequence,
-            selectors: offer.selectors,
-            groups,
-            unions: Mutex::default(),
-        }));
+        let Offer { number, selectors, ref served, .. } = *offer;
+        let unions = Mutex::new(offer.unions_kept(&groups));
+        let next = Offer { number, served: Arc::clone(served), sequence, selectors, groups, unions };
+        self.make(offer, next, &[], |_| ());
+    }
+
+    /// Makes an offer, and wakes the streams that it reaches.
+    fn make(&self, before: &Offer, offer: Offer, reselecting: &[Name], tell: impl FnOnce(&[StreamId])) {
+        let mut members = self.members.lock();
+        let reached = members.advance(before, &offer, reselecting);
+        tell(&reached);
+        self.offer.store(Arc::new(offer));
+        members.wake(&reached);
     }
 }
 
@@ -224,16 +243,19 @@ fn group_offer(
     Some(with_evidence_of(old, gateway, sequence, hold, group))
 }
 
-/// Acknowledgements of an offer count for another with the same resources.
+/// Acknowledgements of an offer count for another with the same resources, which then are the same objects.
 fn with_evidence_of(
     old: &GroupOffer,
     gateway: &Name,
     sequence: u64,
     hold: Option<Arc<Hold>>,
-    group: Group,
+    mut group: Group,
 ) -> GroupOffer {
     let is_same = old.resources().is_same(&group.resources);
     let evidence = if is_same { Arc::clone(&old.evidence) } else { evidence_of_types(old, &group) };
+    if is_same {
+        group.resources = Arc::clone(old.resources());
+    }
     GroupOffer { gateway: gateway.clone(), hold, sequence, group, evidence }
 }
 
@@ -245,10 +267,19 @@ fn evidence_of_types(old: &GroupOffer, group: &Group) -> Arc<Evidence> {
     }))
 }
 
-fn selects_same(before: &Served, generation: &Generation) -> bool {
-    let Some(before) = &before.generation else { return false };
-    let nodes = |generation: &Generation| -> Vec<_> {
-        generation.policies.gateways.values().map(|gateway| (gateway.name.clone(), gateway.nodes.clone())).collect()
+/// The gateways that select other nodes than before, or are new or gone.
+fn reselecting(before: Option<&Generation>, after: &Generation) -> Vec<Name> {
+    let gateways = &after.policies.gateways;
+    let Some(before) = before.map(|before| &before.policies.gateways) else {
+        return gateways.keys().cloned().collect();
     };
-    nodes(before) == nodes(generation)
+    if Arc::ptr_eq(before, gateways) {
+        return Vec::new();
+    }
+    let is_gone = |gateway: &&Name| !gateways.contains_key(*gateway);
+    let selects_other = |gateway: &&Name| match (before.get(*gateway), gateways.get(*gateway)) {
+        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.nodes != new.nodes,
+        _ => true,
+    };
+    before.keys().filter(is_gone).chain(gateways.keys().filter(selects_other)).cloned().collect()
 }

@@ -75,6 +75,11 @@ impl Resources {
         Arc::new(self)
     }
 
+    /// Features that not every Envoy knows.
+    pub fn needs(&self) -> &[Arc<Need>] {
+        &self.needs
+    }
+
     /// Features that an Envoy of this version does not know.
     pub fn unknown_to(&self, version: EnvoyVersion) -> impl Iterator<Item = &Arc<Need>> {
         self.needs.iter().filter(move |need| version < need.feature.since)

@@ -26,6 +26,8 @@ mod stream;
 mod subscription;
 mod unread;
 mod variant;
+#[cfg(test)]
+mod wakes;
 mod wire;
 
 use std::sync::Arc;

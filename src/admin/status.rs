@@ -48,8 +48,10 @@ fn status_of(admin: &Admin) -> Json<Value> {
 
 /// The numbers of Envoys by what they have, and the first of those that do not have the newest generation.
 fn nodes_json(admin: &Admin) -> Value {
-    let (nodes, offer, now) = (admin.nodes.all(), admin.rollout.offer(), admin.clock.now());
-    let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live == offer.number;
+    // What nodes have is known before it is offered to others, so the offer is looked at first.
+    let offered = admin.rollout.offer().number;
+    let (nodes, now) = (admin.nodes.all(), admin.clock.now());
+    let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live >= offered;
     let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
     let standing = |standing| count(&|node: &Node| node.position.standing == standing);
     let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::evidence::Evidence;
 use super::hold::Hold;
+use super::members::Member;
 use crate::live::{Group, Served};
 use crate::names::{Name, NodeIdentity, Version};
 use crate::snapshot::Resources;
-use crate::snapshot::feature::{EnvoyVersion, Need};
+use crate::snapshot::feature::Need;
 use crate::snapshot::resource::ResourceType;
 
 /// The resources of every gateway, as its Envoys are to have them.
@@ -41,17 +41,6 @@ pub struct GroupOffer {
     pub(super) evidence: Arc<Evidence>,
 }
 
-/// A node that offers are made to.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub identity: NodeIdentity,
-    /// The release of Envoy that it says it is. `None`: it is no Envoy, or does not say which.
-    pub release: Option<EnvoyVersion>,
-    gateways: Vec<Name>,
-    /// [`Offer::selectors`] of the offer that the gateways were looked up in.
-    selectors: Option<u64>,
-}
-
 /// The resources of one node, and the gateways that it has them from.
 #[derive(Clone, Debug)]
 pub struct Selection {
@@ -59,31 +48,20 @@ pub struct Selection {
     pub resources: Arc<Resources>,
 }
 
-impl Member {
-    pub fn new(identity: NodeIdentity, release: Option<EnvoyVersion>) -> Self {
-        Self { identity, release, gateways: Vec::new(), selectors: None }
-    }
-
-    /// The gateways that select the node, in the order of their names.
-    pub fn gateways(&self) -> &[Name] {
-        &self.gateways
-    }
-}
-
 impl Offer {
     /// Looks up the gateways that select the node, where they may be others than in the offer before. Gives whether they
     /// are.
     pub fn assign(&self, node: &mut Member) -> bool {
-        if node.selectors == Some(self.selectors) {
+        if node.selectors == self.selectors {
             return false;
         }
         let gateways = self.gateways_of(&node.identity);
-        let is_other = node.selectors.is_none() || node.gateways != gateways;
-        (node.gateways, node.selectors) = (gateways, Some(self.selectors));
+        let is_other = node.gateways != gateways;
+        (node.gateways, node.selectors) = (gateways, self.selectors);
         is_other
     }
 
-    fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
+    pub(super) fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
         let Some(generation) = &self.served.generation else { return Vec::new() };
         let gateways = generation.policies.gateways.values();
         let selecting = gateways.filter(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata));
@@ -107,6 +85,43 @@ impl Offer {
         Some(Selection { groups, resources })
     }
 
+    /// Tells which nodes the gateway selects.
+    pub(super) fn selects(&self, gateway: &Name) -> impl Fn(&NodeIdentity) -> bool {
+        let generation = self.served.generation.as_ref();
+        let gateway = generation.and_then(|generation| generation.policies.gateways.get(gateway));
+        move |node| gateway.is_some_and(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata))
+    }
+
+    /// True if nodes that no gateway selects are to have nothing.
+    pub(super) fn knows_the_unselected(&self) -> bool {
+        self.served.generation.is_some() && !self.served.refused.may_miss_gateways()
+    }
+
+    /// The gateways of which a node is to have something else than in the offer before, or is told something else.
+    pub(super) fn groups_that_differ<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Name> {
+        let differs = move |gateway: &&Name| {
+            let [old, new] = [before, self].map(|offer| offer.groups.get(*gateway));
+            let (Some(old), Some(new)) = (old, new) else { return true };
+            let [old_needs, new_needs] = [before, self].map(|offer| offer.newest(gateway).map(|newest| newest.needs()));
+            !Arc::ptr_eq(old.resources(), new.resources())
+                || old.hold.is_some() != new.hold.is_some()
+                || old_needs != new_needs
+        };
+        self.groups.keys().filter(differs)
+    }
+
+    /// The unions that nodes have and that are still the resources of their gateways: those nodes are not asked again.
+    pub(super) fn unions_kept(&self, groups: &BTreeMap<Name, Arc<GroupOffer>>) -> BTreeMap<Vec<Name>, Arc<Resources>> {
+        let is_same = |gateway: &Name| match (self.groups.get(gateway), groups.get(gateway)) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old.resources(), new.resources()),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        let mut unions = self.unions.lock().clone();
+        // One has this map, and one the offer.
+        unions.retain(|gateways, union| Arc::strong_count(union) > 2 && gateways.iter().all(is_same));
+        unions
+    }
+
     fn union(&self, gateways: &[Name], groups: &[Arc<GroupOffer>]) -> Arc<Resources> {
         let mut unions = self.unions.lock();
         let union = unions.entry(gateways.to_vec());
@@ -116,13 +131,23 @@ impl Offer {
     /// Features of the node's gateways that it does not know, of the newest generation: also where that is held, or what
     /// is held because of it would not be told.
     pub fn unknown_to(&self, node: &Member) -> Vec<Arc<Need>> {
-        let (Some(release), Some(generation)) = (node.release, &self.served.generation) else { return Vec::new() };
-        let groups = node.gateways.iter().filter_map(|gateway| generation.snapshot.groups.get(gateway));
+        let Some(release) = node.release else { return Vec::new() };
+        let groups = node.gateways.iter().filter_map(|gateway| self.newest(gateway));
         groups.flat_map(|resources| resources.unknown_to(release)).map(Arc::clone).collect()
+    }
+
+    /// The gateway's resources of the generation, be they held or not.
+    fn newest(&self, gateway: &Name) -> Option<&Arc<Resources>> {
+        self.served.generation.as_ref()?.snapshot.groups.get(gateway)
     }
 
     pub fn group(&self, gateway: &str) -> Option<&Arc<GroupOffer>> {
         self.groups.get(gateway)
+    }
+
+    /// True if the gateway's Envoys are offered something else than the generation.
+    pub fn is_held(&self, gateway: &Name) -> bool {
+        self.groups.get(gateway).is_some_and(|group| group.hold.is_some())
     }
 
     pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
@@ -133,11 +158,6 @@ impl Offer {
 impl GroupOffer {
     pub fn resources(&self) -> &Arc<Resources> {
         &self.group.resources
-    }
-
-    /// True if the group is offered something else than the generation by now.
-    pub fn is_held(&self, offers: &watch::Receiver<Arc<Offer>>) -> bool {
-        offers.borrow().group(self.gateway.as_str()).is_some_and(|group| group.hold.is_some())
     }
 
     /// True if some Envoy acknowledged all resources of the type.

@@ -53,7 +53,7 @@ impl World {
         let documents = Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()));
         self.writer.adopt(&documents, Timestamp::default());
         assert!(self.live.refused().is_empty());
-        self.rollout.advance(self.live.served());
+        self.rollout.advance(self.live.served(), |_, _| ());
     }
 
     fn group(&self, gateway: &str) -> Arc<GroupOffer> {

@@ -19,14 +19,14 @@ const DELAY_MAX: Duration = Duration::from_millis(100);
 /// Offers every generation that is served, for as long as Tierflow runs.
 pub(super) async fn follow(live: Arc<Live>, rollout: Arc<Rollout>, nodes: Arc<Nodes>, shutdown: CancellationToken) {
     let changes = live.subscribe();
-    let offer = || {
-        let served = live.served();
-        let read_at = served.read_at;
-        rollout.advance(served);
-        nodes.offered(rollout.offer().number, read_at);
-    };
-    offer();
-    shutdown.run_until_cancelled(paced(changes, offer)).await;
+    offer(&live, &rollout, &nodes);
+    shutdown.run_until_cancelled(paced(changes, || offer(&live, &rollout, &nodes))).await;
+}
+
+pub(super) fn offer(live: &Live, rollout: &Rollout, nodes: &Nodes) {
+    let served = live.served();
+    let read_at = served.read_at;
+    rollout.advance(served, |generation, reached| nodes.offered(generation, read_at, reached));
 }
 
 async fn paced(mut changes: watch::Receiver<u64>, mut offer: impl FnMut()) {

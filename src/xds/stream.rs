@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use envoy_types::pb::google::protobuf::value::Kind;
 use prost::bytes::Bytes;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -24,7 +23,7 @@ use crate::frames::{Chunks, Requests};
 use crate::metrics::{GroupLabels, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
-use crate::rollout::{Member, Nack, Offer, Selection};
+use crate::rollout::{Member, Nack, Offer};
 use crate::snapshot::feature::{EnvoyVersion, Need};
 use crate::snapshot::resource::ResourceType;
 
@@ -51,7 +50,6 @@ pub(super) struct Stream<V: Variant> {
     connection: Connection,
     _place: Place,
     requests: Requests<V::Request>,
-    offers: watch::Receiver<Arc<Offer>>,
     session: Session,
     /// From the first request on.
     envoy: Option<Envoy>,
@@ -71,7 +69,6 @@ struct Sending {
 struct Envoy {
     member: Member,
     seat: Seat,
-    selection: Option<Selection>,
     /// Features of its gateways that it does not know.
     too_old_for: Vec<Arc<Need>>,
     /// The generation that responses are made from.
@@ -82,7 +79,6 @@ struct Envoy {
 impl<V: Variant> Stream<V> {
     pub(super) fn new(xds: Xds, connection: Connection, place: Place, requests: Requests<V::Request>) -> Self {
         Self {
-            offers: xds.rollout.subscribe(),
             xds,
             connection,
             _place: place,
@@ -146,13 +142,13 @@ impl<V: Variant> Stream<V> {
             Some(_) => self.session.deadline().map(|deadline| deadline.since(now)),
             None => Some(FIRST_REQUEST_TIMEOUT),
         };
-        let is_known = self.envoy.is_some();
+        let (member, is_known) = (self.envoy.as_ref().map(|envoy| &envoy.member), self.envoy.is_some());
         tokio::select! {
             request = self.requests.next() => match request? {
                 Some(request) => self.on_request(request)?,
                 None => return Ok(false),
             },
-            Ok(()) = self.offers.changed(), if is_known => self.advance(),
+            () = reached(member), if is_known => self.advance(),
             () = sleep(deadline), if deadline.is_some() => match is_known {
                 true => self.advance(),
                 false => return Err(Status::deadline_exceeded("no request, so nobody knows who this is")),
@@ -197,7 +193,7 @@ impl<V: Variant> Stream<V> {
         }
         let envoy_version = version(&node);
         let release = EnvoyVersion::parse(&envoy_version);
-        let identity = identity(node);
+        let identity = Arc::new(identity(node));
         tracing::info!(
             node = identity.id,
             cluster = identity.cluster,
@@ -206,30 +202,27 @@ impl<V: Variant> Stream<V> {
         );
         let now = self.xds.clock.now();
         let seat = self.xds.nodes.join(Node {
-            identity: identity.clone(),
+            identity: Arc::clone(&identity),
             envoy_version,
             too_old_for: Vec::new(),
             protocol: V::PROTOCOL,
             connected_at: now,
             groups: Vec::new(),
-            position: Position { standing: Standing::Pending, generation: 0, live: 0, since: now },
+            position: Position { standing: Standing::Pending, live: 0, since: now },
             types: Default::default(),
         });
-        self.envoy = Some(Envoy {
-            member: Member::new(identity, release),
-            seat,
-            selection: None,
-            too_old_for: Vec::new(),
-            generation: 0,
-            gauge: StreamGauge::new(&self.xds.metrics),
-        });
+        let member = self.xds.rollout.join(seat.stream(), identity, release);
+        let gauge = StreamGauge::new(&self.xds.metrics);
+        let mut envoy = Envoy { member, seat, too_old_for: Vec::new(), generation: 0, gauge };
+        envoy.join_groups();
+        self.envoy = Some(envoy);
         Ok(())
     }
 
     /// Compares what the Envoy has with what it is to have now. Where that is not known it keeps what it has.
     fn advance(&mut self) {
         let Some(envoy) = &mut self.envoy else { return };
-        let offer = Arc::clone(&self.offers.borrow_and_update());
+        let offer = self.xds.rollout.offer();
         if offer.assign(&mut envoy.member) {
             envoy.join_groups();
         }
@@ -254,7 +247,6 @@ impl<V: Variant> Stream<V> {
             self.xds.metrics.xds_convergence_seconds.observe(duration.as_secs_f64());
         }
         envoy.generation = offer.number;
-        envoy.selection = Some(selection);
     }
 
     fn note(&mut self, resource_type: ResourceType, Step { answer, answered, .. }: Step) {
@@ -263,7 +255,7 @@ impl<V: Variant> Stream<V> {
         envoy
             .seat
             .subscribed(resource_type, Subscribed { all: subscription.wants_all(), names: subscription.names().len() });
-        let groups = envoy.selection.iter().flat_map(|selection| &selection.groups);
+        let gateways = envoy.member.gateways();
         match answer {
             None => {}
             Some(Answer::Acknowledged) => {
@@ -271,8 +263,9 @@ impl<V: Variant> Stream<V> {
                 if !one.is_refusing() {
                     envoy.seat.no_longer_refuses(resource_type);
                 }
-                for group in groups.filter(|group| group.is_held(&self.offers)) {
-                    self.xds.rollout.acknowledged_held(&group.gateway, resource_type, &answered);
+                let offer = self.xds.rollout.offer();
+                for gateway in gateways.iter().filter(|gateway| offer.is_held(gateway)) {
+                    self.xds.rollout.acknowledged_held(gateway, resource_type, &answered);
                 }
             }
             Some(Answer::Refused(message)) => {
@@ -283,11 +276,11 @@ impl<V: Variant> Stream<V> {
                 let at = self.xds.clock.now();
                 envoy.seat.refused(resource_type, names, &message, at);
                 let nack = Nack { node: node.clone(), resource_type, resources: answered, message, at };
-                for group in groups {
-                    let hold = self.xds.rollout.refused(&group.gateway, &nack);
+                for gateway in gateways {
+                    let hold = self.xds.rollout.refused(gateway, &nack);
                     if let Some(hold) = hold {
                         let documents: Vec<_> = hold.documents.keys().map(ToString::to_string).collect();
-                        let gateway = group.gateway.as_str();
+                        let gateway = gateway.as_str();
                         tracing::warn!(gateway, node, ?documents, "the gateway's Envoys go on with what they had");
                     }
                 }
@@ -351,6 +344,13 @@ fn identity(node: wire::Node) -> NodeIdentity {
         _ => None,
     };
     NodeIdentity { id: node.id, cluster: node.cluster, metadata: fields.filter_map(text).take(METADATA_MAX).collect() }
+}
+
+/// Waits for an offer that is another one for the node.
+async fn reached(member: Option<&Member>) {
+    if let Some(member) = member {
+        member.reached().await;
+    }
 }
 
 async fn sleep(duration: Option<Duration>) {
