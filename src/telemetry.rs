@@ -14,7 +14,9 @@ pub enum LogFormat {
 /// `filter` is a tracing filter like `info` or `tierflow=debug,warn`.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To tell of it, on the same standard error, would end the process.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
     match format {
         LogFormat::Text => builder.with_target(false).with_ansi(is_terminal).try_init(),

@@ -46,6 +46,9 @@ pub(super) struct CountersArgs {
 impl CountersArgs {
     pub(super) fn config(self) -> Result<CountersConfig, Failure> {
         if self.counters == "memory" {
+            if self.counters_password_file.is_some() || self.counters_ca.is_some() || self.counters_cert.is_some() {
+                return Err("--counters-password-file, --counters-ca and --counters-cert need --counters".to_owned());
+            }
             let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
             return Ok(CountersConfig::Memory { keys_max });
         }

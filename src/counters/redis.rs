@@ -7,7 +7,7 @@
 //!
 //! One round trip decides a request over all its limits, on the store's clock. A question has a deadline, and one that
 //! comes to the store later is refused there: what waited in a store that hung charges nothing when it goes on.
-//! A link that fails several times in a row is closed; while all are, requests are told at once that the store is away.
+//! After several failures in a row all links are closed; while they are, requests are told at once that the store is away.
 
 mod failure;
 mod link;
@@ -15,7 +15,7 @@ pub mod script;
 mod settings;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +30,17 @@ use script::Question;
 pub use failure::Failure;
 pub use settings::{RedisSettings, RedisTls, RedisUser};
 
+/// Failures in a row after which all links are closed.
+const FAILURES_MAX: u32 = 5;
+
 /// A store of counters in Redis.
 #[derive(Debug)]
 pub struct Redis {
     links: Box<[Link]>,
     /// Counts the questions; tells which link is next.
     questions: AtomicUsize,
+    /// Failures in a row.
+    failures: AtomicU32,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -55,7 +60,7 @@ impl Redis {
     pub fn new(settings: RedisSettings, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let settings = Arc::new(settings);
         let links = (0..settings.connections).map(|_| Link::new(Arc::clone(&settings), clock)).collect();
-        Self { links, questions: AtomicUsize::new(0), metrics, clock }
+        Self { links, questions: AtomicUsize::new(0), failures: AtomicU32::new(0), metrics, clock }
     }
 
     /// Opens the connections, and again whenever one is lost, until shutdown.
@@ -72,11 +77,25 @@ impl Redis {
             Some(link) => link.ask(&question).await,
             None => Err(Failure::Away),
         };
+        self.judge(&answer);
         self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
         answer.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
+    }
+
+    /// A store that fails several times in a row is not asked again until it has decided something over a new connection.
+    fn judge(&self, answer: &Result<Admission, Failure>) {
+        match answer {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(failure) if failure.is_the_stores() => {
+                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+                    self.links.iter().for_each(|link| link.close(failure));
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     /// True where a question would be asked at all.

@@ -279,3 +279,49 @@ async fn a_store_is_reached_over_tls_with_a_certificate_of_ones_own() {
     }
     drop(server);
 }
+
+#[tokio::test]
+async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_other() {
+    let server = Server::start(&[]);
+    let store = server.store().await;
+    let mut connection = server.connection().await;
+    let algorithms = [
+        Algorithm::SlidingWindow,
+        Algorithm::FixedWindow,
+        Algorithm::TokenBucket { burst: std::num::NonZeroU32::new(90).unwrap() },
+    ];
+    let list: &[&str] = &["LPUSH", "KEY", "x"];
+    let garbage: [&[&str]; 7] = [
+        &["SET", "KEY", "hello"],
+        &["SET", "KEY", ""],
+        &["SET", "KEY", "r"],
+        &["SET", "KEY", "l\u{1}short"],
+        &["SET", "KEY", "42"],
+        &["SETRANGE", "KEY", "300", "long"],
+        list,
+    ];
+    for (number, algorithm) in algorithms.into_iter().enumerate() {
+        for (variant, words) in garbage.iter().enumerate() {
+            let key = KeyHasher::seeded([6; 16]).part(&[number as u8, variant as u8]).finish();
+            let charge = |hits| Charge { key, algorithm, ..charge(hits) };
+            // A sliding window of more than a few hits has a ring.
+            for hits in [1, 20] {
+                store.admit(&[charge(hits)]).await.unwrap();
+            }
+            for suffix in ["", ":ring"] {
+                let name = format!("tierflow:{:032x}{suffix}", key.as_u128());
+                let mut command = redis::cmd(words[0]);
+                if words == &list {
+                    let _: redis::Value = redis::cmd("DEL").arg(&name).query_async(&mut connection).await.unwrap();
+                }
+                words[1..].iter().for_each(|word| _ = command.arg(if *word == "KEY" { name.as_str() } else { *word }));
+                let _: redis::Value = command.query_async(&mut connection).await.unwrap();
+                for _ in 0..20 {
+                    store.admit(&[charge(3)]).await.unwrap_or_else(|_| panic!("{algorithm:?} {words:?} {name}"));
+                }
+            }
+        }
+    }
+    assert_eq!(store.report().connections_open, 2);
+    assert_eq!(spend(&store, 10).await, 90);
+}

@@ -8,7 +8,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Edge, Load, Program, Setup, Tierflow, World, eventually};
+use crate::harness::{Edge, Load, Program, Setup, Tierflow, World, eventually, free_address};
+use crate::kit::client::Client;
 
 const API: &str = "
 kind: Api
@@ -172,4 +173,31 @@ async fn it_takes_as_many_files_as_the_system_allows() {
         (soft == hard).then_some(())
     })
     .await;
+}
+
+/// A disk that is full, or a reader of the log that ended.
+#[tokio::test]
+async fn a_log_that_cannot_be_written_costs_the_log_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    let admin = free_address();
+    let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+        .args(["serve", "--policies", policies.to_str().unwrap(), "--allow-empty"])
+        .args(["--xds-listen", "127.0.0.1:0", "--rls-listen", "127.0.0.1:0", "--admin-listen", &admin.to_string()])
+        .stdin(std::process::Stdio::null())
+        .stderr(fs::File::options().write(true).open("/dev/full").unwrap())
+        .spawn();
+    let mut program = Program(child.unwrap());
+    let client = Client::default();
+    let generation = async || {
+        assert!(program.0.try_wait().unwrap().is_none(), "it ended");
+        let status = client.get(&format!("http://{admin}/v1/status")).await.ok()?.text();
+        Some(serde_json::from_str::<serde_json::Value>(&status).unwrap()["generation"].as_u64())
+    };
+    let mut generation = generation;
+    let first = eventually("it serves", &mut generation).await;
+    fs::write(policies.join("gateway.yaml"), "kind: Gateway\nname: edge\nnodes: { ids: [e] }\nlisten: 127.0.0.1:1\n")
+        .unwrap();
+    eventually("it takes a change, of which it logs", async || (generation().await? > first).then_some(())).await;
 }

@@ -12,6 +12,7 @@
 local SLOTS, LOG_HITS_MAX, SHADOW, CHARGE_BYTES = 60, 14, 8, 25
 local SLIDING, FIXED = 0, 1
 local LOG, RING, WINDOW, BUCKET = 108, 114, 102, 98 -- l, r, f, b
+local RING_BYTES, WINDOW_BYTES, BUCKET_BYTES = 18, 13, 33
 local CHARGED, WITH_RING = 1, 2
 local DENIED, ADMITTED, LATE = 0, 1, 2
 local NOTHING, LASTS_MAX = '-', 366 * 86400 * 1000000
@@ -32,7 +33,7 @@ local after, is_usual = {}, true
 for i = 1, counters do
   local kind, room, hits, _, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 16)
   local head = heads[i]
-  if kind ~= SLIDING or not head or byte(head) ~= RING then is_usual = false break end
+  if kind ~= SLIDING or not head or byte(head) ~= RING or #head ~= RING_BYTES then is_usual = false break end
   local _, index, oldest, sum, current = unpack_at('<BdBI4I4', head)
   if sum + hits > room or now >= (index + 1) * ceil(window / SLOTS) then is_usual = false break end
   after[i] = pack('<BdBI4I4', RING, index, oldest, sum + hits, current + hits)
@@ -46,6 +47,21 @@ end
 local charged, rings, expiries = {}, {}, {}
 -- The ring as it was, where that was read; and whether a token bucket has to be written whatever is decided.
 local read, is_stale = {}, {}
+
+-- A head that is one. Whatever else stands under the key counts as nothing, and is written over.
+local function sound(head, kind)
+  local form = head and byte(head)
+  if kind == FIXED then return form == WINDOW and #head == WINDOW_BYTES and head end
+  if kind ~= SLIDING then return form == BUCKET and #head == BUCKET_BYTES and head end
+  if form == RING then return #head == RING_BYTES and head end
+  return form == LOG and #head > 2 and #head == 2 + 8 * byte(head, 2) and head
+end
+
+-- The ring of a counter. MGET, unlike GET, takes a key of another type for none.
+local function ring_of(i)
+  local slots = call('MGET', KEYS[counters + i])[1]
+  return slots and #slots == 4 * SLOTS and slots
+end
 
 local function begin_ring(i, index, oldest, sum, current, slots, step)
   charged[i] = pack('<BdBI4I4', RING, index, oldest, sum, current)
@@ -92,7 +108,7 @@ local function move_ring(i, index, oldest, sum, current, window, room, hits)
   local present = floor(now / step)
   local passed = present - index
   if passed > SLOTS then return log(i, nil, window, room, hits) end
-  local slots = call('GET', KEYS[counters + i])
+  local slots = ring_of(i)
   if not slots then -- evicted alone; what it held counts on as if it were new
     slots, current, oldest = rep('\0', 4 * SLOTS), sum, 0
     heads[i] = pack('<BdBI4I4', RING, index, 0, sum, sum)
@@ -176,7 +192,8 @@ local left = {}
 for i = 1, counters do
   local kind, room, hits, limit, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 16)
   if kind >= SHADOW then kind, in_shadow[i] = kind - SHADOW, true end
-  local head, used = heads[i]
+  local head, used = sound(heads[i], kind)
+  heads[i] = head
   if kind == FIXED then
     used = fixed(i, head, window, room, hits)
   elseif kind ~= SLIDING then
@@ -223,7 +240,7 @@ for i = 1, counters do
   if byte(head) ~= RING then
     ring = nil
   elseif left[i] < 0 then
-    ring = ring or read[i] or call('GET', KEYS[counters + i])
+    ring = ring or read[i] or ring_of(i)
   elseif flag == CHARGED then
     ring = nil
   end

@@ -32,6 +32,11 @@ impl Failure {
         }
     }
 
+    /// True where it says something of the store, and not of one question or of what is known of it already.
+    pub(super) fn is_the_stores(&self) -> bool {
+        !matches!(self.reason(), "away" | "nonsense" | "other")
+    }
+
     /// True where the connection is of no use any more, or leads to a server that must not be written to.
     pub(super) fn ends_connection(&self) -> bool {
         matches!(self.reason(), "connection" | "read_only" | "loading" | "master_down" | "cluster_down")

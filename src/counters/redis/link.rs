@@ -4,7 +4,7 @@
 //! is as good as none.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -22,8 +22,6 @@ use crate::counters::Admission;
 use crate::limiter::key::KeyHasher;
 use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
 
-/// Failures in a row after which a link is closed.
-const FAILURES_MAX: u32 = 5;
 /// The time that it may take to connect and to decide something.
 const CONNECT: Duration = Duration::from_millis(500);
 /// The pause between two attempts: at first, and at most. Each is cut by up to a half at random.
@@ -37,8 +35,6 @@ pub(super) struct Link {
     settings: Arc<RedisSettings>,
     clock: Clock,
     connection: ArcSwapOption<MultiplexedConnection>,
-    /// Failures in a row.
-    failures: AtomicU32,
     closed: Notify,
     /// The store's clock less ours, in microseconds; at least that.
     ahead: AtomicI64,
@@ -51,7 +47,6 @@ impl Link {
             settings,
             clock,
             connection: ArcSwapOption::empty(),
-            failures: AtomicU32::new(0),
             closed: Notify::new(),
             ahead: AtomicI64::new(0),
             trouble: Mutex::default(),
@@ -71,31 +66,26 @@ impl Link {
         self.connection.load().is_some()
     }
 
-    /// Asks once. A link that fails too often in a row is closed, and opened again by [`Link::keep`].
+    /// Asks once, over the connection as it is.
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Admission, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
         let answer = self.decide(&connection, question, self.latest(), self.settings.deadline).await;
-        match &answer {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(failure) => self.note(failure),
+        if let Err(failure) = &answer
+            && failure.ends_connection()
+        {
+            self.close(failure);
         }
         answer
     }
 
-    fn note(&self, failure: &Failure) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failure.ends_connection() || failures >= FAILURES_MAX {
-            self.close(failure);
-        }
-    }
-
-    fn close(&self, failure: &Failure) {
+    /// Closes it, to be opened again by [`Link::keep`].
+    pub(super) fn close(&self, failure: &Failure) {
         // The connection ends with its last question. What the store has not read of it by then is gone.
         if self.connection.swap(None).is_some() {
             tracing::warn!("a connection to the counter store is closed: {failure}");
             *self.trouble.lock() = Some(failure.to_string());
+            self.closed.notify_one();
         }
-        self.closed.notify_one();
     }
 
     async fn decide(
@@ -139,7 +129,6 @@ impl Link {
                 Ok(connection) => {
                     tracing::info!("a connection to the counter store is open");
                     (pause, is_told) = (PAUSE, false);
-                    self.failures.store(0, Ordering::Relaxed);
                     *self.trouble.lock() = None;
                     self.connection.store(Some(Arc::new(connection)));
                     self.watch().await;
@@ -162,8 +151,17 @@ impl Link {
         loop {
             match timeout(PROBE, self.closed.notified()).await {
                 Ok(()) => return,
-                Err(_) => drop(self.ask(&Question::new(&[probe()])).await),
+                Err(_) => self.probe().await,
             }
+        }
+    }
+
+    /// Finds out what no request does where there are none. Its deadline is a long one: a busy machine closes nothing.
+    async fn probe(&self) {
+        let Some(connection) = self.connection.load_full() else { return };
+        let latest = Timestamp::from_nanos(u64::MAX);
+        if let Err(failure) = self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await {
+            self.close(&failure);
         }
     }
 

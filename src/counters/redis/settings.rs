@@ -69,6 +69,9 @@ impl RedisSettings {
             // A password in it is in no message.
             return Err("expected memory, redis://HOST:PORT or rediss://HOST:PORT".to_owned());
         };
+        if self.url.contains(['?', '#']) {
+            return Err("it has parameters, and there are none; flags say what else there is to say".to_owned());
+        }
         let settings = info.redis_settings();
         if settings.password().is_some() || settings.username().is_some() {
             return Err(
