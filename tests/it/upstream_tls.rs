@@ -241,12 +241,12 @@ async fn a_hold_ends_once_the_file_that_was_missing_is_there(xds: &str) {
 }
 
 #[tokio::test]
-async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_delta() {
+async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_delta_since_envoy_1_40() {
     a_hold_ends_once_the_file_that_was_missing_is_there("delta").await;
 }
 
 #[tokio::test]
-async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_state_of_the_world() {
+async fn a_hold_ends_once_the_file_that_was_missing_is_there_with_state_of_the_world_since_envoy_1_40() {
     a_hold_ends_once_the_file_that_was_missing_is_there("sotw").await;
 }
 
