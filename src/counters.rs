@@ -8,7 +8,8 @@
 //! A request is charged to every enforced limit that applies to it, or to none. Limits in shadow are judged
 //! and charged as if each stood alone, whatever the others say, and never deny.
 //!
-//! A store knows keys, cells and time. It knows no policy, and it reads no clock.
+//! A store knows keys, cells and time, and no policy. Memory is told the time; a shared store has a clock of its own, so that
+//! those of its replicas do not matter.
 
 pub mod memory;
 pub mod redis;

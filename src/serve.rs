@@ -4,7 +4,7 @@
 //! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters
 //! lease runtime:  this replica's key in etcd
 //! xDS runtime:    ADS, health, reflection
-//! limit runtime:  rate limit service, health, reflection, health follows live
+//! limit runtime:  rate limit service, health, reflection, health follows live; connections to a shared counter store
 //! admin runtime:  HTTP API
 //! ```
 //!
@@ -146,12 +146,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
-    if let Counters::Memory(memory) = shared.counters.clone() {
-        tasks.spawn_on(sweep::sweep(memory, shared.clock, shutdown()), on_source);
-    }
-    if let Counters::Redis(redis) = shared.counters.clone() {
-        tasks.spawn_on(counters::keep(redis, shutdown()), rls_runtime.handle());
-    }
+    let by_counters = if let Counters::Redis(_) = shared.counters { rls_runtime.handle() } else { on_source };
+    tasks.spawn_on(counters::keep(shared.counters.clone(), shared.clock, shutdown()), by_counters);
     let source = {
         // Timers belong to a runtime.
         let _runtime = source_runtime.enter();

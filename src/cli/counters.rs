@@ -52,10 +52,6 @@ impl CountersArgs {
             let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
             return Ok(CountersConfig::Memory { keys_max });
         }
-        let is_tls = self.counters.starts_with("rediss://");
-        if !is_tls && (self.counters_ca.is_some() || self.counters_cert.is_some()) {
-            return Err("--counters-ca and --counters-cert are for a store that is reached with rediss://".to_owned());
-        }
         let settings = RedisSettings {
             url: self.counters,
             user: self

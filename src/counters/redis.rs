@@ -71,18 +71,22 @@ impl Redis {
 
     /// As [`super::Counters::admit`].
     pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
-        let started = self.clock.now();
-        let question = Question::new(charges);
         let answer = match self.next() {
-            Some(link) => link.ask(&question).await,
+            Some(link) => self.ask(link, charges).await,
             None => Err(Failure::Away),
         };
-        self.judge(&answer);
-        self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
         answer.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
+    }
+
+    async fn ask(&self, link: &Link, charges: &[Charge]) -> Result<Admission, Failure> {
+        let started = self.clock.now();
+        let answer = link.ask(&Question::new(charges)).await;
+        self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
+        self.judge(&answer);
+        answer
     }
 
     /// A store that fails several times in a row is not asked again until it has decided something over a new connection.
@@ -91,6 +95,8 @@ impl Redis {
             Ok(_) => self.failures.store(0, Ordering::Relaxed),
             Err(failure) if failure.is_the_stores() => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+                    // New connections begin anew.
+                    self.failures.store(0, Ordering::Relaxed);
                     self.links.iter().for_each(|link| link.close(failure));
                 }
             }
@@ -117,5 +123,29 @@ impl Redis {
         let first = self.questions.fetch_add(1, Ordering::Relaxed);
         let turn = |step| self.links.get(first.wrapping_add(step) % self.links.len());
         (0..self.links.len()).filter_map(turn).find(|link| link.is_open())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_closed_connections_do_not_count_against_new_ones() {
+        let settings = RedisSettings {
+            url: "redis://127.0.0.1:1".to_owned(),
+            user: None,
+            tls: RedisTls::default(),
+            prefix: RedisSettings::PREFIX.to_owned(),
+            connections: 1,
+            deadline: RedisSettings::DEADLINE,
+        };
+        let store = Redis::new(settings, Clock::start(), Arc::default());
+        let after = |failure: Failure| {
+            store.judge(&Err(failure));
+            store.failures.load(Ordering::Relaxed)
+        };
+        assert_eq!([1, 2, 3, 4, 0, 1].map(|_| after(Failure::Unanswered)), [1, 2, 3, 4, 0, 1]);
+        assert_eq!(after(Failure::Away), 1, "what is known already says nothing new");
     }
 }

@@ -1,4 +1,4 @@
-//! When what is held is offered again.
+//! Retries: what is held is offered again after a while.
 //!
 //! What an Envoy refused may be mended where no document tells of it: a file on its host is there now, a port is free. So
 //! a hold is lifted now and then, and holds again if an Envoy still refuses.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::sweep;
 use crate::clock::Clock;
 use crate::config::CountersConfig;
 use crate::counters::Counters;
@@ -26,8 +27,14 @@ pub(super) fn open(config: &CountersConfig, clock: Clock, metrics: &Arc<Metrics>
     }
 }
 
-pub(super) async fn keep(redis: Arc<Redis>, shutdown: CancellationToken) -> Result<(), String> {
-    redis.keep(shutdown).await;
+/// Sweeps counters in memory, and keeps the connections to a shared store open.
+pub(super) async fn keep(counters: Counters, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
+    match counters {
+        Counters::Memory(memory) => sweep::sweep(&memory, clock, shutdown).await,
+        Counters::Redis(redis) => redis.keep(shutdown).await,
+        #[cfg(test)]
+        Counters::Away => {}
+    }
     Ok(())
 }
 

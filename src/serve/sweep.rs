@@ -1,6 +1,5 @@
 //! The sweep through the counters: what counts nothing any more is dropped, at a pace that leaves requests their locks.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -13,7 +12,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The steps of a round, however many counters there are: some ten seconds, and the time of the work itself.
 const STEPS: usize = 256;
 
-pub(super) async fn sweep(counters: Arc<Memory>, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
+pub(super) async fn sweep(counters: &Memory, clock: Clock, shutdown: CancellationToken) {
     let rounds = async {
         loop {
             let sweeps = counters.sweeps_per_round().div_ceil(STEPS);
@@ -27,5 +26,4 @@ pub(super) async fn sweep(counters: Arc<Memory>, clock: Clock, shutdown: Cancell
         }
     };
     shutdown.run_until_cancelled(rounds).await;
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Counters in a real Redis that hangs, dies, forgets its script, is full, or may not be written to.
 
+use std::num::NonZeroU32;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,11 @@ fn charge(hits: u32) -> Charge {
     Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits }
 }
 
+fn algorithms() -> [Algorithm; 3] {
+    let burst = NonZeroU32::new(90).unwrap();
+    [Algorithm::SlidingWindow, Algorithm::FixedWindow, Algorithm::TokenBucket { burst }]
+}
+
 fn remaining(admission: &Admission) -> u32 {
     match admission.outcomes[0] {
         Outcome::Judged(verdict) => verdict.remaining,
@@ -200,13 +206,8 @@ async fn no_key_stays_for_ever() {
     let server = Server::start(&[]);
     let store = server.store().await;
     let mut connection = server.connection().await;
-    let algorithms = [
-        Algorithm::SlidingWindow,
-        Algorithm::FixedWindow,
-        Algorithm::TokenBucket { burst: std::num::NonZeroU32::new(90).unwrap() },
-    ];
     for hits in [1, 1, 40, 1] {
-        for (number, algorithm) in algorithms.into_iter().enumerate() {
+        for (number, algorithm) in algorithms().into_iter().enumerate() {
             let key = KeyHasher::seeded([6; 16]).part(&number.to_le_bytes()).finish();
             store.admit(&[Charge { key, algorithm, ..charge(hits) }]).await.unwrap();
         }
@@ -285,11 +286,6 @@ async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_ot
     let server = Server::start(&[]);
     let store = server.store().await;
     let mut connection = server.connection().await;
-    let algorithms = [
-        Algorithm::SlidingWindow,
-        Algorithm::FixedWindow,
-        Algorithm::TokenBucket { burst: std::num::NonZeroU32::new(90).unwrap() },
-    ];
     let list: &[&str] = &["LPUSH", "KEY", "x"];
     let garbage: [&[&str]; 7] = [
         &["SET", "KEY", "hello"],
@@ -300,7 +296,7 @@ async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_ot
         &["SETRANGE", "KEY", "300", "long"],
         list,
     ];
-    for (number, algorithm) in algorithms.into_iter().enumerate() {
+    for (number, algorithm) in algorithms().into_iter().enumerate() {
         for (variant, words) in garbage.iter().enumerate() {
             let key = KeyHasher::seeded([6; 16]).part(&[number as u8, variant as u8]).finish();
             let charge = |hits| Charge { key, algorithm, ..charge(hits) };
@@ -324,4 +320,21 @@ async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_ot
     }
     assert_eq!(store.report().connections_open, 2);
     assert_eq!(spend(&store, 10).await, 90);
+}
+
+#[test]
+fn a_store_that_cannot_be_meant_is_refused_at_the_start_without_its_password() {
+    let refused: [(&[&str], &str); 6] = [
+        (&["--counters=memcached://a:1"], "expected memory, redis://HOST:PORT or rediss://HOST:PORT"),
+        (&["--counters=redis://tierflow:s3cr3t@a:1"], "use --counters-password-file"),
+        (&["--counters=redis://a:1?password=s3cr3t"], "it has parameters"),
+        (&["--counters=redis://a:1", "--counters-ca=ca.crt"], "need rediss://"),
+        (&["--counters=redis://a:1", "--counters-password-file=/nowhere"], "/nowhere: "),
+        (&["--counters-password-file=/nowhere"], "need --counters"),
+    ];
+    for (flags, expected) in refused {
+        let output = crate::harness::tierflow(&[&["serve"], flags].concat());
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && told.contains(expected) && !told.contains("s3cr3t"), "{flags:?}: {told}");
+    }
 }

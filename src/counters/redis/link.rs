@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
@@ -167,9 +168,12 @@ impl Link {
 
     /// Opens a connection over which the script decides.
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
-        let client = self.settings.client()?;
+        let settings = Arc::clone(&self.settings);
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let opened = async {
+            // It reads files, which may take long, on a runtime that decides requests.
+            let client =
+                spawn_blocking(move || settings.client()).await.map_err(|error| Failure::File(error.to_string()))??;
             let connection =
                 client.get_multiplexed_async_connection_with_config(&config).await.map_err(Failure::Refused)?;
             self.ahead.store(i64::MIN, Ordering::Relaxed);

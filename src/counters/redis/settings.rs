@@ -55,20 +55,18 @@ impl RedisSettings {
             }
             info = info.set_redis_settings(settings);
         }
-        let client = match self.url.starts_with("rediss:") {
-            true => Client::build_with_tls(info, self.certificates()?),
-            false => Client::open(info),
+        let client = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, self.certificates()?),
+            _ => Client::open(info),
         };
         client.map_err(Failure::Refused)
     }
 
     /// Says what is wrong with the URL, or with a file from the start.
     pub fn check(&self) -> Result<(), String> {
-        let expected = || format!("{:?}: expected memory, redis://HOST:PORT or rediss://HOST:PORT", self.url);
-        let Ok(info) = self.connection_info() else {
-            // A password in it is in no message.
-            return Err("expected memory, redis://HOST:PORT or rediss://HOST:PORT".to_owned());
-        };
+        // The URL is in no message: it may have a password in it.
+        let expected = || "expected memory, redis://HOST:PORT or rediss://HOST:PORT".to_owned();
+        let info = self.connection_info().map_err(|_| expected())?;
         if self.url.contains(['?', '#']) {
             return Err("it has parameters, and there are none; flags say what else there is to say".to_owned());
         }
@@ -80,6 +78,10 @@ impl RedisSettings {
         }
         if !matches!(info.addr(), ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. }) {
             return Err(expected());
+        }
+        let has_certificates = self.tls.ca.is_some() || self.tls.identity.is_some();
+        if has_certificates && !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err("--counters-ca and --counters-cert need rediss://".to_owned());
         }
         self.client().map(drop).map_err(|failure| failure.to_string())
     }
