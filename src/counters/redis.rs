@@ -13,6 +13,7 @@ mod failure;
 mod link;
 pub mod script;
 mod settings;
+pub mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ use script::Question;
 
 pub use failure::Failure;
 pub use settings::{RedisSettings, RedisTls, RedisUser};
+pub use settle::Settlement;
 
 /// Failures in a row after which all links are closed.
 const FAILURES_MAX: u32 = 5;
@@ -79,6 +81,17 @@ impl Redis {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
+    }
+
+    /// Has the store count hits after the fact, in the order given. Not for a request's path: it may take half a second.
+    ///
+    /// Of what failed, nobody knows whether it was settled, but for [`Failure::Away`] and [`Failure::Late`]: then it was
+    /// not. There are up to [`settle::SETTLEMENTS_MAX`] in one call of the script, and none are settled after those that failed.
+    pub async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
+        for some in settlements.chunks(settle::SETTLEMENTS_MAX) {
+            self.next().ok_or(Failure::Away)?.settle(some).await?;
+        }
+        Ok(())
     }
 
     async fn ask(&self, link: &Link, charges: &[Charge]) -> Result<Admission, Failure> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fastrand::Rng;
+use redis::Cmd;
 use redis::aio::MultiplexedConnection;
 use tierflow::clock::Timestamp;
 use tierflow::counters::memory::{Memory, MemoryLimits};
@@ -20,46 +21,50 @@ use crate::seed::Seed;
 const HISTORIES: usize = 150;
 const STEPS: usize = 120;
 
-struct Store {
+pub(crate) struct Store {
     _server: Server,
-    connection: MultiplexedConnection,
+    pub(crate) connection: MultiplexedConnection,
 }
 
 impl Store {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = Server::start(&[]);
         let connection = server.connection().await;
         Self { _server: server, connection }
     }
 
-    async fn load(&mut self, text: &str) -> String {
+    pub(crate) async fn load(&mut self, text: &str) -> String {
         redis::cmd("SCRIPT").arg("LOAD").arg(text).query_async(&mut self.connection).await.unwrap()
     }
 
     /// Asks the script; with a time of its own where it was loaded for that.
-    async fn admit(&mut self, script: &str, charges: &[Charge], at: Option<Timestamp>) -> Answer {
+    pub(crate) async fn admit(&mut self, script: &str, charges: &[Charge], at: Option<Timestamp>) -> Answer {
         let question = Question::new(charges);
         let mut command = question.command("EVALSHA", script, "test:", Timestamp::from_nanos(u64::MAX));
         if let Some(at) = at {
-            let micros = at.as_nanos() / 1000;
-            command.arg(micros / 1_000_000).arg(micros % 1_000_000);
+            give_time(&mut command, at);
         }
         let answer: Vec<u8> = command.query_async(&mut self.connection).await.unwrap();
         question.read(&answer).unwrap_or_else(|| panic!("{answer:?}"))
     }
 }
 
-/// The script with the time as an argument, and keys that outlive a history however slowly it is played.
-fn with_time_given() -> String {
-    let replaced = |text: String, from: &str, to: &str| {
+/// A script with the time as an argument, and keys that outlive a history however slowly it is played.
+pub(crate) fn with_time_given(script: &str, expiry: &str) -> String {
+    let replaced = |text: &str, from: &str, to: &str| {
         assert!(text.contains(from), "{from}");
         text.replace(from, to)
     };
-    let text = replaced(script::TEXT.to_owned(), "call('TIME')", "{ ARGV[2], ARGV[3] }");
-    replaced(text, "'PX', expiries[i]", "'PX', expiries[i] + 3600000")
+    let text = replaced(script, "call('TIME')", "{ ARGV[2], ARGV[3] }");
+    replaced(&text, &format!("'PX', {expiry}"), &format!("'PX', {expiry} + 3600000"))
 }
 
-fn one_of<T: Copy>(dice: &mut Rng, values: &[T]) -> T {
+pub(crate) fn give_time(command: &mut Cmd, at: Timestamp) {
+    let micros = at.as_nanos() / 1000;
+    command.arg(micros / 1_000_000).arg(micros % 1_000_000);
+}
+
+pub(crate) fn one_of<T: Copy>(dice: &mut Rng, values: &[T]) -> T {
     values[dice.usize(..values.len())]
 }
 
@@ -131,7 +136,7 @@ async fn redis_says_to_every_request_what_memory_says() {
     let seed = Seed::of("REDIS_SEED");
     let mut dice = Rng::with_seed(seed.number);
     let mut store = Store::start().await;
-    let script = store.load(&with_time_given()).await;
+    let script = store.load(&with_time_given(script::TEXT, "expiries[i]")).await;
     let (mut denied, mut waits) = (0, 0);
     for history in 0..HISTORIES {
         let memory = Memory::new(MemoryLimits::default());

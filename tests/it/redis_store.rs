@@ -59,7 +59,7 @@ impl Server {
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
     }
 
-    async fn store(&self) -> Arc<Redis> {
+    pub(crate) async fn store(&self) -> Arc<Redis> {
         let store = opening(settings(self.url()));
         is_there(&store).await;
         store
@@ -100,7 +100,7 @@ async fn is_away(store: &Redis) {
     assert_eq!(at_once.map(|answer| answer.err()), Some(Some(StoreAway)), "nobody waits for a store that is away");
 }
 
-fn charge(hits: u32) -> Charge {
+pub(crate) fn charge(hits: u32) -> Charge {
     let key = KeyHasher::seeded([4; 16]).part(b"order").finish();
     let rate = Rate::parse("100/hour").unwrap();
     Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits }
@@ -118,11 +118,11 @@ fn remaining(admission: &Admission) -> u32 {
     }
 }
 
-async fn left(store: &Redis) -> u32 {
+pub(crate) async fn left(store: &Redis) -> u32 {
     eventually("the store decides", async || store.admit(&[charge(0)]).await.ok().map(|told| remaining(&told))).await
 }
 
-async fn spend(store: &Redis, hits: u32) -> u32 {
+pub(crate) async fn spend(store: &Redis, hits: u32) -> u32 {
     remaining(&store.admit(&[charge(hits)]).await.unwrap())
 }
 

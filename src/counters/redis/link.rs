@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::failure::Failure;
 use super::script::{self, Question};
 use super::settings::RedisSettings;
+use super::settle::{self, Settlement};
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Admission;
 use crate::limiter::key::KeyHasher;
@@ -30,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The time between two probes of an open link.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// The time that settling may take: no request waits for it.
+const SETTLE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -70,13 +74,34 @@ impl Link {
     /// Asks once, over the connection as it is.
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Admission, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
-        let answer = self.decide(&connection, question, self.latest(), self.settings.deadline).await;
-        if let Err(failure) = &answer
+        let deadline = self.settings.deadline;
+        let answer = self.decide(&connection, question, self.latest(deadline), deadline).await;
+        self.close_after(&answer);
+        answer
+    }
+
+    /// Has the store settle, over the connection as it is.
+    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
+        let connection = self.connection.load_full().ok_or(Failure::Away)?;
+        let (prefix, latest) = (&self.settings.prefix, self.latest(SETTLE));
+        let by_hash = settle::command("EVALSHA", settle::hash(), prefix, settlements, latest);
+        let by_text = || settle::command("EVAL", settle::TEXT, prefix, settlements, latest);
+        let answer = evaluate(&connection, by_hash, by_text, SETTLE).await;
+        self.close_after(&answer);
+        let bytes = answer?;
+        match settle::read(&bytes) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Failure::Late),
+            None => Err(Failure::Nonsense(bytes.len())),
+        }
+    }
+
+    fn close_after<T>(&self, answer: &Result<T, Failure>) {
+        if let Err(failure) = answer
             && failure.ends_connection()
         {
             self.close(failure);
         }
-        answer
     }
 
     /// Closes it, to be opened again by [`Link::keep`].
@@ -96,19 +121,10 @@ impl Link {
         latest: Timestamp,
         deadline: Duration,
     ) -> Result<Admission, Failure> {
-        let mut connection = connection.clone();
         let prefix = &self.settings.prefix;
-        let asked = async {
-            let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
-            match by_hash.query_async(&mut connection).await {
-                Err(error) if is_unknown_script(&error) => {
-                    let by_text = question.command("EVAL", script::TEXT, prefix, latest);
-                    by_text.query_async::<Vec<u8>>(&mut connection).await
-                }
-                answer => answer,
-            }
-        };
-        let bytes = timeout(deadline, asked).await.map_err(|_| Failure::Unanswered)?.map_err(Failure::Refused)?;
+        let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
+        let by_text = || question.command("EVAL", script::TEXT, prefix, latest);
+        let bytes = evaluate(connection, by_hash, by_text, deadline).await?;
         let answer = question.read(&bytes).ok_or(Failure::Nonsense(bytes.len()))?;
         self.ahead.fetch_max(micros(answer.at) - micros(self.clock.now()), Ordering::Relaxed);
         answer.admission.ok_or(Failure::Late)
@@ -116,9 +132,9 @@ impl Link {
 
     /// The time on the store's clock after which a question that is asked now is not waited for. The store is given as
     /// long again, because what is known of its clock is only that it is not behind.
-    fn latest(&self) -> Timestamp {
+    fn latest(&self, deadline: Duration) -> Timestamp {
         let now = micros(self.clock.now()).saturating_add(self.ahead.load(Ordering::Relaxed));
-        Timestamp::from_nanos(u64::try_from(now).unwrap_or(0).saturating_mul(1000)) + 2 * self.settings.deadline
+        Timestamp::from_nanos(u64::try_from(now).unwrap_or(0).saturating_mul(1000)) + 2 * deadline
     }
 
     /// Opens it, and again whenever it is closed.
@@ -183,6 +199,23 @@ impl Link {
         };
         timeout(CONNECT, opened).await.map_err(|_| Failure::Unanswered)?
     }
+}
+
+/// Runs a script by its hash, and by its text where the store does not know it.
+async fn evaluate(
+    connection: &MultiplexedConnection,
+    by_hash: Cmd,
+    by_text: impl FnOnce() -> Cmd,
+    deadline: Duration,
+) -> Result<Vec<u8>, Failure> {
+    let mut connection = connection.clone();
+    let asked = async {
+        match by_hash.query_async(&mut connection).await {
+            Err(error) if is_unknown_script(&error) => by_text().query_async(&mut connection).await,
+            answer => answer,
+        }
+    };
+    timeout(deadline, asked).await.map_err(|_| Failure::Unanswered)?.map_err(Failure::Refused)
 }
 
 /// A charge that is always admitted, and writes.

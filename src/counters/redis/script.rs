@@ -76,18 +76,17 @@ impl<'a> Question<'a> {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(2 * self.counters.len());
         for counter in &self.counters {
-            command.arg(format!("{prefix}{:032x}", counter.key.as_u128()));
+            command.arg(head_key(prefix, counter.key));
         }
         for counter in &self.counters {
-            command.arg(format!("{prefix}{:032x}:ring", counter.key.as_u128()));
+            command.arg(ring_key(prefix, counter.key));
         }
         command.arg(self.packed(latest).as_slice());
         command
     }
 
     fn packed(&self, latest: Timestamp) -> SmallVec<[u8; 128]> {
-        let latest = (latest.as_nanos() / NANOS_PER_MICRO) as f64;
-        let mut packed = SmallVec::from_slice(&latest.to_le_bytes());
+        let mut packed = SmallVec::from_slice(&micros(latest).to_le_bytes());
         for counter in &self.counters {
             packed.extend_from_slice(&pack(counter, self.asked(counter.key), self.hits(counter.key)));
         }
@@ -131,6 +130,21 @@ impl<'a> Question<'a> {
     fn asked(&self, key: CounterKey) -> u32 {
         self.hits(key).max(1)
     }
+}
+
+/// The key of a counter's head.
+pub(super) fn head_key(prefix: &str, key: CounterKey) -> String {
+    format!("{prefix}{:032x}", key.as_u128())
+}
+
+/// The key of a counter's ring.
+pub(super) fn ring_key(prefix: &str, key: CounterKey) -> String {
+    format!("{prefix}{:032x}:ring", key.as_u128())
+}
+
+/// A time as the scripts have it.
+pub(super) fn micros(at: Timestamp) -> f64 {
+    (at.as_nanos() / NANOS_PER_MICRO) as f64
 }
 
 fn pack(charge: &Charge, asked: u32, hits: u32) -> [u8; 25] {
