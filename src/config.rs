@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compile::HostPort;
@@ -77,7 +78,7 @@ pub enum CountersConfig {
         keys_max: usize,
     },
     /// A store that replicas share.
-    Redis(RedisSettings),
+    Redis(Arc<RedisSettings>),
 }
 
 /// A `host:port` as people write it.

@@ -1,6 +1,7 @@
 //! How `serve` is told where counters are kept.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
@@ -10,7 +11,8 @@ use crate::counters::redis::{RedisSettings, RedisTls, RedisUser};
 #[derive(Clone, clap::Args)]
 pub(super) struct CountersArgs {
     /// The store of the counters: `memory` of this process, or a Redis or Valkey that replicas share, as in
-    /// redis://10.0.0.6:6379 or rediss://10.0.0.6:6379/2 (TLS, database 2).
+    /// redis://10.0.0.6:6379 or rediss://10.0.0.6:6379/2 (TLS, database 2);
+    /// redis+sentinel://10.0.0.6:26379,10.0.0.7:26379/NAME is the master that these Sentinels know by that name.
     #[arg(long, value_name = "STORE", default_value = "memory", env = "TIERFLOW_COUNTERS")]
     counters: String,
     /// The most counters that are kept in memory, 1024 to 100000000. Each takes at most 192 bytes while its limit is below
@@ -26,6 +28,9 @@ pub(super) struct CountersArgs {
     /// File that holds the user's password; read again for each connection.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_COUNTERS_PASSWORD_FILE")]
     counters_password_file: Option<PathBuf>,
+    /// File that holds the password of the Sentinels, where they have one of their own; read again for each connection.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_COUNTERS_SENTINEL_PASSWORD_FILE")]
+    counters_sentinel_password_file: Option<PathBuf>,
     /// PEM file of the authority that signed the store's certificate. Default: the authorities that this machine trusts.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_COUNTERS_CA")]
     counters_ca: Option<PathBuf>,
@@ -38,7 +43,7 @@ pub(super) struct CountersArgs {
     /// The time that the store may take for a decision, 1ms to 1s; then the gateway's `on_error` decides.
     #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = parse_deadline, env = "TIERFLOW_COUNTERS_TIMEOUT")]
     counters_timeout: Duration,
-    /// The number of connections to the store.
+    /// The number of connections to each server of the store.
     #[arg(long, value_name = "N", default_value_t = RedisSettings::CONNECTIONS, value_parser = clap::value_parser!(u8).range(1..=64), env = "TIERFLOW_COUNTERS_CONNECTIONS")]
     counters_connections: u8,
 }
@@ -46,24 +51,31 @@ pub(super) struct CountersArgs {
 impl CountersArgs {
     pub(super) fn config(self) -> Result<CountersConfig, Failure> {
         if self.counters == "memory" {
-            if self.counters_password_file.is_some() || self.counters_ca.is_some() || self.counters_cert.is_some() {
-                return Err("--counters-password-file, --counters-ca and --counters-cert need --counters".to_owned());
+            let files = [
+                ("--counters-password-file", &self.counters_password_file),
+                ("--counters-sentinel-password-file", &self.counters_sentinel_password_file),
+                ("--counters-ca", &self.counters_ca),
+                ("--counters-cert", &self.counters_cert),
+            ];
+            if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
+                return Err(format!("{flag} needs --counters=redis://HOST:PORT or another store that replicas share"));
             }
             let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
             return Ok(CountersConfig::Memory { keys_max });
         }
         let settings = RedisSettings {
-            url: self.counters,
+            url: self.counters.parse().map_err(|error| format!("--counters: {error}"))?,
             user: self
                 .counters_password_file
                 .map(|password_file| RedisUser { name: self.counters_user, password_file }),
+            sentinel_password_file: self.counters_sentinel_password_file,
             tls: RedisTls { ca: self.counters_ca, identity: self.counters_cert.zip(self.counters_key) },
             prefix: self.counters_prefix,
             connections: self.counters_connections,
             deadline: self.counters_timeout,
         };
         settings.check().map_err(|error| format!("--counters: {error}"))?;
-        Ok(CountersConfig::Redis(settings))
+        Ok(CountersConfig::Redis(Arc::new(settings)))
     }
 }
 

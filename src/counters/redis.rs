@@ -11,12 +11,14 @@
 
 mod failure;
 mod link;
+mod node;
 pub mod script;
+mod sentinel;
 mod settings;
 pub mod settle;
+mod url;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -25,26 +27,25 @@ use super::{Admission, StoreAway};
 use crate::clock::Clock;
 use crate::limiter::Charge;
 use crate::metrics::{Metrics, ReasonLabels};
-use link::Link;
+use link::Place;
+use node::Node;
 use script::Question;
+use sentinel::Sentinels;
 
 pub use failure::Failure;
+pub use node::NodeReport;
 pub use settings::{RedisSettings, RedisTls, RedisUser};
 pub use settle::Settlement;
-
-/// Failures in a row after which all links are closed.
-const FAILURES_MAX: u32 = 5;
+pub use url::{RedisForm, RedisUrl, ServerAddress};
 
 /// A store of counters in Redis.
 #[derive(Debug)]
 pub struct Redis {
-    links: Box<[Link]>,
-    /// Counts the questions; tells which link is next.
-    questions: AtomicUsize,
-    /// Failures in a row.
-    failures: AtomicU32,
+    settings: Arc<RedisSettings>,
+    node: Node,
+    /// `None`: the server is a fixed one.
+    sentinels: Option<Arc<Sentinels>>,
     metrics: Arc<Metrics>,
-    clock: Clock,
 }
 
 /// The state of the store, for people.
@@ -55,29 +56,37 @@ pub struct Report {
     pub connections_open: usize,
     /// The last failure of a connection that is not open.
     pub trouble: Option<String>,
+    pub nodes: Vec<NodeReport>,
 }
 
 impl Redis {
     /// A store that is away until [`Redis::keep`] runs and has opened a connection.
-    pub fn new(settings: RedisSettings, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        let settings = Arc::new(settings);
-        let links = (0..settings.connections).map(|_| Link::new(Arc::clone(&settings), clock)).collect();
-        Self { links, questions: AtomicUsize::new(0), failures: AtomicU32::new(0), metrics, clock }
+    pub fn new(settings: impl Into<Arc<RedisSettings>>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let settings = settings.into();
+        let (place, sentinels) = match settings.url.form.clone() {
+            RedisForm::One(server) => (Place::Fixed(server), None),
+            RedisForm::Sentinel { sentinels, master } => {
+                let sentinels = Arc::new(Sentinels::new(Arc::clone(&settings), sentinels, master));
+                (Place::Master(Arc::clone(&sentinels)), Some(sentinels))
+            }
+        };
+        let node = Node::new(&settings, &place, clock, &metrics);
+        Self { settings, node, sentinels, metrics }
     }
 
     /// Opens the connections, and again whenever one is lost, until shutdown.
     pub async fn keep(&self, shutdown: CancellationToken) {
-        let links = futures_util::future::join_all(self.links.iter().map(Link::keep));
-        shutdown.run_until_cancelled(links).await;
+        let watch = async {
+            if let Some(sentinels) = &self.sentinels {
+                sentinels.watch(self.node.links()).await;
+            }
+        };
+        shutdown.run_until_cancelled(futures_util::future::join(self.node.keep(), watch)).await;
     }
 
     /// As [`super::Counters::admit`].
     pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
-        let answer = match self.next() {
-            Some(link) => self.ask(link, charges).await,
-            None => Err(Failure::Away),
-        };
-        answer.map_err(|failure| {
+        self.node.ask(&Question::new(charges)).await.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
@@ -89,76 +98,24 @@ impl Redis {
     /// not. There are up to [`settle::SETTLEMENTS_MAX`] in one call of the script, and none are settled after those that failed.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
         for some in settlements.chunks(settle::SETTLEMENTS_MAX) {
-            self.next().ok_or(Failure::Away)?.settle(some).await?;
+            self.node.settle(some).await?;
         }
         Ok(())
     }
 
-    async fn ask(&self, link: &Link, charges: &[Charge]) -> Result<Admission, Failure> {
-        let started = self.clock.now();
-        let answer = link.ask(&Question::new(charges)).await;
-        self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
-        self.judge(&answer);
-        answer
-    }
-
-    /// A store that fails several times in a row is not asked again until it has decided something over a new connection.
-    fn judge(&self, answer: &Result<Admission, Failure>) {
-        match answer {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(failure) if failure.is_the_stores() => {
-                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-                    // New connections begin anew.
-                    self.failures.store(0, Ordering::Relaxed);
-                    self.links.iter().for_each(|link| link.close(failure));
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
     /// True where a question would be asked at all.
     pub fn is_there(&self) -> bool {
-        self.links.iter().any(Link::is_open)
+        self.node.is_there()
     }
 
     pub fn report(&self) -> Report {
+        let nodes = vec![self.node.report()];
         Report {
-            address: self.links.first().map(Link::address).unwrap_or_default(),
-            connections: self.links.len(),
-            connections_open: self.links.iter().filter(|link| link.is_open()).count(),
-            trouble: self.links.iter().find_map(Link::trouble),
+            address: self.settings.url.to_string(),
+            connections: nodes.iter().map(|node| node.connections).sum(),
+            connections_open: nodes.iter().map(|node| node.connections_open).sum(),
+            trouble: nodes.iter().find_map(|node| node.trouble.clone()),
+            nodes,
         }
-    }
-
-    /// The links in turn, without those that are closed.
-    fn next(&self) -> Option<&Link> {
-        let first = self.questions.fetch_add(1, Ordering::Relaxed);
-        let turn = |step| self.links.get(first.wrapping_add(step) % self.links.len());
-        (0..self.links.len()).filter_map(turn).find(|link| link.is_open())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_of_closed_connections_do_not_count_against_new_ones() {
-        let settings = RedisSettings {
-            url: "redis://127.0.0.1:1".to_owned(),
-            user: None,
-            tls: RedisTls::default(),
-            prefix: RedisSettings::PREFIX.to_owned(),
-            connections: 1,
-            deadline: RedisSettings::DEADLINE,
-        };
-        let store = Redis::new(settings, Clock::start(), Arc::default());
-        let after = |failure: Failure| {
-            store.judge(&Err(failure));
-            store.failures.load(Ordering::Relaxed)
-        };
-        assert_eq!([1, 2, 3, 4, 0, 1].map(|_| after(Failure::Unanswered)), [1, 2, 3, 4, 0, 1]);
-        assert_eq!(after(Failure::Away), 1, "what is known already says nothing new");
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn open(config: &CountersConfig, clock: Clock, metrics: &Arc<Metrics>
             (Counters::Memory(Arc::new(memory)), KeyHasher::seeded(random_seed()))
         }
         CountersConfig::Redis(settings) => {
-            let redis = Redis::new(settings.clone(), clock, Arc::clone(metrics));
+            let redis = Redis::new(Arc::clone(settings), clock, Arc::clone(metrics));
             (Counters::Redis(Arc::new(redis)), KeyHasher::shared())
         }
     }

@@ -47,6 +47,7 @@ mod proxy;
 mod random_policies;
 mod redis_fleet;
 mod redis_script;
+mod redis_sentinel;
 mod redis_settle;
 mod redis_store;
 mod refused;

@@ -60,24 +60,25 @@ impl Server {
     }
 
     pub(crate) async fn store(&self) -> Arc<Redis> {
-        let store = opening(settings(self.url()));
+        let store = opening(settings(&self.url()));
         is_there(&store).await;
         store
     }
 }
 
 /// A store that opens its connections.
-fn opening(settings: RedisSettings) -> Arc<Redis> {
+pub(crate) fn opening(settings: RedisSettings) -> Arc<Redis> {
     let store = Arc::new(Redis::new(settings, Clock::start(), Arc::new(Metrics::default())));
     let keep = Arc::clone(&store);
     tokio::spawn(async move { keep.keep(CancellationToken::new()).await });
     store
 }
 
-fn settings(url: String) -> RedisSettings {
+pub(crate) fn settings(url: &str) -> RedisSettings {
     RedisSettings {
-        url,
+        url: url.parse().unwrap(),
         user: None,
+        sentinel_password_file: None,
         tls: RedisTls::default(),
         prefix: RedisSettings::PREFIX.to_owned(),
         connections: 2,
@@ -85,7 +86,7 @@ fn settings(url: String) -> RedisSettings {
     }
 }
 
-async fn is_there(store: &Redis) {
+pub(crate) async fn is_there(store: &Redis) {
     eventually("the store is there", async || store.is_there().then_some(())).await;
 }
 
@@ -194,7 +195,7 @@ async fn a_store_that_may_not_be_written_to_is_away_until_it_may() {
 async fn a_store_that_is_not_there_at_the_start_is_taken_when_it_comes() {
     let mut server = Server::start(&[]);
     server.redis.kill();
-    let store = opening(settings(server.url()));
+    let store = opening(settings(&server.url()));
     is_away(&store).await;
     server.redis.restart().unwrap();
     is_there(&store).await;
@@ -236,7 +237,7 @@ async fn a_user_with_few_rights_is_enough_and_its_password_may_change() {
     let password_file = folder.path().join("password");
     std::fs::write(&password_file, "first\n").unwrap();
     let user = RedisUser { name: Some("tierflow".to_owned()), password_file: password_file.clone() };
-    let store = opening(RedisSettings { user: Some(user), ..settings(server.url()) });
+    let store = opening(RedisSettings { user: Some(user), ..settings(&server.url()) });
     is_there(&store).await;
     for hits in [1, 13, 20] {
         assert!(store.admit(&[charge(hits)]).await.unwrap().admitted);
@@ -268,7 +269,7 @@ async fn a_store_is_reached_over_tls_with_a_certificate_of_ones_own() {
             ca: Some(certificate(ca).into()),
             identity: identity.map(|(cert, key)| (certificate(cert).into(), certificate(key).into())),
         },
-        ..settings(format!("rediss://{tls}"))
+        ..settings(&format!("rediss://{tls}"))
     };
     let store = opening(secured("authority.crt", Some(("client.crt", "client.key"))));
     is_there(&store).await;
@@ -324,13 +325,15 @@ async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_ot
 
 #[test]
 fn a_store_that_cannot_be_meant_is_refused_at_the_start_without_its_password() {
-    let refused: [(&[&str], &str); 6] = [
-        (&["--counters=memcached://a:1"], "expected memory, redis://HOST:PORT or rediss://HOST:PORT"),
+    let refused: [(&[&str], &str); 8] = [
+        (&["--counters=memcached://a:1"], "expected memory, redis://HOST:PORT"),
         (&["--counters=redis://tierflow:s3cr3t@a:1"], "use --counters-password-file"),
         (&["--counters=redis://a:1?password=s3cr3t"], "it has parameters"),
         (&["--counters=redis://a:1", "--counters-ca=ca.crt"], "need rediss://"),
         (&["--counters=redis://a:1", "--counters-password-file=/nowhere"], "/nowhere: "),
-        (&["--counters-password-file=/nowhere"], "need --counters"),
+        (&["--counters=redis://a:1", "--counters-sentinel-password-file=/nowhere"], "needs redis+sentinel://"),
+        (&["--counters=redis+sentinel://a:1/m", "--counters-sentinel-password-file=/nowhere"], "/nowhere: "),
+        (&["--counters-password-file=/nowhere"], "--counters-password-file needs --counters"),
     ];
     for (flags, expected) in refused {
         let output = crate::harness::tierflow(&[&["serve"], flags].concat());

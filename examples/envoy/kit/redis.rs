@@ -10,14 +10,43 @@ pub struct Redis {
     child: Child,
     folder: PathBuf,
     pub address: SocketAddr,
-    extra: Vec<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Redis {
     /// Starts one that keeps nothing on disk, but its log beside the folder. It may take a moment until it answers.
     pub fn start(folder: &Path, address: SocketAddr, extra: &[String]) -> Result<Self, String> {
-        let child = spawn(folder, address, extra)?;
-        Ok(Self { child, folder: folder.to_owned(), address, extra: extra.to_vec() })
+        Self::start_with(folder, address, extra, &[])
+    }
+
+    /// The same with variables of its environment.
+    pub fn start_with(
+        folder: &Path,
+        address: SocketAddr,
+        extra: &[String],
+        env: &[(String, String)],
+    ) -> Result<Self, String> {
+        let port = address.port().to_string();
+        let ip = address.ip().to_string();
+        let own = ["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
+        let args = own.map(str::to_owned).into_iter().chain(extra.iter().cloned()).collect();
+        Self::run(folder, address, args, env)
+    }
+
+    /// Starts a Sentinel, which writes what it learns to its file of settings.
+    pub fn sentinel(folder: &Path, address: SocketAddr, lines: &[String]) -> Result<Self, String> {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let file = folder.join("sentinel.conf");
+        let own = format!("bind {}\nport {}\ndaemonize no\n", address.ip(), address.port());
+        std::fs::write(&file, own + &lines.join("\n") + "\n")
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        Self::run(folder, address, vec!["sentinel.conf".to_owned(), "--sentinel".to_owned()], &[])
+    }
+
+    fn run(folder: &Path, address: SocketAddr, args: Vec<String>, env: &[(String, String)]) -> Result<Self, String> {
+        let child = spawn(folder, &args, env)?;
+        Ok(Self { child, folder: folder.to_owned(), address, args, env: env.to_vec() })
     }
 
     /// As `kill -9` does.
@@ -29,7 +58,7 @@ impl Redis {
     /// Starts it again, empty.
     pub fn restart(&mut self) -> Result<(), String> {
         self.kill();
-        self.child = spawn(&self.folder, self.address, &self.extra)?;
+        self.child = spawn(&self.folder, &self.args, &self.env)?;
         Ok(())
     }
 
@@ -44,7 +73,7 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(folder: &Path, address: SocketAddr, extra: &[String]) -> Result<Child, String> {
+fn spawn(folder: &Path, args: &[String], env: &[(String, String)]) -> Result<Child, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let log = folder.with_extension("redis.log");
     let output = std::fs::File::options().create(true).append(true).open(&log);
@@ -56,9 +85,8 @@ fn spawn(folder: &Path, address: SocketAddr, extra: &[String]) -> Result<Child, 
         command.env("LD_LIBRARY_PATH", libraries);
     }
     command
-        .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
-        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-        .args(extra)
+        .args(args)
+        .envs(env.iter().cloned())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(output)

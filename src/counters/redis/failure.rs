@@ -13,6 +13,13 @@ pub enum Failure {
     Late,
     #[error("an answer of {0} bytes that is none of the script")]
     Nonsense(usize),
+    /// What each Sentinel said.
+    #[error("no Sentinel says who is master: {0}")]
+    NoMaster(String),
+    #[error("{0} is not a master, though the Sentinels say so")]
+    NotMaster(String),
+    #[error("{0} is the master now")]
+    Replaced(String),
     #[error("{0}")]
     Refused(RedisError),
     #[error("{0}")]
@@ -27,6 +34,7 @@ impl Failure {
             Self::Unanswered => "timeout",
             Self::Late => "late",
             Self::Nonsense(_) => "nonsense",
+            Self::NoMaster(_) | Self::NotMaster(_) | Self::Replaced(_) => "no_master",
             Self::File(_) => "file",
             Self::Refused(error) => reason_of(error),
         }

@@ -10,15 +10,17 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
 use super::script::{self, Question};
+use super::sentinel::Sentinels;
 use super::settings::RedisSettings;
 use super::settle::{self, Settlement};
+use super::url::ServerAddress;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Admission;
 use crate::limiter::key::KeyHasher;
@@ -35,11 +37,22 @@ const PROBE: Duration = Duration::from_secs(1);
 /// The time that settling may take: no request waits for it.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// The server that a link leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Fixed(ServerAddress),
+    /// Whoever is the master when it connects.
+    Master(Arc<Sentinels>),
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     settings: Arc<RedisSettings>,
+    place: Place,
     clock: Clock,
     connection: ArcSwapOption<MultiplexedConnection>,
+    /// The server that it was last opened to.
+    address: ArcSwapOption<ServerAddress>,
     closed: Notify,
     /// The store's clock less ours, in microseconds; at least that.
     ahead: AtomicI64,
@@ -47,19 +60,22 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(settings: Arc<RedisSettings>, clock: Clock) -> Self {
+    pub(super) fn new(settings: Arc<RedisSettings>, place: Place, clock: Clock) -> Self {
         Self {
             settings,
+            place,
             clock,
             connection: ArcSwapOption::empty(),
+            address: ArcSwapOption::empty(),
             closed: Notify::new(),
             ahead: AtomicI64::new(0),
             trouble: Mutex::default(),
         }
     }
 
-    pub(super) fn address(&self) -> String {
-        self.settings.url.clone()
+    /// The server that it was last opened to.
+    pub(super) fn address(&self) -> Option<Arc<ServerAddress>> {
+        self.address.load_full()
     }
 
     /// The reason why it is not open.
@@ -184,21 +200,37 @@ impl Link {
 
     /// Opens a connection over which the script decides.
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
-        let settings = Arc::clone(&self.settings);
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let opened = async {
-            // It reads files, which may take long, on a runtime that decides requests.
-            let client =
-                spawn_blocking(move || settings.client()).await.map_err(|error| Failure::File(error.to_string()))??;
-            let connection =
-                client.get_multiplexed_async_connection_with_config(&config).await.map_err(Failure::Refused)?;
-            self.ahead.store(i64::MIN, Ordering::Relaxed);
-            let latest = Timestamp::from_nanos(u64::MAX);
-            self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await?;
-            Ok(connection)
+        let server = match &self.place {
+            Place::Fixed(server) => server.clone(),
+            Place::Master(sentinels) => sentinels.master().await?,
         };
-        timeout(CONNECT, opened).await.map_err(|_| Failure::Unanswered)?
+        timeout(CONNECT, self.connect_to(server)).await.map_err(|_| Failure::Unanswered)?
     }
+
+    async fn connect_to(&self, server: ServerAddress) -> Result<MultiplexedConnection, Failure> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let (settings, to) = (Arc::clone(&self.settings), server.clone());
+        // It reads files, which may take long, on a runtime that decides requests.
+        let client = spawn_blocking(move || settings.client(&to)).await;
+        let client = client.map_err(|error| Failure::File(error.to_string()))??;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connection.map_err(Failure::Refused)?;
+        if let Place::Master(_) = self.place {
+            check_role(&mut connection, &server).await?;
+        }
+        self.address.store(Some(Arc::new(server)));
+        self.ahead.store(i64::MIN, Ordering::Relaxed);
+        let latest = Timestamp::from_nanos(u64::MAX);
+        self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await?;
+        Ok(connection)
+    }
+}
+
+/// Sentinels may know of a failover later than the servers, and a replica that takes writes loses them.
+async fn check_role(connection: &mut MultiplexedConnection, server: &ServerAddress) -> Result<(), Failure> {
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await.map_err(Failure::Refused)?;
+    let is_master = matches!(role.first(), Some(Value::BulkString(role)) if role == b"master");
+    if is_master { Ok(()) } else { Err(Failure::NotMaster(server.to_string())) }
 }
 
 /// Runs a script by its hash, and by its text where the store does not know it.

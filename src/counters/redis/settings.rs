@@ -1,21 +1,23 @@
-//! How the store is reached.
+//! How the servers of the store are reached.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
 
 use super::Failure;
+use super::url::{RedisForm, RedisUrl, ServerAddress};
 
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// `redis://HOST:PORT/DB` or `rediss://` for TLS. It has no password in it.
-    pub url: String,
+    pub url: RedisUrl,
     pub user: Option<RedisUser>,
+    /// The password of the Sentinels themselves, read anew for each connection. `None`: they have none.
+    pub sentinel_password_file: Option<PathBuf>,
     pub tls: RedisTls,
     /// The first part of all keys.
     pub prefix: String,
-    /// 1 or more.
+    /// To each server. 1 or more.
     pub connections: u8,
     /// The time that a question may take.
     pub deadline: Duration,
@@ -43,51 +45,54 @@ impl RedisSettings {
     pub const DEADLINE: Duration = Duration::from_millis(5);
     pub const PREFIX: &'static str = "tierflow:";
 
-    /// A client with the password and the certificates as they are now.
-    pub(super) fn client(&self) -> Result<Client, Failure> {
-        let mut info = self.connection_info().map_err(Failure::Refused)?;
+    /// A client of a server that keeps counters, with the password and the certificates as they are now.
+    pub(super) fn client(&self, server: &ServerAddress) -> Result<Client, Failure> {
+        let mut login = RedisConnectionInfo::default().set_db(self.url.database.into());
         if let Some(user) = &self.user {
-            let password = read(&user.password_file)?;
-            let password = String::from_utf8_lossy(&password);
-            let mut settings = info.redis_settings().clone().set_password(password.trim_end_matches(['\r', '\n']));
+            login = login.set_password(password(&user.password_file)?);
             if let Some(name) = &user.name {
-                settings = settings.set_username(name);
+                login = login.set_username(name);
             }
-            info = info.set_redis_settings(settings);
         }
-        let client = match info.addr() {
-            ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, self.certificates()?),
-            _ => Client::open(info),
+        self.client_as(server, login)
+    }
+
+    /// A client of a Sentinel.
+    pub(super) fn sentinel_client(&self, server: &ServerAddress) -> Result<Client, Failure> {
+        let mut login = RedisConnectionInfo::default();
+        if let Some(file) = &self.sentinel_password_file {
+            login = login.set_password(password(file)?);
+        }
+        self.client_as(server, login)
+    }
+
+    fn client_as(&self, server: &ServerAddress, login: RedisConnectionInfo) -> Result<Client, Failure> {
+        let (host, port) = (server.host.clone(), server.port);
+        let address = match self.url.is_tls {
+            true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+            false => ConnectionAddr::Tcp(host, port),
         };
+        let info = address.into_connection_info().map_err(Failure::Refused)?.set_redis_settings(login);
+        let client =
+            if self.url.is_tls { Client::build_with_tls(info, self.certificates()?) } else { Client::open(info) };
         client.map_err(Failure::Refused)
     }
 
-    /// Says what is wrong with the URL, or with a file from the start.
+    /// Says which flags do not fit together, or what is wrong with a file from the start.
     pub fn check(&self) -> Result<(), String> {
-        // The URL is in no message: it may have a password in it.
-        let expected = || "expected memory, redis://HOST:PORT or rediss://HOST:PORT".to_owned();
-        let info = self.connection_info().map_err(|_| expected())?;
-        if self.url.contains(['?', '#']) {
-            return Err("it has parameters, and there are none; flags say what else there is to say".to_owned());
-        }
-        let settings = info.redis_settings();
-        if settings.password().is_some() || settings.username().is_some() {
-            return Err(
-                "it names a user, whom every list of processes would show; use --counters-password-file".to_owned()
-            );
-        }
-        if !matches!(info.addr(), ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. }) {
-            return Err(expected());
-        }
         let has_certificates = self.tls.ca.is_some() || self.tls.identity.is_some();
-        if has_certificates && !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        if has_certificates && !self.url.is_tls {
             return Err("--counters-ca and --counters-cert need rediss://".to_owned());
         }
-        self.client().map(drop).map_err(|failure| failure.to_string())
-    }
-
-    fn connection_info(&self) -> Result<ConnectionInfo, redis::RedisError> {
-        self.url.as_str().into_connection_info()
+        let is_sentinel = matches!(self.url.form, RedisForm::Sentinel { .. });
+        if self.sentinel_password_file.is_some() && !is_sentinel {
+            return Err("--counters-sentinel-password-file needs redis+sentinel://".to_owned());
+        }
+        let opened = |client: Result<Client, Failure>| client.map(drop).map_err(|failure| failure.to_string());
+        self.url.servers().iter().try_for_each(|server| {
+            opened(self.client(server))?;
+            if is_sentinel { opened(self.sentinel_client(server)) } else { Ok(()) }
+        })
     }
 
     fn certificates(&self) -> Result<TlsCertificates, Failure> {
@@ -100,6 +105,11 @@ impl RedisSettings {
         let root_cert = self.tls.ca.as_ref().map(read).transpose()?;
         Ok(TlsCertificates { client_tls, root_cert })
     }
+}
+
+fn password(file: &PathBuf) -> Result<String, Failure> {
+    let password = read(file)?;
+    Ok(String::from_utf8_lossy(&password).trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
