@@ -1,6 +1,7 @@
 //! The admin HTTP API: what is served, to whom, and what is wrong with it; and changes of documents.
 
 pub mod access;
+mod counters;
 mod documents;
 mod edit;
 mod error;
@@ -71,6 +72,7 @@ impl Admin {
             .route("/v1/apply", post(edit::apply).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
             .route("/v1/nodes", get(nodes::list))
             .route("/v1/nodes/{id}", get(nodes::one))
+            .route("/v1/counters", get(counters::look).delete(counters::reset))
             .route("/v1/status", get(status::status))
             .route("/v1/config_dump", get(config_dump))
             .fallback(error::not_found)

@@ -22,9 +22,11 @@ pub struct Entry {
     /// Tells the two lines of a change from all others.
     pub change: String,
     pub who: String,
-    /// The changes, as `put Api pay` or `delete Tenant acme`.
+    /// The changes, as `put Api pay`, `delete Tenant acme` or `reset tenant limit a of Gateway shop, Tenant acme`.
     pub what: Vec<String>,
-    pub base: u64,
+    /// `None`: it is no change of documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<String>,
     /// `None`: it is asked for.
@@ -36,6 +38,8 @@ pub struct Entry {
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Revision(u64),
+    /// So many of the counters there were.
+    Reset(usize),
     Refused(String),
 }
 
@@ -84,7 +88,7 @@ mod tests {
             change: "1".to_owned(),
             who: "eve\n{\"who\":\"root\"}".to_owned(),
             what: vec!["put Api pay".to_owned()],
-            base: 7,
+            base: Some(7),
             force: None,
             result: Some(Outcome::Revision(8)),
         };

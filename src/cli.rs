@@ -15,6 +15,7 @@ mod schema;
 mod serve;
 mod server;
 mod status;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ enum Verb {
     Delete(edit::DeleteArgs),
     Register(register::Args),
     Status(status::Args),
+    Counters(usage::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
     Completions {
@@ -62,6 +64,7 @@ pub fn run() -> ExitCode {
         Verb::Delete(args) => edit::delete(&args),
         Verb::Register(args) => register::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Counters(args) => usage::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut std::io::stdout());

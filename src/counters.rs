@@ -19,7 +19,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
-use crate::limiter::{Charge, Verdict};
+use crate::limiter::{Charge, Usage, Verdict};
 use memory::Memory;
 use redis::Redis;
 
@@ -76,6 +76,29 @@ impl Counters {
                 tokio::task::yield_now().await;
                 Err(StoreAway)
             }
+        }
+    }
+}
+
+impl Counters {
+    /// What the counter of each charge counts now; `None` where there is none. Charges nothing and makes no counter.
+    pub async fn look(&self, charges: &[Charge], now: Timestamp) -> Result<Vec<Option<Usage>>, StoreAway> {
+        match self {
+            Self::Memory(memory) => Ok(charges.iter().map(|charge| memory.look(charge, now)).collect()),
+            Self::Redis(redis) => redis.look(charges).await,
+            #[cfg(test)]
+            Self::Away => Err(StoreAway),
+        }
+    }
+
+    /// Forgets the counter of each charge, with all that it counted: false where there was none. Where the store is away in
+    /// the middle of it, some may be forgotten; to ask again does no harm.
+    pub async fn reset(&self, charges: &[Charge]) -> Result<Vec<bool>, StoreAway> {
+        match self {
+            Self::Memory(memory) => Ok(charges.iter().map(|charge| memory.remove(charge.key)).collect()),
+            Self::Redis(redis) => redis.reset(charges).await,
+            #[cfg(test)]
+            Self::Away => Err(StoreAway),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that the rate limit service asks; only what Envoy would do with the request is done here instead.
 
 mod arrival;
+pub mod counters;
 mod list;
 mod request;
 mod route;
@@ -16,7 +17,7 @@ use crate::limiter::older::OlderForms;
 use crate::names::descriptor;
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
-use crate::policy::limit::{Algorithm, Dimension, Mode};
+use crate::policy::limit::Dimension;
 use crate::policy::matches::host_name;
 use crate::policy::set::PolicySet;
 
@@ -153,15 +154,8 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         name: limit.name.to_string(),
         rate: limit.rate.to_string(),
         by: limit.by.iter().map(value).collect(),
-        algorithm: match limit.algorithm {
-            Algorithm::SlidingWindow => "sliding_window",
-            Algorithm::TokenBucket { .. } => "token_bucket",
-            Algorithm::FixedWindow => "fixed_window",
-        },
-        mode: match limit.mode {
-            Mode::Enforce => "enforce",
-            Mode::Shadow => "shadow",
-        },
+        algorithm: limit.algorithm.as_str(),
+        mode: limit.mode.as_str(),
         status: limit.status,
         cost: applied.charge.hits,
     }

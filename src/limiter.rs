@@ -66,6 +66,14 @@ impl Charge {
     pub fn is_enforced(&self) -> bool {
         self.mode == Mode::Enforce
     }
+
+    /// The hits that pass at once when nothing is used.
+    pub fn capacity(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst } if self.rate.limit > 0 => burst.get(),
+            _ => self.rate.limit,
+        }
+    }
 }
 
 /// The answer of a counter to a request.
@@ -79,6 +87,17 @@ pub struct Verdict {
     pub retry_after: Option<Duration>,
     /// The time until `remaining` grows if nothing more is counted; zero if nothing is.
     pub grows_after: Duration,
+}
+
+/// What a counter says that is only looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The hits that count now: more than the limit where that was lowered since.
+    pub used: u32,
+    /// The hits that would pass now.
+    pub remaining: u32,
+    /// The time until `remaining` grows if nothing more is counted; zero if nothing is.
+    pub frees_after: Duration,
 }
 
 /// Builders, so that a test shows only what matters to it.

@@ -92,7 +92,7 @@ async fn make(
         change: format!("{:016x}", fastrand::u64(..)),
         who,
         what: edit.drafts.iter().map(describe).collect(),
-        base: edit.base.0,
+        base: Some(edit.base.0),
         force: edit.force.clone(),
         result: None,
     };
@@ -112,7 +112,7 @@ fn describe(draft: &Draft) -> String {
 }
 
 /// The disk is waited for, so that the line is there before the change.
-async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDetails> {
+pub(super) async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDetails> {
     let (audit, entry, now) = (Arc::clone(&admin.audit), entry.clone(), admin.clock.now());
     in_background(move || audit.note(&entry, now)).await.map_err(|error| {
         tracing::error!(%error, "the audit log cannot be written");

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use super::{Admission, OnError, Outcome};
 use crate::clock::Timestamp;
 use crate::limiter::key::CounterKey;
-use crate::limiter::{Charge, Verdict};
+use crate::limiter::{Charge, Usage, Verdict};
 use shard::Shard;
 
 /// The usual number of shards: enough that many threads seldom meet.
@@ -88,6 +88,11 @@ impl Memory {
     /// The verdict that [`Memory::admit`] would hear from this limit alone. Charges nothing.
     pub fn peek(&self, charge: &Charge, now: Timestamp) -> Verdict {
         self.shard(self.index_of(charge.key)).lock().judge(charge, charge.hits, now)
+    }
+
+    /// What a counter counts now. `None` where there is none. Charges nothing.
+    pub fn look(&self, charge: &Charge, now: Timestamp) -> Option<Usage> {
+        self.shard(self.index_of(charge.key)).lock().look(charge, now)
     }
 
     /// Forgets a counter, with all that it counted. False if there was none.

@@ -13,6 +13,7 @@ mod failure;
 mod link;
 mod node;
 pub mod script;
+mod seen;
 mod sentinel;
 mod settings;
 pub mod settle;

@@ -58,8 +58,7 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
         Action::QueryParameter { key, name, skip_if_absent } => found(key, request.query(name), *skip_if_absent),
         Action::RemoteAddress => Added::Entry(action.descriptor_key().to_owned(), request.client_ip.to_string()),
         Action::MaskedRemoteAddress { v4_bits, v6_bits } => {
-            let bits = if request.client_ip.is_ipv4() { v4_bits } else { v6_bits };
-            Added::Entry(action.descriptor_key().to_owned(), format!("{}/{bits}", masked(request.client_ip, *bits)))
+            Added::Entry(action.descriptor_key().to_owned(), masked_entry(request.client_ip, *v4_bits, *v6_bits))
         }
         Action::RemoteAddressMatch { entry, ranges, is_inverted } => {
             let is_within = ranges.iter().any(|range| range.contains(request.client_ip));
@@ -82,6 +81,12 @@ fn added(action: &Action, api: &Api, request: &Request) -> Added {
         Action::SourceCluster => Added::Entry(action.descriptor_key().to_owned(), String::new()),
         Action::DestinationCluster => Added::Entry(action.descriptor_key().to_owned(), api.service.as_str().to_owned()),
     }
+}
+
+/// The value that `masked_remote_address` reports.
+pub(super) fn masked_entry(address: IpAddr, v4_bits: u32, v6_bits: u32) -> String {
+    let bits = if address.is_ipv4() { v4_bits } else { v6_bits };
+    format!("{}/{bits}", masked(address, bits))
 }
 
 fn masked(address: IpAddr, bits: u32) -> IpAddr {

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::Verdict;
 use super::fixed_window::FixedWindow;
 use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
+use super::{Usage, Verdict};
 use crate::clock::Timestamp;
 use crate::policy::limit::Algorithm;
 use crate::policy::rate::Rate;
@@ -68,6 +68,12 @@ impl Cell {
             State::TokenBucket(bucket) => bucket.charge(self.rate.window, hits),
         }
         Verdict { allowed: true, ..self.verdict(hits, now) }
+    }
+
+    /// What counts under `limit`, which is the counter's limit from here on, as is a token bucket's burst. Counts nothing.
+    pub fn usage(&mut self, limit: u32, algorithm: Algorithm, now: Timestamp) -> Usage {
+        let Verdict { remaining, grows_after, .. } = self.judge(limit, algorithm, 0, now);
+        Usage { used: self.used(), remaining, frees_after: grows_after }
     }
 
     /// Nothing counts any more: a new cell would decide the same from `now` on.

@@ -9,6 +9,7 @@
 //! that comes from a route of an older set says so by its form, and is counted by what fits it ([`older`](super::older)).
 
 mod build;
+mod named;
 mod pick;
 mod prepared;
 mod search;
@@ -189,6 +190,26 @@ impl Matcher {
             is_known |= search.describe(described).is_some();
         }
         search.found.filter(|_| is_known)
+    }
+
+    /// The beginning of the keys of an Api's counters.
+    fn key_of_api(&self, gateway: &str, api: &str) -> KeyHasher {
+        self.key("api", gateway).part(api.as_bytes())
+    }
+
+    /// The beginning of the keys of a tenant's counters over all Apis.
+    fn key_of_tenant(&self, gateway: &str, tenant: &[u8]) -> KeyHasher {
+        self.key("tenant", gateway).part(tenant)
+    }
+
+    /// The beginning of the keys of a tenant's counters for one Api.
+    fn key_of_tenant_at(&self, gateway: &str, tenant: &[u8], api: &str) -> KeyHasher {
+        self.key_of_tenant(gateway, tenant).part(b"api").part(api.as_bytes())
+    }
+
+    /// The beginning of the keys of the counters of lists.
+    fn key_of_lists(&self, gateway: &str) -> KeyHasher {
+        self.key("rate_limits", gateway)
     }
 
     fn key(&self, scope: &str, gateway: &str) -> KeyHasher {

@@ -38,11 +38,32 @@ pub enum Algorithm {
     FixedWindow,
 }
 
+impl Algorithm {
+    /// The word of the policy language.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SlidingWindow => "sliding_window",
+            Self::TokenBucket { .. } => "token_bucket",
+            Self::FixedWindow => "fixed_window",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     Enforce,
     /// Counted and reported, never denied.
     Shadow,
+}
+
+impl Mode {
+    /// The word of the policy language.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        }
+    }
 }
 
 /// The number of hits that a request costs.

@@ -56,6 +56,7 @@ mod reload_broken;
 mod reload_edit;
 mod reload_saves;
 mod replicas;
+mod seen;
 mod serve_lifetime;
 mod spellings;
 mod store;

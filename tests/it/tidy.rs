@@ -37,8 +37,8 @@ const LAYERS: [(&str, &[&str]); 28] = [
     (
         "admin",
         &[
-            "document", "editor", "audit", "live", "policy", "rollout", "snapshot", "nodes", "counters", "source",
-            "metrics", "names", "clock",
+            "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot", "nodes", "counters",
+            "source", "metrics", "names", "clock",
         ],
     ),
     ("bootstrap", &["policy", "compile", "snapshot"]),

@@ -13,7 +13,7 @@ use super::table::Table;
 use crate::clock::Timestamp;
 use crate::limiter::algorithm::Cell;
 use crate::limiter::key::CounterKey;
-use crate::limiter::{Charge, Verdict};
+use crate::limiter::{Charge, Usage, Verdict};
 
 /// The most keys that a search for room looks at.
 const KEYS_SEARCHED: usize = 32;
@@ -62,6 +62,12 @@ impl Shard {
             Some(cell) => cell.judge(charge.rate.limit, charge.algorithm, hits, now),
             None => self.fresh(charge).judge(charge.rate.limit, charge.algorithm, hits, now),
         }
+    }
+
+    /// What the counter counts, where there is one.
+    pub(super) fn look(&mut self, charge: &Charge, now: Timestamp) -> Option<Usage> {
+        let cell = self.table.find(charge.key)?;
+        Some(cell.usage(charge.rate.limit, charge.algorithm, now))
     }
 
     /// Sees to it that there is a counter to charge, without dropping one of `charges` for it.

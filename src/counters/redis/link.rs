@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -118,6 +118,15 @@ impl Link {
         {
             self.close(failure);
         }
+    }
+
+    /// Asks something else than for a decision, which says nothing of how quick the store is with those.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Failure> {
+        let mut connection = MultiplexedConnection::clone(&*self.connection.load_full().ok_or(Failure::Away)?);
+        let answer = timeout(patience, command.query_async(&mut connection)).await;
+        let answer = answer.map_err(|_| Failure::Unanswered).and_then(|answer| answer.map_err(Failure::Refused));
+        self.close_after(&answer);
+        answer
     }
 
     /// Closes it, to be opened again by [`Link::keep`].

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use redis::{Cmd, FromRedisValue};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -68,6 +70,11 @@ impl Node {
 
     pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
         self.next().ok_or(Failure::Away)?.settle(settlements).await
+    }
+
+    /// As [`Link::query`].
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Failure> {
+        self.next().ok_or(Failure::Away)?.query(command, patience).await
     }
 
     /// A server that fails several times in a row is not asked again until it has decided something over a new connection.

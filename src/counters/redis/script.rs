@@ -147,6 +147,15 @@ pub(super) fn micros(at: Timestamp) -> f64 {
     (at.as_nanos() / NANOS_PER_MICRO) as f64
 }
 
+/// Reads a counter from its head and its ring. None where the head is none.
+pub(super) fn read_kept(head: &[u8], ring: Option<&[u8]>) -> Option<Kept> {
+    let has_ring = head.first() == Some(&b'r') && ring.is_some_and(|ring| ring.len() == 4 * SLOTS);
+    let bytes = [head, ring.filter(|_| has_ring).unwrap_or_default()].concat();
+    let mut reader = Reader(&bytes);
+    let kept = reader.counter(has_ring)?;
+    reader.0.is_empty().then_some(kept)
+}
+
 fn pack(charge: &Charge, asked: u32, hits: u32) -> [u8; 25] {
     let (algorithm, capacity) = match charge.algorithm {
         Algorithm::SlidingWindow => (0, charge.rate.limit),

@@ -10,7 +10,7 @@ use super::{Applied, Described, Entries, Tier};
 use crate::limiter::Charge;
 use crate::limiter::key::KeyHasher;
 use crate::names::{FormId, Reported, descriptor};
-use crate::policy::limit::{Algorithm, Cost, Dimension, Limit};
+use crate::policy::limit::{Cost, Dimension, Limit};
 use crate::policy::matches;
 use crate::policy::normalize::capitalize_escapes;
 use crate::policy::rate_limits::{Action, RateLimitEntry};
@@ -31,11 +31,7 @@ pub(in crate::limiter) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(limit: &Arc<Limit>) -> Self {
-        let algorithm = match limit.algorithm {
-            Algorithm::SlidingWindow => "sliding_window",
-            Algorithm::TokenBucket { .. } => "token_bucket",
-            Algorithm::FixedWindow => "fixed_window",
-        };
+        let algorithm = limit.algorithm.as_str();
         // The rate is left out: a limit whose rate changes keeps what it counted.
         let by: Vec<String> = limit.by.iter().map(ToString::to_string).collect();
         let identity = format!("{}\n{}\n{algorithm}\n{}", limit.name, limit.rate.window.secs(), by.join("\n"));

@@ -42,7 +42,7 @@ impl<'a> Search<'a> {
         let Some((gateway, api)) = current else { return self.describe_older_api(id, described) };
         let found = self.found.as_mut()?;
         found.api = Some(&api.name);
-        let key = self.matcher.key("api", self.name).part(api.name.as_str().as_bytes());
+        let key = self.matcher.key_of_api(self.name, api.name.as_str());
         found.add(api.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)));
         if let Some(rule) = &gateway.tenant {
             let tenancy = self.matcher.tenancy(rule);
@@ -73,7 +73,7 @@ impl<'a> Search<'a> {
         let newest = self.gateway.and_then(|gateway| gateway.api(name));
         let api = newest.or(last.as_ref().map(|(api, _)| *api));
         found.api = api.map(|api| &api.name).or(found.api);
-        let key = self.matcher.key("api", self.name).part(name.as_bytes());
+        let key = self.matcher.key_of_api(self.name, name);
         let picked = pick(newest.map(|api| &api.limits[..]), last.as_ref().map(|(api, _)| &api.limits[..]), &form);
         found.add(picked.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)));
         let mut is_short = picked.is_short;
@@ -145,9 +145,9 @@ impl<'a> Search<'a> {
         described: &Described<'a>,
     ) {
         let Some(found) = &mut self.found else { return };
-        let key = self.matcher.key("tenant", self.name).part(tenant);
+        let key = self.matcher.key_of_tenant(self.name, tenant);
         found.add(over_all.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
-        let key = key.part(b"api").part(api.as_bytes());
+        let key = self.matcher.key_of_tenant_at(self.name, tenant, api);
         found.add(for_api.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
     }
 
@@ -165,7 +165,7 @@ impl<'a> Search<'a> {
         found.age = found.age.max(age);
         match prepared {
             Some(prepared) => {
-                let key = prepared.add_entries(self.matcher.key("rate_limits", self.name), described.entries);
+                let key = prepared.add_entries(self.matcher.key_of_lists(self.name), described.entries);
                 found.add([prepared.apply(Tier::RateLimits, &key, described)]);
             }
             None => found.miss(),

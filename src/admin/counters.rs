@@ -1,0 +1,186 @@
+//! Counters: what is used of a limit, what is left, and when more frees up; and to forget what was counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::access::Who;
+use super::edit::note;
+use super::error::ProblemDetails;
+use super::{Admin, in_background};
+use crate::audit::{Entry, Outcome};
+use crate::counters::{Counters, StoreAway};
+use crate::explain::counters::{NamedCounter, Selection, SelectionError, counters};
+use crate::live::Generation;
+
+/// The most counters that one call looks at, or resets.
+const COUNTERS_MAX: usize = 1000;
+/// The parameter that says how many counters to pass over.
+const OFFSET: &str = "offset";
+
+type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+/// A counter, and what it says.
+#[derive(Serialize)]
+struct Seen {
+    #[serde(flatten)]
+    named: NamedCounter,
+    /// All of these are none where it is not said which counter is meant.
+    exists: Option<bool>,
+    used: Option<u32>,
+    remaining: Option<u32>,
+    frees_after_seconds: Option<f64>,
+}
+
+pub(super) async fn look(State(admin): State<Admin>, parameters: Parameters) -> Result<Json<Value>, ProblemDetails> {
+    let mut parameters = read(parameters)?;
+    let offset = take_offset(&mut parameters)?;
+    let generation = admin.generation()?;
+    let named = select(&generation, &parameters).await?.1;
+    let total = named.len();
+    let page: Vec<NamedCounter> = named.into_iter().skip(offset).take(COUNTERS_MAX).collect();
+    let next = offset + page.len();
+    let charges: Vec<_> = page.iter().filter_map(|counter| counter.charge).collect();
+    let mut usages = admin.counters.look(&charges, admin.clock.now()).await.map_err(away)?.into_iter();
+    let seen = page.into_iter().map(|named| {
+        let usage = named.charge.and_then(|charge| Some((charge, usages.next()?)));
+        match usage {
+            None => Seen { named, exists: None, used: None, remaining: None, frees_after_seconds: None },
+            Some((charge, usage)) => Seen {
+                named,
+                exists: Some(usage.is_some()),
+                used: Some(usage.map_or(0, |usage| usage.used)),
+                remaining: Some(usage.map_or(charge.capacity(), |usage| usage.remaining)),
+                frees_after_seconds: Some(usage.map_or(0.0, |usage| seconds(usage.frees_after))),
+            },
+        }
+    });
+    let seen: Vec<Seen> = seen.collect();
+    Ok(Json(json!({
+        "generation": generation.number,
+        "store": store(&admin.counters),
+        "total": total,
+        "next_offset": (next < total).then_some(next),
+        "counters": seen,
+    })))
+}
+
+pub(super) async fn reset(
+    State(admin): State<Admin>,
+    Who(who): Who,
+    parameters: Parameters,
+) -> Result<Json<Value>, ProblemDetails> {
+    let (selection, named) = select(&admin.generation()?, &read(parameters)?).await?;
+    if selection.is_everything() {
+        return Err(bad("say what is to be reset: expected gateway, api, tenant or limit"));
+    }
+    let missing: Vec<String> = named.iter().flat_map(|counter| counter.missing.iter().cloned()).collect();
+    let named: Vec<NamedCounter> = named.into_iter().filter(|counter| counter.charge.is_some()).collect();
+    if named.is_empty() {
+        return Err(bad(&nothing_to_reset(missing)));
+    }
+    if named.len() > COUNTERS_MAX {
+        let detail = format!("that names {} counters, and at most {COUNTERS_MAX} are reset at once", named.len());
+        return Err(bad(&detail));
+    }
+    let mut entry = Entry {
+        change: format!("{:016x}", fastrand::u64(..)),
+        who,
+        what: named.iter().map(|counter| format!("reset {}", counter.describe())).collect(),
+        base: None,
+        force: None,
+        result: None,
+    };
+    note(&admin, &entry).await?;
+    let charges: Vec<_> = named.iter().filter_map(|counter| counter.charge).collect();
+    let existed = admin.counters.reset(&charges).await;
+    entry.result = Some(match &existed {
+        Ok(existed) => Outcome::Reset(existed.iter().filter(|existed| **existed).count()),
+        Err(StoreAway) => Outcome::Refused("the store does not answer; some may be reset".to_owned()),
+    });
+    // It is done by now; what cannot be noted any more is an alarm, and no other answer.
+    let _ = note(&admin, &entry).await;
+    let existed = existed.map_err(away)?;
+    let reset = named.iter().zip(&existed).map(|(named, existed)| {
+        let mut counter = json!(named);
+        if let Some(fields) = counter.as_object_mut() {
+            fields.insert("existed".to_owned(), (*existed).into());
+        }
+        counter
+    });
+    let reset: Vec<Value> = reset.collect();
+    Ok(Json(json!({
+        "store": store(&admin.counters),
+        "reset": existed.iter().filter(|existed| **existed).count(),
+        "counters": reset,
+    })))
+}
+
+fn read(parameters: Parameters) -> Result<Vec<(String, String)>, ProblemDetails> {
+    parameters.map(|Query(parameters)| parameters).map_err(|error| bad(&error.body_text()))
+}
+
+fn take_offset(parameters: &mut Vec<(String, String)>) -> Result<usize, ProblemDetails> {
+    let Some(index) = parameters.iter().position(|(name, _)| name == OFFSET) else { return Ok(0) };
+    let (_, offset) = parameters.remove(index);
+    offset.parse().map_err(|_| bad(&format!("{OFFSET}: found {offset:?}, expected a whole number")))
+}
+
+/// There may be very many Apis, so that it is done in the background.
+async fn select(
+    generation: &Arc<Generation>,
+    parameters: &[(String, String)],
+) -> Result<(Selection, Vec<NamedCounter>), ProblemDetails> {
+    let pairs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let selection = Selection::parse(pairs).map_err(explain)?;
+    let generation = Arc::clone(generation);
+    let named = in_background(move || {
+        let named = counters(&generation.policies, &generation.matcher, &selection)?;
+        Ok((selection, named))
+    });
+    named.await.map_err(explain)
+}
+
+fn nothing_to_reset(mut missing: Vec<String>) -> String {
+    missing.sort_unstable();
+    missing.dedup();
+    match missing.is_empty() {
+        true => "that names no counter".to_owned(),
+        false => format!("that names no counter yet: limits there count by {}, so say these too", missing.join(", ")),
+    }
+}
+
+fn explain(error: SelectionError) -> ProblemDetails {
+    match error {
+        SelectionError::Unknown(why) => ProblemDetails::not_found(&why),
+        SelectionError::Unfit(why) => bad(&why),
+    }
+}
+
+fn bad(detail: &str) -> ProblemDetails {
+    ProblemDetails::of(StatusCode::BAD_REQUEST, detail)
+}
+
+fn away(StoreAway: StoreAway) -> ProblemDetails {
+    ProblemDetails::unavailable("the store of counters does not answer").retry_after(1)
+}
+
+fn store(counters: &Counters) -> &'static str {
+    match counters {
+        Counters::Memory(_) => "memory",
+        Counters::Redis(_) => "redis",
+        #[cfg(test)]
+        Counters::Away => "away",
+    }
+}
+
+/// In whole milliseconds.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}

@@ -1,0 +1,70 @@
+//! Counters by their names instead of by a request: of an Api, of a tenant, of an entry of a list.
+//!
+//! They are found by the limits of the newest policies and keyed as those of requests are, by entries that are made up
+//! instead of reported.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::{Applied, Described, GatewayLimits, Matcher, TenantDenial, Tier};
+use crate::names::Name;
+
+type Named<'a> = SmallVec<[Applied<'a>; 8]>;
+
+/// The counters of a tenant.
+#[derive(Debug)]
+pub struct OfTenant<'a> {
+    /// As counters have it.
+    pub tenant: Cow<'a, [u8]>,
+    /// Over all Apis.
+    pub over_all: Named<'a>,
+    /// For each of the Apis asked for, in their order.
+    pub for_apis: Vec<Named<'a>>,
+}
+
+impl Matcher {
+    /// The counters of an Api's own limits.
+    pub fn of_api(&self, gateway: &Name, api: &Name, described: &Described<'_>) -> Named<'_> {
+        let Some(limits) = self.gateway(gateway).and_then(|gateway| gateway.api(api.as_str())) else {
+            return Named::new();
+        };
+        let key = self.key_of_api(gateway.as_str(), api.as_str());
+        limits.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)).collect()
+    }
+
+    /// The counters of the tenant that the entries name. `None` where the gateway knows no tenants.
+    pub fn of_tenant<'a>(
+        &'a self,
+        gateway: &Name,
+        apis: &[&Name],
+        described: &Described<'a>,
+    ) -> Option<Result<OfTenant<'a>, TenantDenial>> {
+        let tenancy = self.tenancy(self.gateway(gateway)?.tenant.as_deref()?);
+        let counters = || {
+            let tenant = tenancy.tenant(described.entries)?;
+            let key = self.key_of_tenant(gateway.as_str(), &tenant);
+            let over_all = tenancy.limits(&tenant, None)?.over_all;
+            let over_all = over_all.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect();
+            let for_api = |api: &&Name| {
+                let key = self.key_of_tenant_at(gateway.as_str(), &tenant, api.as_str());
+                let limits = tenancy.limits(&tenant, Some(*api))?.for_api;
+                Ok(limits.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect())
+            };
+            let for_apis = apis.iter().map(for_api).collect::<Result<_, TenantDenial>>()?;
+            Ok(OfTenant { over_all, for_apis, tenant })
+        };
+        Some(counters())
+    }
+
+    /// The counter of a list's entry.
+    pub fn of_list_entry(&self, gateway: &Name, id: &str, described: &Described<'_>) -> Option<Applied<'_>> {
+        let prepared = self.gateway(gateway)?.rate_limits.get(id)?;
+        let key = prepared.add_entries(self.key_of_lists(gateway.as_str()), described.entries);
+        Some(prepared.apply(Tier::RateLimits, &key, described))
+    }
+
+    fn gateway(&self, name: &Name) -> Option<&GatewayLimits> {
+        self.gateways.get(name).map(|gateway| &**gateway)
+    }
+}
