@@ -92,8 +92,11 @@ async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 
             admin.metrics.counter_keys.set(i64::try_from(memory.len()).unwrap_or(i64::MAX));
         }
         Counters::Redis(redis) => {
-            let open = redis.report().connections_open;
-            admin.metrics.counter_store_connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+            let report = redis.report();
+            let gauge = |number| i64::try_from(number).unwrap_or(i64::MAX);
+            admin.metrics.counter_store_connections.set(gauge(report.connections_open));
+            admin.metrics.counter_store_replicas.set(report.replicas.unwrap_or(0).into());
+            admin.metrics.counter_keys.set(gauge(redis.local_keys()));
         }
         #[cfg(test)]
         Counters::Away => {}

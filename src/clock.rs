@@ -24,6 +24,11 @@ impl Timestamp {
         Self(self.0.saturating_add(nanos))
     }
 
+    #[must_use]
+    pub const fn minus_nanos(self, nanos: u64) -> Self {
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// The nanoseconds from `earlier` to here; 0 where `earlier` is not earlier.
     pub const fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

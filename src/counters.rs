@@ -70,6 +70,7 @@ impl Counters {
         }
         match self {
             Self::Memory(memory) => Ok(memory.admit(charges, now, on_error)),
+            Self::Redis(redis) if on_error == OnError::Local => Ok(redis.admit_or_decide(charges).await),
             Self::Redis(redis) => redis.admit(charges).await,
             #[cfg(test)]
             Self::Away => {

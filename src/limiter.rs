@@ -34,6 +34,7 @@ pub mod kept;
 pub mod key;
 pub mod matcher;
 pub mod older;
+pub mod peers;
 #[cfg(test)]
 mod properties;
 mod sliding_log;

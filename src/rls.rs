@@ -141,7 +141,7 @@ impl Rls {
 fn uncounted(on_error: OnError, denial: Denial<'_>) -> RateLimitResponse {
     match on_error {
         OnError::Deny => denial.into_response(std::iter::empty()),
-        OnError::Allow => convert::passed(std::iter::empty()),
+        OnError::Allow | OnError::Local => convert::passed(std::iter::empty()),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use crate::counters::Counters;
+use crate::counters::redis::Report;
 
 /// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
 const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
@@ -40,8 +41,11 @@ fn counters_json(counters: &Counters) -> Value {
             json!({ "name": "counter_keys", "ok": keys < keys_max, "value": keys, "threshold": keys_max })
         }
         Counters::Redis(redis) => {
-            let open = redis.report().connections_open;
-            json!({ "name": "counter_store", "ok": open > 0, "value": open, "threshold": 1 })
+            let Report { connections_open, replicas, counts_alone, .. } = redis.report();
+            json!({
+                "name": "counter_store", "ok": connections_open > 0, "value": connections_open, "threshold": 1,
+                "replicas": replicas, "counts_alone": counts_alone,
+            })
         }
         #[cfg(test)]
         Counters::Away => Value::Null,

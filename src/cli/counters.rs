@@ -16,7 +16,7 @@ pub(super) struct CountersArgs {
     #[arg(long, value_name = "STORE", default_value = "memory", env = "TIERFLOW_COUNTERS")]
     counters: String,
     /// The most counters that are kept in memory, 1024 to 100000000. Each takes at most 192 bytes while its limit is below
-    /// 65536.
+    /// 65536. With a store that replicas share these are the counters of gateways with `on_error: local`.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1024..=100_000_000), env = "TIERFLOW_COUNTER_KEYS_MAX")]
     counter_keys_max: u64,
     /// The first part of all of Tierflow's keys in the store.
@@ -50,6 +50,7 @@ pub(super) struct CountersArgs {
 
 impl CountersArgs {
     pub(super) fn config(self) -> Result<CountersConfig, Failure> {
+        let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
         if self.counters == "memory" {
             let files = [
                 ("--counters-password-file", &self.counters_password_file),
@@ -60,7 +61,6 @@ impl CountersArgs {
             if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
                 return Err(format!("{flag} needs --counters=redis://HOST:PORT or another store that replicas share"));
             }
-            let keys_max = usize::try_from(self.counter_keys_max).unwrap_or(usize::MAX);
             return Ok(CountersConfig::Memory { keys_max });
         }
         let settings = RedisSettings {
@@ -73,6 +73,7 @@ impl CountersArgs {
             prefix: self.counters_prefix,
             connections: self.counters_connections,
             deadline: self.counters_timeout,
+            local_keys_max: keys_max,
         };
         settings.check().map_err(|error| format!("--counters: {error}"))?;
         Ok(CountersConfig::Redis(Arc::new(settings)))

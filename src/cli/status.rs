@@ -49,6 +49,9 @@ struct Redis {
     connections: u64,
     connections_open: u64,
     trouble: Option<String>,
+    replicas: Option<u64>,
+    #[serde(default)]
+    counts_alone: bool,
 }
 
 #[derive(Deserialize)]
@@ -205,11 +208,17 @@ impl Status {
 }
 
 impl Redis {
-    /// As in "counters in redis://10.0.0.6:6379, 4 of 4 connections open".
+    /// As in "counters in redis://10.0.0.6:6379, 4 of 4 connections open, shared by 3 replicas".
     fn summary(&self) -> String {
-        let Self { address, connections, connections_open, trouble } = self;
+        let Self { address, connections, connections_open, trouble, replicas, counts_alone } = self;
         let trouble = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-        format!("counters in {address}, {connections_open} of {connections} connections open{trouble}")
+        let sharing = match (counts_alone, replicas) {
+            (false, Some(replicas)) => format!(", shared by {replicas} replicas"),
+            (false, None) => String::new(),
+            (true, Some(replicas)) => format!("; on_error local: limit / {replicas}, of {replicas} replicas"),
+            (true, None) => "; on_error local: the whole limit, no other replicas are known yet".to_owned(),
+        };
+        format!("counters in {address}, {connections_open} of {connections} connections open{trouble}{sharing}")
     }
 }
 
@@ -311,17 +320,29 @@ mod tests {
 
     #[test]
     fn a_store_of_counters_that_is_away_is_told_of() {
-        let status = status(|status| {
-            let redis =
-                json!({ "address": "redis://a:1", "connections": 4, "connections_open": 0, "trouble": "timed out" });
-            status["counters"] = json!({ "store": "redis", "redis": redis });
-        });
-        assert!(!status.is_well());
-        let table = status.table();
+        let told = |open: u64, trouble: Option<&str>, replicas: Option<u64>, counts_alone: bool| {
+            let status = status(|status| {
+                let redis = json!({
+                    "address": "redis://a:1", "connections": 4, "connections_open": open, "trouble": trouble,
+                    "replicas": replicas, "counts_alone": counts_alone,
+                });
+                status["counters"] = json!({ "store": "redis", "redis": redis });
+            });
+            assert_eq!(status.is_well(), open > 0);
+            status.table().lines().nth(2).unwrap().to_owned()
+        };
         assert_eq!(
-            table.lines().nth(2),
-            Some("counters in redis://a:1, 0 of 4 connections open: timed out"),
-            "{table}"
+            told(0, Some("timed out"), Some(3), true),
+            "counters in redis://a:1, 0 of 4 connections open: timed out; on_error local: limit / 3, of 3 replicas"
+        );
+        assert_eq!(
+            told(0, Some("refused"), None, true),
+            "counters in redis://a:1, 0 of 4 connections open: refused; on_error local: the whole limit, no other replicas \
+             are known yet"
+        );
+        assert_eq!(
+            told(4, None, Some(3), false),
+            "counters in redis://a:1, 4 of 4 connections open, shared by 3 replicas"
         );
     }
 

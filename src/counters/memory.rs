@@ -12,6 +12,7 @@
 mod shard;
 mod table;
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -19,6 +20,7 @@ use smallvec::SmallVec;
 
 use super::{Admission, OnError, Outcome};
 use crate::clock::Timestamp;
+use crate::limiter::kept::Kept;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Usage, Verdict};
 use shard::Shard;
@@ -51,6 +53,13 @@ pub struct Memory {
     keys_max: usize,
 }
 
+/// Not what it holds: that may be a million counters.
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("keys_max", &self.keys_max).finish_non_exhaustive()
+    }
+}
+
 impl Memory {
     pub fn new(limits: MemoryLimits) -> Self {
         let small = (limits.keys_max / KEYS_PER_SHARD_MIN).clamp(1, SHARDS);
@@ -62,8 +71,14 @@ impl Memory {
 
     /// [`Counters::admit`](super::Counters::admit), at once.
     pub fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Admission {
+        self.admit_in_units(1, charges, now, on_error)
+    }
+
+    /// The same where a request comes in units of so many hits: a look asks whether one unit would pass.
+    pub fn admit_in_units(&self, unit: u32, charges: &[Charge], now: Timestamp, on_error: OnError) -> Admission {
         let mut shards = self.lock(charges);
-        let judge = |charge: &Charge| shards.of(charge.key).judge(charge, hits_of_key(charges, charge.key), now);
+        let asked = |key| hits_of_key(charges, key).max(unit);
+        let judge = |charge: &Charge| shards.of(charge.key).judge(charge, asked(charge.key), now);
         let mut outcomes: SmallVec<_> = charges.iter().map(judge).map(Outcome::Judged).collect();
         let all_allow = enforced(charges, &outcomes).all(is_allowed);
 
@@ -93,6 +108,11 @@ impl Memory {
     /// What a counter counts now. `None` where there is none. Charges nothing.
     pub fn look(&self, charge: &Charge, now: Timestamp) -> Option<Usage> {
         self.shard(self.index_of(charge.key)).lock().look(charge, now)
+    }
+
+    /// Takes over what a store elsewhere counts for a charge's counter, where there is room for it.
+    pub fn follow(&self, charge: &Charge, kept: &Kept, now: Timestamp) {
+        self.shard(self.index_of(charge.key)).lock().follow(charge, kept, now);
     }
 
     /// Forgets a counter, with all that it counted. False if there was none.

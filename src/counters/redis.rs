@@ -9,9 +9,12 @@
 //! comes to the store later is refused there: what waited in a store that hung charges nothing when it goes on.
 //! After several failures in a row all links are closed; while they are, requests are told at once that the store is away.
 
+mod back;
 mod failure;
 mod link;
+pub mod local;
 mod node;
+mod roll;
 pub mod script;
 mod seen;
 mod sentinel;
@@ -25,11 +28,16 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Admission, StoreAway};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::limiter::Charge;
+use crate::limiter::kept::Kept;
+use crate::limiter::peers::Peers;
 use crate::metrics::{Metrics, ReasonLabels};
+use back::AsksFrom;
 use link::Place;
+use local::Local;
 use node::Node;
+use roll::Roll;
 use script::Question;
 use sentinel::Sentinels;
 
@@ -46,7 +54,12 @@ pub struct Redis {
     node: Node,
     /// `None`: the server is a fixed one.
     sentinels: Option<Arc<Sentinels>>,
+    /// The counters of gateways that go on counting without the store.
+    local: Local,
+    roll: Roll,
+    asks_from: AsksFrom,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 /// The state of the store, for people.
@@ -58,6 +71,10 @@ pub struct Report {
     /// The last failure of a connection that is not open.
     pub trouble: Option<String>,
     pub nodes: Vec<NodeReport>,
+    /// The number of replicas when the store was last there, this one included. None before it ever was.
+    pub replicas: Option<u32>,
+    /// Gateways with `on_error: local` do not ask the store now.
+    pub counts_alone: bool,
 }
 
 impl Redis {
@@ -72,7 +89,9 @@ impl Redis {
             }
         };
         let node = Node::new(&settings, &place, clock, &metrics);
-        Self { settings, node, sentinels, metrics }
+        let local = Local::new(settings.local_keys_max);
+        let (roll, asks_from) = (Roll::new(), AsksFrom::default());
+        Self { settings, node, sentinels, local, roll, asks_from, metrics, clock }
     }
 
     /// Opens the connections, and again whenever one is lost, until shutdown.
@@ -82,12 +101,58 @@ impl Redis {
                 sentinels.watch(self.node.links()).await;
             }
         };
-        shutdown.run_until_cancelled(futures_util::future::join(self.node.keep(), watch)).await;
+        tokio::select! {
+            _ = futures_util::future::join(self.node.keep(), watch) => {}
+            () = self.tend(shutdown) => {}
+        }
     }
 
     /// As [`super::Counters::admit`].
     pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
-        self.node.ask(&Question::new(charges)).await.map_err(|failure| {
+        self.ask(charges, |_, _, _| {}).await
+    }
+
+    /// The same where this replica decides by itself while the store gives no answer.
+    pub async fn admit_or_decide(&self, charges: &[Charge]) -> Admission {
+        if self.asks_from.is_reached(self.clock.now()) {
+            let follow = |charge: &Charge, kept: &Kept, at| self.local.follow(charge, kept, at);
+            if let Ok(admission) = self.ask(charges, follow).await {
+                return admission;
+            }
+            if !self.is_there() {
+                self.asks_from.unset();
+            }
+        }
+        self.metrics.counter_store_decided_alone.inc();
+        self.local.admit(charges, self.peers(), self.roll.at_store(self.clock.now()))
+    }
+
+    /// The replicas that share this store, as of when it was last there.
+    pub fn peers(&self) -> Peers {
+        self.roll.peers()
+    }
+
+    /// The counters that this replica keeps in case that the store goes away.
+    pub fn local_keys(&self) -> usize {
+        self.local.mirror.len()
+    }
+
+    /// Drops some counters that this replica keeps in case that the store goes away, and that count nothing any more.
+    pub fn sweep(&self) {
+        self.local.mirror.sweep(self.roll.at_store(self.clock.now()));
+    }
+
+    /// As [`Memory::sweeps_per_round`](super::memory::Memory::sweeps_per_round).
+    pub fn sweeps_per_round(&self) -> usize {
+        self.local.mirror.sweeps_per_round()
+    }
+
+    async fn ask(
+        &self,
+        charges: &[Charge],
+        follow: impl Fn(&Charge, &Kept, Timestamp),
+    ) -> Result<Admission, StoreAway> {
+        self.node.ask(&Question::new(charges), follow).await.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
@@ -117,6 +182,8 @@ impl Redis {
             connections_open: nodes.iter().map(|node| node.connections_open).sum(),
             trouble: nodes.iter().find_map(|node| node.trouble.clone()),
             nodes,
+            replicas: self.roll.is_met().then(|| self.peers().count.get()),
+            counts_alone: !self.is_there() || !self.asks_from.is_reached(self.clock.now()),
         }
     }
 }

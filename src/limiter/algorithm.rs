@@ -19,10 +19,10 @@ use crate::policy::rate::Rate;
 /// A cell knows its rate, so that a store can tell what may be dropped without knowing the policy.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    rate: Rate,
+    pub(super) rate: Rate,
     /// The newest time seen. `state` is what counts at this time.
-    newest: Timestamp,
-    state: State,
+    pub(super) newest: Timestamp,
+    pub(super) state: State,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Cell {
     }
 
     /// Lets time pass at the limit that was in force, and never backwards.
-    fn advance(&mut self, now: Timestamp) {
+    pub(super) fn advance(&mut self, now: Timestamp) {
         if now <= self.newest {
             return;
         }
@@ -131,7 +131,7 @@ impl Cell {
     }
 
     /// The hits that count at the newest time.
-    fn used(&self) -> u32 {
+    pub(super) fn used(&self) -> u32 {
         match &self.state {
             State::SlidingWindow(counter) => counter.used(),
             State::FixedWindow(counter) => counter.used(),

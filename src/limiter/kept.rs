@@ -79,6 +79,36 @@ impl Kept {
     }
 }
 
+impl Cell {
+    /// Takes for its own what a store elsewhere counts. An answer that is older than what is known is left out.
+    ///
+    /// A ring says in which sub-buckets its hits are only where somebody waits for them. Else they stay where they were seen
+    /// when they were new.
+    pub fn follow(&mut self, kept: &Kept, rate: Rate, algorithm: Algorithm) {
+        let ring = match kept {
+            Kept::Ring(ring) if ring.slots.is_none() => ring,
+            _ => return *self = kept.clone().into_cell(rate, algorithm),
+        };
+        let (window, at) = (rate.window, sliding_ring::begins(rate.window, ring.index));
+        self.advance(at);
+        let is_older = self.newest >= sliding_ring::begins(window, ring.index.saturating_add(1));
+        if let State::SlidingWindow(counter) = &mut self.state
+            && !is_older
+        {
+            counter.follow(window, ring.current, ring.sum.saturating_sub(ring.current), at);
+        }
+    }
+
+    /// The times of the hits that count, oldest first, and how many at each: what a store elsewhere has to add to count the
+    /// same. None of them counts for shorter there.
+    pub fn counted(&self) -> SmallVec<[(Timestamp, u32); LOG_HITS_MAX]> {
+        match &self.state {
+            State::SlidingWindow(counter) => counter.counted(self.rate.window, self.newest),
+            _ => std::iter::once((self.newest, self.used())).filter(|(_, hits)| *hits > 0).collect(),
+        }
+    }
+}
+
 impl KeptRing {
     /// The sub-buckets' numbers and counts. Without slots, all hits before the current sub-bucket are in the oldest.
     fn counts(&self) -> SmallVec<[(u64, u32); SLOTS + 1]> {

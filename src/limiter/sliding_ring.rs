@@ -86,6 +86,43 @@ impl<C: Count> Ring<C> {
         }
     }
 
+    /// Makes the sub-bucket of `at` count `current` and all before it `past` together, where a store elsewhere says no more
+    /// than that. What it has more than was known is taken for as new as it can be, and what it has less for as old: so the
+    /// rest counts for no shorter than there.
+    pub(super) fn follow(&mut self, window: Window, current: u32, past: u32, at: Timestamp) {
+        let index = sub_bucket(window, at);
+        self.take(index, u32::MAX);
+        let known = self.used();
+        self.add(index.saturating_sub(1), past.saturating_sub(known));
+        let mut excess = known.saturating_sub(past);
+        for older in index.saturating_sub(SUB_BUCKETS_PER_WINDOW)..index {
+            if excess == 0 {
+                break;
+            }
+            excess -= self.take(older, excess);
+        }
+        self.add(index, current);
+    }
+
+    /// Takes hits away from a sub-bucket that the ring covers, as many as it has. Tells how many.
+    fn take(&mut self, index: u64, hits: u32) -> u32 {
+        let Some(count) = self.counts.get_mut(slot(index)) else { return 0 };
+        let taken = hits.min((*count).into());
+        *count = C::of((*count).into() - taken);
+        self.sum = C::of(self.used() - taken);
+        taken
+    }
+
+    /// The sub-buckets that have hits, oldest first: the last microsecond of each, and its count.
+    pub(super) fn counted(&self, window: Window, now: Timestamp) -> impl Iterator<Item = (Timestamp, u32)> {
+        let newest = sub_bucket(window, now);
+        let counts = (newest.saturating_sub(SUB_BUCKETS_PER_WINDOW)..=newest)
+            .map(move |index| (index, self.counts.get(slot(index)).copied().unwrap_or_default().into()));
+        counts
+            .filter(|(_, count)| *count > 0)
+            .map(move |(index, count)| (begins(window, index + 1).minus_nanos(NANOS_PER_MICRO), count))
+    }
+
     /// The time at which no more than `keep` hits count, if none are added after `now`.
     pub(super) fn falls_to(&self, keep: u32, window: Window, now: Timestamp) -> Timestamp {
         let newest = sub_bucket(window, now);
@@ -173,6 +210,24 @@ mod tests {
         assert_eq!(wide.used(), u32::MAX);
         wide.advance(window, Timestamp::from_nanos(500_000_000), Timestamp::from_nanos(1_100_000_000));
         assert_eq!(wide.used(), u32::MAX - 65_535);
+    }
+
+    #[test]
+    fn what_a_store_has_more_is_taken_for_new_and_what_it_has_less_for_old() {
+        let window = Window::from_secs(60).unwrap();
+        let secs = |secs: u64| Timestamp::from_nanos(secs * 1_000_000_000);
+        let mut ring = Ring::<u32>::new();
+        let mut after = |current, past, now| {
+            ring.follow(window, current, past, secs(now));
+            ring.counted(window, secs(now)).map(|(at, count)| (at.as_secs(), count)).collect::<Vec<_>>()
+        };
+        assert_eq!(after(3, 4, 100), [(99, 4), (100, 3)]);
+        assert_eq!(after(5, 4, 100), [(99, 4), (100, 5)], "only the present has changed");
+        assert_eq!(after(1, 12, 103), [(99, 4), (100, 5), (102, 3), (103, 1)]);
+        assert_eq!(after(1, 7, 103), [(100, 4), (102, 3), (103, 1)]);
+        assert_eq!(after(0, 0, 103), []);
+        let hits = ring.used();
+        assert_eq!(hits, 0);
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! allows, a limit of up to 14 is always exact, and one below 65 536 never needs the wide ring.
 //! Growing can let a hit count longer than before, by up to W/60, and never shorter.
 
-use super::sliding_log::Log;
+use smallvec::SmallVec;
+
+use super::sliding_log::{LOG_HITS_MAX, Log};
 use super::sliding_ring::Ring;
 use crate::clock::Timestamp;
 use crate::policy::rate::Window;
@@ -67,15 +69,40 @@ impl SlidingWindow {
             Self::Ring(ring) if ring.fits(hits) => ring.charge(window, hits, now),
             Self::WideRing(ring) => ring.charge(window, hits, now),
             Self::Log(log) => {
-                let mut ring = Ring::new();
-                log.times().for_each(|hit| ring.charge(window, 1, hit));
-                *self = Self::Ring(ring);
+                *self = Self::Ring(ring_of(log, window));
                 self.charge(window, hits, now);
             }
             Self::Ring(ring) => {
                 *self = Self::WideRing(Box::new(ring.with_width()));
                 self.charge(window, hits, now);
             }
+        }
+    }
+
+    /// As [`Ring::follow`].
+    pub(super) fn follow(&mut self, window: Window, current: u32, past: u32, now: Timestamp) {
+        let sum = current.saturating_add(past);
+        if let Self::Log(log) = self {
+            *self = Self::Ring(ring_of(log, window));
+        }
+        match self {
+            Self::Ring(ring) if sum <= u16::MAX.into() => ring.follow(window, current, past, now),
+            Self::WideRing(ring) => ring.follow(window, current, past, now),
+            Self::Ring(ring) => {
+                let mut wide = ring.with_width();
+                wide.follow(window, current, past, now);
+                *self = Self::WideRing(Box::new(wide));
+            }
+            Self::Log(_) => {}
+        }
+    }
+
+    /// The times of all hits, oldest first, and how many at each. A ring says the end of a sub-bucket for all in it.
+    pub(super) fn counted(&self, window: Window, now: Timestamp) -> SmallVec<[(Timestamp, u32); LOG_HITS_MAX]> {
+        match self {
+            Self::Log(log) => log.times().map(|at| (at, 1)).collect(),
+            Self::Ring(ring) => ring.counted(window, now).collect(),
+            Self::WideRing(ring) => ring.counted(window, now).collect(),
         }
     }
 
@@ -88,10 +115,15 @@ impl SlidingWindow {
     }
 }
 
+fn ring_of(log: &Log, window: Window) -> Ring<u16> {
+    let mut ring = Ring::new();
+    log.times().for_each(|hit| ring.charge(window, 1, hit));
+    ring
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limiter::sliding_log::LOG_HITS_MAX;
 
     #[test]
     fn it_grows_when_a_charge_does_not_fit_and_keeps_what_was_counted() {

@@ -148,6 +148,9 @@ pub enum OnError {
     Allow,
     /// 503
     Deny,
+    /// As by this replica's part of the limits, where only the store of counters that replicas share is away. Else as
+    /// [`Self::Allow`].
+    Local,
 }
 
 /// A selection of Envoys: every condition that is given has to hold.
@@ -257,6 +260,7 @@ impl LimiterSettings {
         let on_error = match raw.and_then(|raw| raw.on_error) {
             None | Some(RawOnError::Allow) => OnError::Allow,
             Some(RawOnError::Deny) => OnError::Deny,
+            Some(RawOnError::Local) => OnError::Local,
         };
         Some(Self { timeout, on_error })
     }

@@ -145,7 +145,9 @@ pub enum RawTenantSource {
 pub struct RawLimiter {
     /// The time that Envoy waits for a decision, 1ms to 10s. Default: 20ms.
     pub timeout: Option<String>,
-    /// The treatment of a request when no decision comes: `allow` it, or `deny` it with 503. Default: allow.
+    /// The treatment of a request when no decision comes: `allow` it, or `deny` it with 503. With `local` the limits hold
+    /// also while the store of counters that replicas share is away: each replica enforces its part of them by itself. Without
+    /// Tierflow, and for what has no room in memory, it is `allow`. Default: allow.
     pub on_error: Option<RawOnError>,
 }
 
@@ -154,6 +156,7 @@ pub struct RawLimiter {
 pub enum RawOnError {
     Allow,
     Deny,
+    Local,
 }
 
 /// A set of requests that belong together (tier 1).

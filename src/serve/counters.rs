@@ -30,8 +30,14 @@ pub(super) fn open(config: &CountersConfig, clock: Clock, metrics: &Arc<Metrics>
 /// Sweeps counters in memory, and keeps the connections to a shared store open.
 pub(super) async fn keep(counters: Counters, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
     match counters {
-        Counters::Memory(memory) => sweep::sweep(&memory, clock, shutdown).await,
-        Counters::Redis(redis) => redis.keep(shutdown).await,
+        Counters::Memory(memory) => {
+            let sweep = || _ = memory.sweep(clock.now());
+            sweep::sweep(|| memory.sweeps_per_round(), sweep, shutdown).await;
+        }
+        Counters::Redis(redis) => {
+            let sweeps = sweep::sweep(|| redis.sweeps_per_round(), || redis.sweep(), shutdown.clone());
+            tokio::join!(redis.keep(shutdown), sweeps);
+        }
         #[cfg(test)]
         Counters::Away => {}
     }

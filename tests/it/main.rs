@@ -45,6 +45,7 @@ mod name_server;
 mod ports_tls;
 mod proxy;
 mod random_policies;
+mod redis_away;
 mod redis_fleet;
 mod redis_script;
 mod redis_sentinel;

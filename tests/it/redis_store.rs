@@ -54,7 +54,7 @@ impl Server {
         let _: redis::Value = command.query_async(&mut self.connection().await).await.unwrap();
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.redis.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
     }
@@ -83,6 +83,7 @@ pub(crate) fn settings(url: &str) -> RedisSettings {
         prefix: RedisSettings::PREFIX.to_owned(),
         connections: 2,
         deadline: DEADLINE,
+        local_keys_max: 10_000,
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn is_there(store: &Redis) {
     eventually("the store is there", async || store.is_there().then_some(())).await;
 }
 
-async fn is_away(store: &Redis) {
+pub(crate) async fn is_away(store: &Redis) {
     // It is found out by asking.
     let closes = async || {
         let answer = store.admit(&[charge(0)]).await;
@@ -107,12 +108,12 @@ pub(crate) fn charge(hits: u32) -> Charge {
     Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits }
 }
 
-fn algorithms() -> [Algorithm; 3] {
+pub(crate) fn algorithms() -> [Algorithm; 3] {
     let burst = NonZeroU32::new(90).unwrap();
     [Algorithm::SlidingWindow, Algorithm::FixedWindow, Algorithm::TokenBucket { burst }]
 }
 
-fn remaining(admission: &Admission) -> u32 {
+pub(crate) fn remaining(admission: &Admission) -> u32 {
     match admission.outcomes[0] {
         Outcome::Judged(verdict) => verdict.remaining,
         Outcome::NoRoom => panic!("no room"),
@@ -222,7 +223,22 @@ async fn no_key_stays_for_ever() {
 }
 
 /// The commands that the manual says a user needs.
-const RIGHTS: [&str; 8] = ["~tierflow:*", "+evalsha", "+eval", "+time", "+mget", "+get", "+set", "+setrange"];
+const RIGHTS: [&str; 14] = [
+    "~tierflow:*",
+    "+evalsha",
+    "+eval",
+    "+time",
+    "+mget",
+    "+get",
+    "+set",
+    "+setrange",
+    "+zadd",
+    "+zrem",
+    "+zrange",
+    "+zscore",
+    "+zremrangebyscore",
+    "+pexpire",
+];
 
 #[tokio::test]
 async fn a_user_with_few_rights_is_enough_and_its_password_may_change() {

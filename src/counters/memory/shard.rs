@@ -12,6 +12,7 @@
 use super::table::Table;
 use crate::clock::Timestamp;
 use crate::limiter::algorithm::Cell;
+use crate::limiter::kept::Kept;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Usage, Verdict};
 
@@ -73,7 +74,11 @@ impl Shard {
     /// Sees to it that there is a counter to charge, without dropping one of `charges` for it.
     /// False if there is no room for it.
     pub(super) fn reserve(&mut self, charge: &Charge, charges: &[Charge], now: Timestamp) -> bool {
-        if charge.hits == 0 || self.table.find(charge.key).is_some() {
+        charge.hits == 0 || self.ensure(charge, charges, now)
+    }
+
+    fn ensure(&mut self, charge: &Charge, charges: &[Charge], now: Timestamp) -> bool {
+        if self.table.find(charge.key).is_some() {
             return true;
         }
         if self.table.len() >= self.keys_max && !self.make_room(charges, now) {
@@ -81,6 +86,16 @@ impl Shard {
         }
         self.table.insert(charge.key, self.fresh(charge));
         true
+    }
+
+    /// Takes over what a store elsewhere counts, where there is something and room for it.
+    pub(super) fn follow(&mut self, charge: &Charge, kept: &Kept, now: Timestamp) {
+        if *kept != Kept::Nothing {
+            self.ensure(charge, std::slice::from_ref(charge), now);
+        }
+        if let Some(cell) = self.table.find(charge.key) {
+            cell.follow(kept, charge.rate, charge.algorithm);
+        }
     }
 
     /// Counts the hits of a charge that was reserved. None if there was nothing to count, and no counter.

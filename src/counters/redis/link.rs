@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
+use super::roll::{self, Entry, Errand, Roll};
 use super::script::{self, Question};
 use super::sentinel::Sentinels;
 use super::settings::RedisSettings;
@@ -23,6 +24,7 @@ use super::settle::{self, Settlement};
 use super::url::ServerAddress;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Admission;
+use crate::limiter::kept::Kept;
 use crate::limiter::key::KeyHasher;
 use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
 
@@ -30,7 +32,7 @@ use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
 const CONNECT: Duration = Duration::from_millis(500);
 /// The pause between two attempts: at first, and at most. Each is cut by up to a half at random.
 const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The time between two probes of an open link.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -88,10 +90,14 @@ impl Link {
     }
 
     /// Asks once, over the connection as it is.
-    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Admission, Failure> {
+    pub(super) async fn ask(
+        &self,
+        question: &Question<'_>,
+        follow: impl Fn(&Charge, &Kept, Timestamp),
+    ) -> Result<Admission, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
         let deadline = self.settings.deadline;
-        let answer = self.decide(&connection, question, self.latest(deadline), deadline).await;
+        let answer = self.decide(&connection, question, self.latest(deadline), deadline, follow).await;
         self.close_after(&answer);
         answer
     }
@@ -110,6 +116,18 @@ impl Link {
             Some(false) => Err(Failure::Late),
             None => Err(Failure::Nonsense(bytes.len())),
         }
+    }
+
+    /// Goes to the roll of replicas, over the connection as it is.
+    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand) -> Result<Entry, Failure> {
+        let connection = self.connection.load_full().ok_or(Failure::Away)?;
+        let prefix = &self.settings.prefix;
+        let by_hash = roll.command("EVALSHA", roll::hash(), prefix, errand);
+        let by_text = || roll.command("EVAL", roll::TEXT, prefix, errand);
+        let answer = evaluate(&connection, by_hash, by_text, SETTLE).await;
+        self.close_after(&answer);
+        let bytes = answer?;
+        roll::read(&bytes).ok_or(Failure::Nonsense(bytes.len()))
     }
 
     fn close_after<T>(&self, answer: &Result<T, Failure>) {
@@ -145,12 +163,13 @@ impl Link {
         question: &Question<'_>,
         latest: Timestamp,
         deadline: Duration,
+        follow: impl Fn(&Charge, &Kept, Timestamp),
     ) -> Result<Admission, Failure> {
         let prefix = &self.settings.prefix;
         let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
         let by_text = || question.command("EVAL", script::TEXT, prefix, latest);
         let bytes = evaluate(connection, by_hash, by_text, deadline).await?;
-        let answer = question.read(&bytes).ok_or(Failure::Nonsense(bytes.len()))?;
+        let answer = question.read_and(&bytes, follow).ok_or(Failure::Nonsense(bytes.len()))?;
         self.ahead.fetch_max(micros(answer.at) - micros(self.clock.now()), Ordering::Relaxed);
         answer.admission.ok_or(Failure::Late)
     }
@@ -202,7 +221,8 @@ impl Link {
     async fn probe(&self) {
         let Some(connection) = self.connection.load_full() else { return };
         let latest = Timestamp::from_nanos(u64::MAX);
-        if let Err(failure) = self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await {
+        if let Err(failure) = self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT, |_, _, _| {}).await
+        {
             self.close(&failure);
         }
     }
@@ -230,7 +250,7 @@ impl Link {
         self.address.store(Some(Arc::new(server)));
         self.ahead.store(i64::MIN, Ordering::Relaxed);
         let latest = Timestamp::from_nanos(u64::MAX);
-        self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT).await?;
+        self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT, |_, _, _| {}).await?;
         Ok(connection)
     }
 }

@@ -9,11 +9,14 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::link::{Link, Place};
+use super::roll::{Entry, Errand, Roll};
 use super::script::Question;
 use super::settings::RedisSettings;
 use super::settle::Settlement;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::counters::Admission;
+use crate::limiter::Charge;
+use crate::limiter::kept::Kept;
 use crate::metrics::Metrics;
 
 /// Failures in a row after which all links are closed.
@@ -59,10 +62,14 @@ impl Node {
         futures_util::future::join_all(self.links.iter().map(Link::keep)).await;
     }
 
-    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Admission, Failure> {
+    pub(super) async fn ask(
+        &self,
+        question: &Question<'_>,
+        follow: impl Fn(&Charge, &Kept, Timestamp),
+    ) -> Result<Admission, Failure> {
         let link = self.next().ok_or(Failure::Away)?;
         let started = self.clock.now();
-        let answer = link.ask(question).await;
+        let answer = link.ask(question, follow).await;
         self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
         self.judge(&answer);
         answer
@@ -75,6 +82,10 @@ impl Node {
     /// As [`Link::query`].
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Failure> {
         self.next().ok_or(Failure::Away)?.query(command, patience).await
+    }
+
+    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand) -> Result<Entry, Failure> {
+        self.next().ok_or(Failure::Away)?.call_roll(roll, errand).await
     }
 
     /// A server that fails several times in a row is not asked again until it has decided something over a new connection.
@@ -139,6 +150,7 @@ mod tests {
             prefix: RedisSettings::PREFIX.to_owned(),
             connections: 1,
             deadline: RedisSettings::DEADLINE,
+            local_keys_max: 1024,
         };
         let place = Place::Fixed(settings.url.servers()[0].clone());
         let node = Node::new(&Arc::new(settings), &place, Clock::start(), &Arc::default());

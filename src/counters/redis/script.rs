@@ -95,6 +95,11 @@ impl<'a> Question<'a> {
 
     /// Reads the script's answer. None where it is none of this script.
     pub fn read(&self, answer: &[u8]) -> Option<Answer> {
+        self.read_and(answer, |_, _, _| {})
+    }
+
+    /// The same, and tells what is kept for each counter, as of the store's time.
+    pub fn read_and(&self, answer: &[u8], follow: impl Fn(&Charge, &Kept, Timestamp)) -> Option<Answer> {
         let mut reader = Reader(answer);
         let at = reader.time()?;
         let admitted = match reader.u8()? {
@@ -105,6 +110,7 @@ impl<'a> Question<'a> {
         let mut verdicts: SmallVec<[(CounterKey, bool, Kept); 4]> = SmallVec::new();
         for (counter, flag) in self.counters.iter().zip(flags) {
             let kept = reader.counter(flag & WITH_RING != 0)?;
+            follow(counter, &kept, at);
             verdicts.push((counter.key, flag & CHARGED != 0, kept));
         }
         let verdict = |charge: &Charge| {
@@ -157,13 +163,12 @@ pub(super) fn read_kept(head: &[u8], ring: Option<&[u8]>) -> Option<Kept> {
 }
 
 fn pack(charge: &Charge, asked: u32, hits: u32) -> [u8; 25] {
-    let (algorithm, capacity) = match charge.algorithm {
-        Algorithm::SlidingWindow => (0, charge.rate.limit),
-        Algorithm::FixedWindow => (1, charge.rate.limit),
-        Algorithm::TokenBucket { burst } if charge.rate.limit > 0 => (2, burst.get()),
-        Algorithm::TokenBucket { .. } => (2, 0),
+    let algorithm = match charge.algorithm {
+        Algorithm::SlidingWindow => 0,
+        Algorithm::FixedWindow => 1,
+        Algorithm::TokenBucket { .. } => 2,
     };
-    let room = f64::from(capacity) - f64::from(asked);
+    let room = f64::from(charge.capacity()) - f64::from(asked);
     let window = f64::from(charge.rate.window.secs()) * 1e6;
     let mut packed = [0; 25];
     let parts: [&[u8]; 5] = [

@@ -21,6 +21,8 @@ pub struct RedisSettings {
     pub connections: u8,
     /// The time that a question may take.
     pub deadline: Duration,
+    /// The most counters that this replica keeps in case that the store goes away.
+    pub local_keys_max: usize,
 }
 
 #[derive(Clone, Debug)]
