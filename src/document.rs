@@ -4,6 +4,7 @@
 //! takes none of its neighbours along. YAML makes that safe: a line that begins with `---` or `...` ends a document
 //! even inside a quoted or block scalar (YAML 1.2.2, rule 206 `c-forbidden`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{DocumentId, Kind, Name, Revision};
 use crate::shared_map::SharedMap;
+use crate::shown;
 
 /// The largest document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
@@ -62,10 +64,11 @@ pub struct Document {
     pub content: Result<Arc<[u8]>, Arc<str>>,
 }
 
-/// The origin of a document, as people are told it.
+/// The origin of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     File {
+        /// As it is shown: other files are shown differently.
         path: Arc<str>,
         /// The document's number in its file, counted from 1.
         number: u32,
@@ -87,6 +90,22 @@ impl Origin {
         match self {
             Self::File { path, .. } => path,
             Self::Key { key, .. } => key,
+        }
+    }
+
+    /// The container, and the folders that it is in: a folder that cannot be read is all that was in it.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        let container = self.container();
+        let is_file = matches!(self, Self::File { .. });
+        let folders = container.rmatch_indices('/').filter_map(|(end, _)| container.get(..end));
+        std::iter::once(&**container).chain(folders.filter(move |_| is_file))
+    }
+
+    /// The container, as people are told it.
+    pub fn shown_container(&self) -> Cow<'_, str> {
+        match self {
+            Self::File { path, .. } => Cow::Borrowed(path),
+            Self::Key { key, .. } => shown::text(key),
         }
     }
 
@@ -118,8 +137,8 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line, .. } => write!(f, "{path}:{line}"),
-            Self::Key { key, .. } => f.write_str(key),
+            Self::File { line, .. } => write!(f, "{}:{line}", self.shown_container()),
+            Self::Key { .. } => f.write_str(&self.shown_container()),
         }
     }
 }

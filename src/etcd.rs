@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use failure::Failure;
 
+use crate::shown;
+
 #[derive(Clone, Debug)]
 pub struct EtcdSettings {
     /// At least one, as in `http://10.0.0.5:2379`.
@@ -35,7 +37,7 @@ impl User {
     pub fn password(&self) -> Result<String, Failure> {
         let file = &self.password_file;
         let text = std::fs::read_to_string(file);
-        let text = text.map_err(|error| Failure::NotLetIn(format!("{}: {error}", file.display())))?;
+        let text = text.map_err(|error| Failure::NotLetIn(format!("{}: {error}", shown::path(file))))?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, Documents, Instance, Origin, Registered};
 use crate::names::{DocumentId, Kind, Name, Revision, Version};
+use crate::shown;
 
 /// The number of sets that are kept.
 const SETS_KEPT: usize = 3;
@@ -42,13 +43,13 @@ pub struct Kept {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    #[error("{file}: {error}", file = .0.display(), error = .1)]
+    #[error("{file}: {error}", file = shown::path(.0), error = .1)]
     Io(PathBuf, io::Error),
-    #[error("{file}: is damaged: {reason}", file = .0.display(), reason = .1)]
+    #[error("{file}: is damaged: {reason}", file = shown::path(.0), reason = .1)]
     Damaged(PathBuf, String),
-    #[error("{file}: has format {format}, of a later version of Tierflow", file = .0.display(), format = .1)]
+    #[error("{file}: has format {format}, of a later version of Tierflow", file = shown::path(.0), format = .1)]
     Later(PathBuf, u32),
-    #[error("{file}: is of {source_of_it:?}, not of {expected:?}", file = .0.display(), source_of_it = .1, expected = .2)]
+    #[error("{file}: is of {source_of_it:?}, not of {expected:?}", file = shown::path(.0), source_of_it = .1, expected = .2)]
     OtherSource(PathBuf, String, String),
 }
 

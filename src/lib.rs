@@ -56,6 +56,7 @@ pub mod document;
 pub mod metrics;
 pub mod names;
 pub mod shared_map;
+pub mod shown;
 // policy: what the operator means (pure)
 pub mod policy;
 // results (pure)

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::shown;
+
 /// The longest name of a document, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// The longest name of a tenant, in bytes. A tenant's name is the value of a header.
@@ -133,7 +135,7 @@ impl DocumentId {
 
 impl fmt::Display for DocumentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
+        write!(f, "{} {}", self.kind, shown::text(&self.name))
     }
 }
 

@@ -7,6 +7,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::shown;
+
 /// A file as it was when it was read. It may hold a private key, and is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PemFile {
@@ -16,7 +18,7 @@ pub struct PemFile {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{flag} {path}: {problem}", path = .path.display())]
+#[error("{flag} {path}: {problem}", path = shown::path(.path))]
 pub struct Unusable {
     flag: &'static str,
     path: PathBuf,
@@ -70,6 +72,6 @@ impl From<Unusable> for String {
 
 impl Debug for PemFile {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} {}", self.flag, self.path.display())
+        write!(formatter, "{} {}", self.flag, shown::path(&self.path))
     }
 }

@@ -50,6 +50,7 @@ use crate::nodes::Nodes;
 use crate::pem;
 use crate::rls::{Failures, Rls};
 use crate::rollout::Rollout;
+use crate::shown;
 use crate::snapshot::resource::ResourceType;
 use crate::source::Source;
 use crate::source::board::Board;
@@ -80,7 +81,7 @@ pub struct Running {
 pub enum StartError {
     #[error("policies: {0}")]
     Policies(std::io::Error),
-    #[error("--audit-log {file}: {error}", file = .0.display(), error = .1)]
+    #[error("--audit-log {file}: {error}", file = shown::path(.0), error = .1)]
     Audit(PathBuf, std::io::Error),
     #[error("--state-dir: {0}")]
     State(#[from] Unusable),

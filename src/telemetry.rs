@@ -13,7 +13,10 @@ pub enum LogFormat {
 
 /// `filter` is a tracing filter like `info` or `tierflow=debug,warn`.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
+    // The crate that watches folders tells of each of its watches that went with its folder, as they do at each switch of a
+    // ConfigMap. A filter that names it has the last word.
+    let filter = EnvFilter::try_new(format!("notify=warn,{filter}"))
+        .map_err(|error| format!("log filter {filter:?}: {error}"))?;
     // A line that cannot be written is lost. To tell of it, on the same standard error, would end the process.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);

@@ -12,6 +12,8 @@ use subtle::ConstantTimeEq as _;
 use super::error::ProblemDetails;
 use super::{Admin, in_background};
 
+use crate::shown;
+
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// A file of lines `name:token`. It is read at each change, so that a token that is taken out is out.
@@ -45,7 +47,7 @@ impl Access {
                     in_background(move || read_tokens(&file)).await
                 };
                 let tokens = read.map_err(|error| {
-                    tracing::error!("--admin-token-file {}: {error}", file.display());
+                    tracing::error!("--admin-token-file {}: {error}", shown::path(file));
                     ProblemDetails::of(StatusCode::SERVICE_UNAVAILABLE, "the tokens cannot be read")
                 })?;
                 let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -14,6 +14,7 @@ use crate::limiter::key::KeyHasher;
 use crate::live::{Generation, Settings};
 use crate::names::Revision;
 use crate::policy::problem::Problem;
+use crate::shown;
 use crate::source;
 
 /// The form of the output.
@@ -86,8 +87,10 @@ pub(super) fn summary(problems: &[Problem]) -> String {
     }
 }
 
-/// Rows whose columns stand below each other.
+/// Rows whose columns stand below each other. Cells are texts from outside, such as the id that an Envoy gives itself.
 pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let shown = |row: &[String; N]| row.each_ref().map(|cell| shown::text(cell).into_owned());
+    let rows: Vec<[String; N]> = rows.iter().map(shown).collect();
     let widths: Vec<usize> = (0..N)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
         .collect();

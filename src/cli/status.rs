@@ -9,6 +9,7 @@ use super::Failure;
 use super::get::Output;
 use super::output::{self, Format};
 use super::server::{Question, ServerArgs};
+use crate::shown;
 
 /// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if something
 /// is refused, late or stale.
@@ -189,11 +190,17 @@ impl Status {
             let documents = if documents.is_empty() { "everything".to_owned() } else { documents.join(", ") };
             let _ = writeln!(text, "\nheld for gateway {gateway}: {documents}");
             for Reason { node, r#type, resources, message, since } in reasons {
-                let _ = writeln!(text, "  {node} refused {type} {} at {since}: {message}", resources.join(", "));
+                let _ = writeln!(
+                    text,
+                    "  {} refused {type} {} at {since}: {}",
+                    shown::text(node),
+                    resources.join(", "),
+                    shown::text(message)
+                );
             }
         }
         for TooOld { id, envoy, too_old_for } in &self.nodes.too_old {
-            let _ = writeln!(text, "\ntoo old: {id}, which is Envoy {envoy}");
+            let _ = writeln!(text, "\ntoo old: {}, which is Envoy {}", shown::text(id), shown::text(envoy));
             for Need { feature, since, older, documents, others } in too_old_for {
                 let others = if *others > 0 { format!(" and {others} more") } else { String::new() };
                 let documents = documents.join(", ");

@@ -16,7 +16,7 @@ use super::offered::{Offered, Updated, remove_of};
 use super::refusals::{Place, Refusal, Refusals};
 use super::waiting::Waiting;
 use crate::clock::Timestamp;
-use crate::document::{Document, Documents};
+use crate::document::{Document, Documents, Origin};
 use crate::names::DocumentId;
 use crate::policy::parse::{Parsed, Refused};
 use crate::policy::problem::{Path, Problem};
@@ -25,7 +25,7 @@ use crate::policy::set::{ParsedById, PolicySet, doubled};
 /// More problems of one document than anybody reads.
 const PROBLEMS_MAX: usize = 50;
 
-/// What is kept from one set of the source to the next.
+/// State from one set of the source to the next.
 #[derive(Debug, Default)]
 pub(super) struct Adopter {
     offered: Offered,
@@ -33,7 +33,8 @@ pub(super) struct Adopter {
     open: BTreeSet<DocumentId>,
     /// Documents that do not fit the others.
     waiting: Waiting,
-    /// Documents that are served although the source has nothing of them, by the container that they were in.
+    /// Documents that are served although the source has nothing of them, by the file or key that they were in, and by
+    /// each folder above it.
     kept: HashMap<Arc<str>, BTreeSet<DocumentId>>,
     refusals: Arc<Refusals>,
     /// How many documents the last change was a reason to look at.
@@ -55,7 +56,8 @@ impl Adopter {
         Self { open: restored.documents.keys().cloned().collect(), ..Self::default() }
     }
 
-    /// What is served or `announced` with the same content is not parsed again.
+    /// Adopts as much of the set as fits together. A document that is served or `announced` with the same content is not
+    /// parsed again.
     pub(super) fn adopt(
         &mut self,
         base: &Generation,
@@ -81,10 +83,12 @@ impl Adopter {
         let unfit = attempt.refusals_of_unfit();
         let Attempt { candidate, tried, .. } = attempt;
         for (id, served) in tried.iter().filter_map(|id| Some((id, base.documents.get(id)?))) {
-            let container = served.document.origin.container();
-            remove_of(&mut self.kept, container, id);
-            if self.offered.of(id).is_empty() && candidate.contains_key(id) {
-                self.kept.entry(Arc::clone(container)).or_default().insert(id.clone());
+            let is_kept = self.offered.of(id).is_empty() && candidate.contains_key(id);
+            for container in served.document.origin.containers() {
+                remove_of(&mut self.kept, container, id);
+                if is_kept {
+                    self.kept.entry(container.into()).or_default().insert(id.clone());
+                }
             }
         }
         tried.iter().for_each(|id| self.waiting.no_longer(id));
@@ -133,10 +137,10 @@ impl Adopter {
 }
 
 struct Attempt<'a> {
-    /// What is served: the last good version of everything.
+    /// The served generation: the last good version of everything.
     base: &'a Generation,
     offered: &'a Offered,
-    /// What is to be served.
+    /// The documents to be served.
     candidate: ParsedById,
     /// Documents whose served version may change.
     tried: BTreeSet<DocumentId>,
@@ -180,21 +184,21 @@ impl Attempt<'_> {
         if self.offered.broken_claims(id).next().is_some() {
             return;
         }
-        let container = served.document.origin.container();
-        let is_kept = match has_strangers.get(container) {
+        let origin = &served.document.origin;
+        let is_kept = match has_strangers.get(origin.container()) {
             Some(is_kept) => *is_kept,
-            None => *has_strangers.entry(Arc::clone(container)).or_insert(self.has_strangers(container)),
+            None => *has_strangers.entry(Arc::clone(origin.container())).or_insert(self.has_strangers(origin)),
         };
         if !is_kept {
             self.candidate.remove(id);
         }
     }
 
-    fn has_strangers(&self, container: &str) -> bool {
+    fn has_strangers(&self, origin: &Origin) -> bool {
         let is_known = |id: &DocumentId| self.base.documents.contains_key(id) || !self.offered.of(id).is_empty();
         let is_stranger =
             |broken: &Refused| broken.document.origin.id().is_none() && !broken.id.as_ref().is_some_and(is_known);
-        self.offered.broken_in(container).any(is_stranger)
+        origin.containers().flat_map(|container| self.offered.broken_in(container)).any(is_stranger)
     }
 
     fn link(&mut self, has_registry: bool) -> (PolicySet, BTreeSet<DocumentId>) {
@@ -229,7 +233,7 @@ impl Attempt<'_> {
         self.problems.extend(problems);
     }
 
-    /// What is referred to and makes no sense is there all the same.
+    /// The problem in other words where it says that a document is missing which is there and makes no sense.
     fn because_of_broken(&self, problem: Problem) -> Problem {
         let is_broken = |id: &&DocumentId| self.offered.broken_claims(id).next().is_some();
         let is_other = |id: &&DocumentId| problem.document.as_ref() != Some(*id) && !self.candidate.contains_key(*id);
@@ -307,7 +311,7 @@ impl Attempt<'_> {
         Some(Unfit { id: id.clone(), refusal, awaits })
     }
 
-    /// What is said of a document that was taken away while another still needs it.
+    /// The problem of a document that was taken away while another still needs it.
     fn kept_for(&self, id: &DocumentId, problem: &Problem) -> Option<Problem> {
         let user = problem.document.as_ref()?;
         Some(Problem {
@@ -387,7 +391,7 @@ limits: [{rate: 10/minute}]
             self.writer.adopt(&Documents::new(Revision::default(), documents), Timestamp::from_nanos(1))
         }
 
-        /// Who is refused, and `!` where nothing of it is served.
+        /// Names of refused documents, with `!` where nothing of one is served.
         fn refused(&self) -> Vec<String> {
             let refused = self.live.refused();
             let show = |refusal: &Arc<Refusal>| {
@@ -770,7 +774,7 @@ limits: [{rate: 10/minute}]
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// What a change has no part in is not tried again, and that makes no difference.
+        /// A document that a change has no part in is not tried again, and that makes no difference.
         #[test]
         fn nothing_waits_that_could_be_served(
             history in prop::collection::vec(prop::collection::vec(0..60_usize, 9), 1..10),

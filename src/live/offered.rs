@@ -1,6 +1,7 @@
 //! What the source holds, parsed. It is kept up to date by what changed, so that one document among many costs what
 //! one document costs.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ struct Broken {
     by_container: HashMap<Arc<str>, BTreeSet<Origin>>,
 }
 
-/// What an update changed.
+/// Changes that an update made.
 #[derive(Debug, Default)]
 pub(super) struct Updated {
     /// The documents of which something changed.
@@ -150,7 +151,12 @@ impl Broken {
 }
 
 /// Takes an item out of the set of a key, and the key with its last item.
-pub(super) fn remove_of<K: Hash + Eq, V: Ord>(sets: &mut HashMap<K, BTreeSet<V>>, key: &K, item: &V) {
+pub(super) fn remove_of<K, Q, V>(sets: &mut HashMap<K, BTreeSet<V>>, key: &Q, item: &V)
+where
+    K: Borrow<Q> + Hash + Eq,
+    Q: Hash + Eq + ?Sized,
+    V: Ord,
+{
     if let Some(set) = sets.get_mut(key) {
         set.remove(item);
         if set.is_empty() {

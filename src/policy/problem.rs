@@ -164,7 +164,7 @@ impl Problem {
     /// `policies/api.yaml:12:9`: the line of the field where that is known, else the document's first line.
     pub fn location(&self) -> String {
         match &self.place {
-            Some(place) => format!("{}:{}:{}", self.origin.container(), place.line, place.column),
+            Some(place) => format!("{}:{}:{}", self.origin.shown_container(), place.line, place.column),
             None => self.origin.to_string(),
         }
     }
@@ -184,14 +184,14 @@ impl Problem {
     /// The problem with the source line under it and a mark below what is meant.
     pub fn render(&self, renderer: &Renderer) -> String {
         let title = self.title();
-        let origin = self.origin.container();
+        let origin = self.origin.shown_container();
         let place: Element<'_> = match &self.place {
             Some(place) => Snippet::source(&*place.text)
                 .line_start(place.line as usize)
-                .path(&**origin)
+                .path(&*origin)
                 .annotation(AnnotationKind::Primary.span(place.byte_range()))
                 .into(),
-            None => annotate_snippets::Origin::path(&**origin).line(self.origin.first_line() as usize).into(),
+            None => annotate_snippets::Origin::path(&*origin).line(self.origin.first_line() as usize).into(),
         };
         let mut report = Level::ERROR.primary_title(title.as_str()).element(place);
         if let Some(help) = &self.help {

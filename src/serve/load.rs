@@ -15,6 +15,7 @@ use crate::last_good::{Kept, StateDir};
 use crate::live::{Adopted, Generation, Live, Refusal, Writer};
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::names::Revision;
+use crate::shown;
 use crate::source::board::Board;
 use crate::source::{self, Source};
 
@@ -40,7 +41,7 @@ pub(super) fn identity(source: &SourceConfig) -> String {
     match source {
         SourceConfig::Dir(folder) => {
             let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
-            format!("files {}", absolute.display())
+            format!("files {}", shown::path(&absolute))
         }
         SourceConfig::Etcd(settings) => format!("etcd {}", settings.prefix),
     }
@@ -110,7 +111,7 @@ impl Loader {
         documents.instances = Some(Arc::default());
         let refused = self.writer.restore(&documents, registered, self.clock.now());
         tracing::info!(
-            file = %file.display(), revision = %documents.revision, documents = documents.documents.len(),
+            file = %shown::path(&file), revision = %documents.revision, documents = documents.documents.len(),
             "the last good set of an earlier run is at hand"
         );
         refused.iter().for_each(|refusal| tell(refusal));

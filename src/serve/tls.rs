@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::TlsFiles;
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::pem::{PemFile, Unusable};
+use crate::shown;
 
 /// Between two looks at the files. They are small, and unlike a watch a look works on every file system.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -83,7 +84,7 @@ impl Tls {
             match looked {
                 Ok(true) => {
                     count("ok");
-                    tracing::info!("--tls-cert {}: changed, and served", self.files.certificate.display());
+                    tracing::info!("--tls-cert {}: changed, and served", shown::path(&self.files.certificate));
                 }
                 Ok(false) => {}
                 Err(ref unusable) if told.as_ref() == Some(&unusable.to_string()) => {}

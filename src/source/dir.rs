@@ -1,6 +1,7 @@
 //! Policies from a folder: every `.yaml`, `.yml` and `.json` file below it, in the order of their names.
 //!
-//! A file that cannot be read is a document that is refused: it is shown, and it does not count as deleted.
+//! A file or folder that cannot be read, or is behind a link that leads out of the root, is a document that is refused: it
+//! is shown, and what it held does not count as deleted.
 
 mod watch;
 
@@ -8,9 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::document::{self, DOCUMENTS_MAX, Document, Origin};
+use crate::shown;
 
 pub use watch::Watcher;
 
@@ -22,6 +23,8 @@ const DEPTH_MAX: usize = 32;
 const ENDINGS: [&str; 3] = [".yaml", ".yml", ".json"];
 /// ...and the most warnings about others that look as if they were.
 const WARNINGS_MAX: usize = 20;
+
+const LEADS_OUT: &str = "is a link that leads out of the policy folder";
 
 /// The contents of a folder.
 #[derive(Debug, Default)]
@@ -71,7 +74,7 @@ impl Reader {
                 Ok(metadata) if metadata.is_dir() => self.read_folder_within(&path, depth)?,
                 _ if is_policy => self.read_file(&path),
                 _ if looks_like_a_policy(&name) => {
-                    self.warn(&path, "is not read: expected a name that ends with .yaml, .yml or .json, in lower case");
+                    self.warn(&path);
                 }
                 _ => {}
             }
@@ -82,39 +85,43 @@ impl Reader {
     fn read_folder_within(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
         let Ok(real) = fs::canonicalize(folder) else { return Ok(()) };
         if !real.starts_with(&self.real_root) {
-            self.warn(folder, "is not read: it is a link that leads out of the policy folder");
+            self.refuse(folder, LEADS_OUT.to_owned());
         } else if depth >= DEPTH_MAX {
-            self.warn(folder, &format!("is not read: it lies more than {DEPTH_MAX} folders deep"));
+            self.refuse(folder, format!("lies more than {DEPTH_MAX} folders deep"));
         } else if self.visited.insert(real) {
             self.read_folder(folder, depth + 1)?;
         }
         Ok(())
     }
 
-    fn warn(&mut self, path: &Path, reason: &str) {
+    fn warn(&mut self, path: &Path) {
         self.unread += 1;
         if self.reading.warnings.len() < WARNINGS_MAX {
-            self.reading.warnings.push(format!("{} {reason}", path.display()));
+            let expected = "expected a name that ends with .yaml, .yml or .json, in lower case";
+            self.reading.warnings.push(format!("{} is not read: {expected}", shown::path(path)));
         }
+    }
+
+    /// Refuses a file or a folder as a whole: what it held before is not taken for deleted.
+    fn refuse(&mut self, path: &Path, reason: String) {
+        let origin = Origin::File { path: shown::path(path).into(), line: 1, number: 1 };
+        self.reading.documents.push(Document { origin, revision: None, content: Err(reason.into()) });
     }
 
     fn into_reading(mut self) -> Reading {
         let more = self.unread.saturating_sub(self.reading.warnings.len());
-        self.reading.warnings.extend((more > 0).then(|| format!("{more} more files and folders are not read")));
+        self.reading.warnings.extend((more > 0).then(|| format!("{more} more files are not read")));
         self.reading
     }
 
     fn read_file(&mut self, path: &Path) {
-        let shown: Arc<str> = path.to_string_lossy().into();
         match self.read_bytes(path) {
             Ok(bytes) => {
                 let room = DOCUMENTS_MAX.saturating_sub(self.reading.documents.len());
-                self.reading.documents.extend(document::split(&shown, &bytes).into_iter().take(room));
+                let documents = document::split(&shown::path(path).into(), &bytes);
+                self.reading.documents.extend(documents.into_iter().take(room));
             }
-            Err(reason) => {
-                let origin = Origin::File { path: shown, line: 1, number: 1 };
-                self.reading.documents.push(Document { origin, revision: None, content: Err(reason.into()) });
-            }
+            Err(reason) => self.refuse(path, reason),
         }
     }
 
@@ -128,7 +135,7 @@ impl Reader {
             return Err(format!("is {} bytes long, expected at most {FILE_BYTES_MAX}", metadata.len()));
         }
         if !self.is_inside(path) {
-            return Err("is a link that leads out of the policy folder".to_owned());
+            return Err(LEADS_OUT.to_owned());
         }
         fs::read(path).map_err(|error| format!("cannot be read: {error}"))
     }
@@ -146,7 +153,7 @@ fn looks_like_a_policy(name: &str) -> bool {
 }
 
 fn name_path(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(error.kind(), format!("{}: {error}", shown::path(path)))
 }
 
 #[cfg(test)]
@@ -190,33 +197,33 @@ mod tests {
         std::os::unix::fs::symlink("..2026", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/api.yaml", root.join("api.yaml")).unwrap();
         std::os::unix::fs::symlink(outside.path().join("secret.yaml"), root.join("out.yaml")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.join("outside")).unwrap();
         std::os::unix::fs::symlink("nowhere", root.join("dangling.yaml")).unwrap();
         std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
         let documents = shown(root);
         assert_eq!(documents[0], "/api.yaml:1 a: 1");
         assert!(documents[1].starts_with("/dangling.yaml:1 cannot be read: No such file"), "{documents:?}");
-        assert!(documents.contains(&"/out.yaml:1 is a link that leads out of the policy folder".to_owned()));
+        for link in ["out.yaml", "outside"] {
+            assert!(documents.contains(&format!("/{link}:1 is a link that leads out of the policy folder")), "{link}");
+        }
     }
 
     #[test]
     fn what_looks_like_a_policy_and_is_not_read_is_told() {
-        let outside = tempfile::tempdir().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         for name in ["a.YAML", "b.Json", "c.yaml~", "d.yaml.bak", ".e.YML", "README", "f.yaml"] {
             fs::write(root.join(name), "x: 1").unwrap();
         }
-        std::os::unix::fs::symlink(outside.path(), root.join("out")).unwrap();
         let reading = read(root).unwrap();
         assert_eq!(reading.documents.len(), 1);
-        let told = |name: &str, reason: &str| format!("{} is not read: {reason}", root.join(name).display());
+        let told = |name: &str, reason: &str| format!("{} is not read: {reason}", shown::path(&root.join(name)));
         let ending = "expected a name that ends with .yaml, .yml or .json, in lower case";
-        let link = "it is a link that leads out of the policy folder";
-        assert_eq!(reading.warnings, [told("a.YAML", ending), told("b.Json", ending), told("out", link)]);
+        assert_eq!(reading.warnings, [told("a.YAML", ending), told("b.Json", ending)]);
 
         (0..50).for_each(|number| fs::write(root.join(format!("{number}.YML")), "x: 1").unwrap());
         let warnings = read(root).unwrap().warnings;
-        assert_eq!((warnings.len(), warnings[20].as_str()), (21, "33 more files and folders are not read"));
+        assert_eq!((warnings.len(), warnings[20].as_str()), (21, "32 more files are not read"));
     }
 
     #[test]

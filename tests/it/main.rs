@@ -35,6 +35,7 @@ mod etcd_access;
 mod etcd_requires;
 mod etcd_source;
 mod example;
+mod file_names;
 mod forgetful;
 mod forms;
 mod forms_random;

@@ -1,9 +1,12 @@
 //! A document that is broken while it is served: the last good version stays, the rest goes on, and the refusal is
 //! told until it is mended.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, World, eventually};
+use crate::harness::{Setup, Tierflow, World, eventually};
 
 const GOOD: &str = "
 kind: Api
@@ -96,6 +99,53 @@ async fn a_service_that_is_still_needed_is_kept() {
     assert_eq!((&refusal["kind"], &refusal["served"]), (&json!("Service"), &json!(true)), "{refusal:#}");
     // It is routed as before; that nothing listens there is another matter.
     assert_eq!(world.edge.get("/pay").await.status, 503);
+}
+
+/// A link that leads out is refused, be it to a file or to a folder, and what was read by it is served until it is mended
+/// or gone.
+#[tokio::test]
+async fn what_was_behind_a_link_that_leads_out_now_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, outside) = (root.path().join("policies"), root.path().join("outside"));
+    let plan = |name: &str| format!("kind: Plan\nname: {name}\nlimits: [{{ rate: 1/h }}]\n");
+    for (folder, plans) in [(&folder, ["root", "file"]), (&folder.join(".in/deep"), ["inner", "innermost"])] {
+        std::fs::create_dir_all(folder).unwrap();
+        plans.iter().for_each(|name| std::fs::write(folder.join(format!("{name}.yaml")), plan(name)).unwrap());
+    }
+    std::fs::create_dir_all(outside.join("deep")).unwrap();
+    std::fs::write(outside.join("deep/inner.yaml"), plan("other")).unwrap();
+    let link = |target: &Path, name: &str| {
+        let (link, new) = (folder.join(name), folder.join(".new"));
+        symlink(target, &new).unwrap();
+        std::fs::rename(new, link).unwrap();
+    };
+    link(&folder.join(".in"), "linked");
+    let tierflow = Tierflow::start(&folder).await;
+    let is_served = async |name: &str| tierflow.ask(&format!("/v1/policies/Plan/{name}")).await.status == 200;
+    assert!(is_served("inner").await && is_served("innermost").await);
+
+    std::fs::copy(folder.join("file.yaml"), outside.join("file.yaml")).unwrap();
+    link(&outside.join("file.yaml"), "file.yaml");
+    link(&outside, "linked");
+    let told = eventually("both links are refused", async || {
+        let refused = tierflow.status().await["refused"].as_array().unwrap().clone();
+        (refused.len() == 2).then_some(refused)
+    })
+    .await;
+    for (refusal, place) in told.iter().zip(["/file.yaml:1", "/linked:1"]) {
+        assert!(refusal["origin"].as_str().unwrap().ends_with(place), "{refusal:#}");
+        assert_eq!(refusal["problems"][0]["message"], "is a link that leads out of the policy folder");
+    }
+    for name in ["root", "file", "inner", "innermost"] {
+        assert!(is_served(name).await, "{name}");
+    }
+    assert!(!is_served("other").await);
+
+    // Without the link they are gone.
+    std::fs::remove_file(folder.join("linked")).unwrap();
+    eventually("they are gone", async || (!is_served("inner").await && !is_served("innermost").await).then_some(()))
+        .await;
+    assert!(is_served("root").await && is_served("file").await);
 }
 
 /// A folder that is emptied is more often an accident than a wish.

@@ -36,6 +36,8 @@ async fn each_save_is_one_generation(save: impl Fn(&Path, u32)) {
         eventually("the save is served", async || serves(&tierflow, rate).await.then_some(())).await;
         assert_eq!(tierflow.generation().await, generation + 1, "rate {rate}");
     }
+    let log = fs::read_to_string(folder.with_extension("log")).unwrap();
+    assert!(!log.contains("watch descriptor"), "what is of no use to an operator is in the log: {log}");
 }
 
 #[tokio::test]

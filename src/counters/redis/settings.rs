@@ -8,6 +8,8 @@ use redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisCo
 use super::Failure;
 use super::url::{RedisForm, RedisUrl, ServerAddress};
 
+use crate::shown;
+
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     pub url: RedisUrl,
@@ -115,5 +117,5 @@ fn password(file: &PathBuf) -> Result<String, Failure> {
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::File(format!("{}: {error}", path.display())))
+    std::fs::read(path).map_err(|error| Failure::File(format!("{}: {error}", shown::path(path))))
 }

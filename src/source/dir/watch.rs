@@ -15,6 +15,7 @@ use super::Reading;
 use crate::clock::Clock;
 use crate::document::{Document, Documents};
 use crate::names::Revision;
+use crate::shown;
 use crate::source::board::Board;
 
 /// A folder is read once nothing happened in it for so long...
@@ -57,9 +58,9 @@ impl Watcher {
             Ok(watcher)
         });
         if let Err(error) = &watcher {
-            tracing::warn!(%error, folder = %root.display(), "no file notifications; the folder is read every 2 s");
+            tracing::warn!(%error, folder = %shown::path(root), "no file notifications; the folder is read every 2 s");
         }
-        board.at(root.display().to_string());
+        board.at(shown::path(root));
         Self::woken_by(watcher.ok(), events, root, board, clock)
     }
 

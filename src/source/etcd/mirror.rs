@@ -17,6 +17,7 @@ use crate::etcd::listing::Entry;
 use crate::etcd::{Section, root};
 use crate::names::{DocumentId, Kind, Revision};
 use crate::shared_map::SharedMap;
+use crate::shown;
 use crate::source::board::Replica;
 
 #[derive(Debug)]
@@ -144,7 +145,8 @@ impl Mirror {
     /// Values of instances that make no sense, as `key: why`.
     pub(super) fn strange_instances(&self) -> Vec<String> {
         let strange = self.registry.strange();
-        strange.map(|(service, name, why)| format!("{}{service}/{name}: {why}", self.services)).collect()
+        let place = |service, name| format!("{}{service}/{name}", self.services);
+        strange.map(|(service, name, why)| format!("{}: {why}", shown::text(&place(service, name)))).collect()
     }
 
     /// A large change that cannot be read, as `key, its revision: why`.
