@@ -88,8 +88,9 @@ impl Rls {
             }
         };
         self.count_admission(&found, limits, &admission);
-        let judged = convert::judged(limits, &admission);
-        match Denial::of(limits, &admission) {
+        let denial = Denial::of(limits, &admission);
+        let judged = convert::judged(limits, &admission, denial.as_ref().and_then(Denial::reset));
+        match denial {
             None => Ok(convert::passed(judged)),
             Some(denial) => Ok(denial.into_response(judged)),
         }

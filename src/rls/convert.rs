@@ -66,20 +66,26 @@ pub(super) fn passed(judged: impl Iterator<Item = DescriptorStatus>) -> RateLimi
     RateLimitResponse { overall_code: Code::Ok as i32, statuses: judged.collect(), ..Default::default() }
 }
 
-/// The statuses of all enforced limits. Envoy makes the `x-ratelimit-*` headers of these. What is in shadow says
-/// nothing.
+/// The statuses of all enforced limits. Envoy makes the `x-ratelimit-*` headers of these: of the one with the least left,
+/// which need not be the one that denies for the longest. So where a request is denied for a time, all of them have that.
+/// Those in shadow say nothing.
 pub(super) fn judged<'a>(
     limits: &'a [Applied<'_>],
     admission: &'a Admission,
+    denied_for: Option<Duration>,
 ) -> impl Iterator<Item = DescriptorStatus> + 'a {
-    let of_limit = |(applied, outcome): (&Applied<'_>, &Outcome)| match outcome {
-        Outcome::Judged(verdict) if applied.charge.is_enforced() => Some(status(applied, verdict)),
+    let of_limit = move |(applied, outcome): (&Applied<'_>, &Outcome)| match outcome {
+        Outcome::Judged(verdict) if applied.charge.is_enforced() => {
+            Some(status(applied, verdict, denied_for.unwrap_or(verdict.grows_after)))
+        }
         _ => None,
     };
     limits.iter().zip(&admission.outcomes).filter_map(of_limit)
 }
 
-fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
+/// `reset` is the time in `x-ratelimit-reset`, until more will be left than now
+/// (draft-ietf-httpapi-ratelimit-headers-03, section 5.3).
+fn status(applied: &Applied<'_>, verdict: &Verdict, reset: Duration) -> DescriptorStatus {
     let rate = applied.limit.rate;
     DescriptorStatus {
         code: if verdict.allowed { Code::Ok } else { Code::OverLimit } as i32,
@@ -89,20 +95,9 @@ fn status(applied: &Applied<'_>, verdict: &Verdict) -> DescriptorStatus {
             unit: unit(rate.window.secs()) as i32,
         }),
         limit_remaining: verdict.remaining,
-        duration_until_reset: Some(whole_seconds(reset(applied, verdict))),
+        duration_until_reset: Some(whole_seconds(reset)),
         ..Default::default()
     }
-}
-
-/// The time until one more such request would pass; a window where it never will.
-pub(super) fn wait(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
-    verdict.retry_after.unwrap_or(Duration::from_secs(applied.limit.rate.window.secs().into()))
-}
-
-/// The time in `x-ratelimit-reset`: until more will be left than now. To who is denied it says the same as
-/// `retry-after` (draft-ietf-httpapi-ratelimit-headers-03, section 5.3).
-fn reset(applied: &Applied<'_>, verdict: &Verdict) -> Duration {
-    if verdict.allowed { verdict.grows_after } else { wait(applied, verdict) }
 }
 
 /// Rounded up: whoever comes back then is let in.

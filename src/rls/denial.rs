@@ -2,6 +2,7 @@
 //! (RFC 9457) that names the limit and nothing else of the configuration.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
@@ -36,8 +37,17 @@ impl<'a> Denial<'a> {
             Outcome::Judged(verdict) if !verdict.allowed && applied.charge.is_enforced() => Some((applied, *verdict)),
             _ => None,
         });
-        let longest = denying.max_by_key(|(applied, verdict)| convert::wait(applied, verdict));
+        // One that never lets the request pass denies for longer than any that says when it will.
+        let longest = denying.max_by_key(|(_, verdict)| verdict.retry_after.unwrap_or(Duration::MAX));
         Some(longest.map_or(Self::NoRoom, |(applied, verdict)| Self::OverLimit { applied, verdict }))
+    }
+
+    /// The time in `x-ratelimit-reset`, which is that of `retry-after`. Where the request never passes there is none to
+    /// come back at (RFC 9110, section 10.2.3), but Envoy's header needs a number: it is the window, which is no promise.
+    pub(super) fn reset(&self) -> Option<Duration> {
+        let Self::OverLimit { applied, verdict } = self else { return None };
+        let window = Duration::from_secs(applied.limit.rate.window.secs().into());
+        Some(verdict.retry_after.unwrap_or(window))
     }
 
     pub(super) fn into_response(self, judged: impl Iterator<Item = DescriptorStatus>) -> RateLimitResponse {

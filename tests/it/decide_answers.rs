@@ -9,7 +9,7 @@ use tonic::transport::{Endpoint, Server};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Setup, World};
+use crate::harness::{Setup, World, eventually};
 
 const LIMITED: &str = "
 kind: Api
@@ -32,6 +32,20 @@ gateway: edge
 match: { path: /closed }
 service: upstream
 limits: [{ rate: 0/m, status: 503 }]
+---
+kind: Api
+name: both
+gateway: edge
+match: { path: /both }
+service: upstream
+limits: [{ rate: 1/m }, { rate: 1/d }, { name: dear, rate: 9/h, cost: 9 }]
+---
+kind: Api
+name: shut
+gateway: edge
+match: { path: /shut }
+service: upstream
+limits: [{ rate: 1/d, status: 402 }]
 ";
 
 async fn limited() -> World {
@@ -113,6 +127,37 @@ async fn a_limit_of_nothing_denies_everything() {
     assert_eq!(denied.status, 503);
     assert!(denied.text().contains("lets nothing pass"), "{}", denied.text());
     assert_eq!(denied.header("retry-after"), None);
+}
+
+/// Envoy makes its headers of the limit with the least left, whichever denies for the longest.
+#[tokio::test]
+async fn of_several_limits_that_deny_all_headers_tell_the_time_of_the_longest() {
+    let world = limited().await;
+    assert_eq!(world.edge.get("/both").await.status, 200);
+    let denied = world.edge.get("/both").await;
+    let seconds: u64 = denied.header("retry-after").unwrap().parse().unwrap();
+    assert!((86_000..=86_400).contains(&seconds), "{seconds}");
+    assert_eq!(denied.header("x-ratelimit-reset"), denied.header("retry-after"));
+}
+
+/// Nobody passes by coming back when the other limit has room.
+#[tokio::test]
+async fn a_limit_of_nothing_is_the_longest_of_all_and_has_no_time_to_come_back() {
+    let world = limited().await;
+    assert_eq!(world.edge.get("/shut").await.status, 200);
+    assert_eq!(world.edge.get("/shut").await.status, 402);
+    world.save(
+        "policies.yaml",
+        &LIMITED.replace("{ rate: 1/d, status: 402 }", "{ rate: 1/d, status: 402 }, { rate: 0/h }"),
+    );
+    let denied = eventually("the limit of nothing decides", async || {
+        let denied = world.edge.get("/shut").await;
+        (denied.status == 429).then_some(denied)
+    })
+    .await;
+    assert_eq!(denied.header("retry-after"), None, "{denied:?}");
+    assert!(denied.text().contains("lets nothing pass") && denied.text().contains(r#""retry_after":null"#));
+    assert_eq!(denied.header("x-ratelimit-reset"), Some("3600"), "its window");
 }
 
 #[tokio::test]
