@@ -42,9 +42,10 @@ const TOKEN_NAMESPACE: &str = "tierflow.tokens";
 const TOKEN_KEY: &str = "bearer";
 /// The bearer token of a request, alone, for the actions to find it. It is no client's to set, and does not reach services.
 const TOKEN_HEADER: &str = "x-tierflow-bearer";
-/// Takes the token out of `authorization`, and nothing out of any other value. The name of the scheme is the same in
-/// capitals or not, and spaces follow it (RFC 9110, section 11.1). Envoy joins several such headers with commas.
-const TOKEN_REGEX: &str = "^(?:(?i:bearer) +([^ ,]+).*|.*)$";
+/// Takes the first bearer token out of `authorization`, and nothing out of any other value. The name of the scheme is the
+/// same in capitals or not, and spaces follow it (RFC 9110, section 11.1). Envoy joins several such headers with commas, so
+/// one of another scheme may stand before it.
+const TOKEN_REGEX: &str = "^(?:(?:.*?,[ \\t]*)??(?i:bearer) +([^ ,]+).*|.*)$";
 
 /// Everything a route of the API reports.
 pub(super) fn rate_limits(policies: &PolicySet, gateway: &Gateway, api: &Api) -> Vec<RateLimit> {

@@ -40,15 +40,18 @@ fn collect(within: &str, values: &Map<String, Value>, claims: &mut Vec<(String, 
 fn payload(request: &Request) -> Option<Map<String, Value>> {
     // Envoy joins headers of one name.
     let authorization = request.header_values("authorization").join(",");
-    let (scheme, rest) = authorization.split_once(' ')?;
-    let token = rest.trim_start_matches(' ').split([' ', ',']).next()?;
-    if !scheme.eq_ignore_ascii_case("bearer") || token.len() >= TOKEN_BYTES_END {
-        return None;
-    }
+    let token = authorization.split(',').find_map(bearer).filter(|token| token.len() < TOKEN_BYTES_END)?;
     let parts: Vec<&str> = token.split('.').collect();
     let [header, payload, _signature] = parts.as_slice() else { return None };
     object(header)?.get("alg")?.as_str()?;
     object(payload)
+}
+
+/// The token of credentials of that scheme.
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, rest) = credentials.trim_start_matches([' ', '\t']).split_once(' ')?;
+    let token = rest.trim_start_matches(' ').split(' ').next().filter(|token| !token.is_empty())?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
