@@ -42,11 +42,11 @@ pub struct Live {
     changed: watch::Sender<u64>,
     /// The revision up to which everything that the source told was looked at.
     adopted: watch::Sender<Revision>,
-    /// What is served before anything is.
+    /// The empty generation, served to nobody, before there is another.
     empty: Arc<Generation>,
     /// Documents that this replica is about to write, until the next set is adopted.
     announced: Mutex<Vec<Arc<Parsed>>>,
-    /// What requests are counted by that come by routes of older generations.
+    /// Forms of older generations: by them requests are counted that come by older routes.
     pub forms: Arc<Forms>,
 }
 
@@ -65,7 +65,7 @@ impl Live {
         (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
     }
 
-    /// What is served and what is refused, at one moment.
+    /// The served generation and the refusals, at one moment.
     pub fn served(&self) -> Arc<Served> {
         self.served.load_full()
     }
@@ -75,7 +75,7 @@ impl Live {
         self.served.load().generation.clone()
     }
 
-    /// What is served, or the empty set that nobody is served.
+    /// The served generation, or the empty one that nobody is served.
     pub fn latest(&self) -> Arc<Generation> {
         self.generation().unwrap_or_else(|| Arc::clone(&self.empty))
     }
@@ -118,12 +118,12 @@ pub struct Served {
 pub struct Writer {
     live: Arc<Live>,
     settings: Settings,
-    /// What is served, or what was restored and waits to be; the empty generation before either.
+    /// The generation that is served, or that was restored and waits to be; the empty one before either.
     base: Arc<Generation>,
     adopter: Adopter,
 }
 
-/// What became of a set of documents.
+/// Outcome of the adoption of a set of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
     /// A new generation is served.

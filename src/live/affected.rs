@@ -10,7 +10,7 @@ use crate::policy::limit::{Dimension, Limit};
 use crate::policy::set::PolicySet;
 use crate::policy::tenant::Plan;
 
-/// What resources and limits are made from.
+/// Input of a generation, which resources and limits are made from.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) policies: &'a PolicySet,
@@ -67,7 +67,7 @@ fn changed_instances(before: &Registered, after: &Registered) -> BTreeSet<Name> 
     before.keys().chain(after.keys()).filter(is_changed).cloned().collect()
 }
 
-/// What a plan's limits count by, by the Api that they are for: all that routes depend on.
+/// Dimensions that a plan's limits count by, by the Api that they are for: all that routes depend on.
 fn counted_by(plan: &Plan) -> Vec<(Option<&Name>, Vec<Dimension>)> {
     let of = |api, limits: &[Arc<Limit>]| {
         let dimensions = limits.iter().flat_map(|limit| limit.by.iter().cloned().chain(limit.reported())).collect();

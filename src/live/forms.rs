@@ -146,7 +146,7 @@ impl State {
         });
     }
 
-    /// Whether somebody has a route that reports it.
+    /// True where somebody has a route that reports in the form.
     fn is_had(&self, gateway: &Name, id: &str) -> bool {
         self.routes.get(gateway).is_some_and(|of_gateway| of_gateway.iter().any(|routes| routes.forms.has(id)))
     }

@@ -17,13 +17,13 @@ use crate::policy::set::{ParsedById, PolicySet};
 use crate::snapshot::resource::ResourceType;
 use crate::snapshot::{Resources, Snapshot};
 
-/// What generations are made with besides documents.
+/// Settings of generations, the same for all of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub rate_limit_service: RateLimitService,
     /// The beginning of each counter's key; the same for as long as the counters live.
     pub counter_keys: KeyHasher,
-    /// Whether a source without any document is taken at its word.
+    /// True where a source without any document is taken at its word.
     pub allow_empty: bool,
 }
 
@@ -31,29 +31,29 @@ pub struct Settings {
 pub struct Generation {
     /// Rises by one with each set that is served; 0 is the empty set that nobody is served.
     pub number: u64,
-    /// What the source calls the state that the set was read at.
+    /// The source's name for the state that the set was read at.
     pub revision: Revision,
     pub policies: PolicySet,
     pub snapshot: Snapshot,
     pub matcher: Matcher,
-    /// What the policies were made from.
+    /// The documents that the policies were made from.
     pub documents: ParsedById,
     /// The instances of each service whose instances register themselves.
     pub registered: Registered,
     pub(super) rate_limit_service: RateLimitService,
 }
 
-/// What the Envoys of one gateway are to have, and what it was made from.
+/// The resources that the Envoys of one gateway are to have, and what they were made from.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub resources: Arc<Resources>,
-    /// What their requests are counted by.
+    /// The limits that their requests are counted by.
     pub matcher: Matcher,
     documents: ParsedById,
     registered: Registered,
 }
 
-/// What a generation is made of, besides the one before it.
+/// Parts of a generation that do not come from the one before it.
 pub(super) struct Parts {
     pub(super) revision: Revision,
     pub(super) documents: ParsedById,
@@ -62,7 +62,7 @@ pub(super) struct Parts {
 }
 
 impl Generation {
-    /// What everything begins with.
+    /// The generation that everything begins with: nothing in it.
     pub(super) fn empty(settings: &Settings) -> Self {
         Self {
             number: 0,
@@ -234,7 +234,8 @@ fn told_together(
     Err(problems)
 }
 
-/// Who is registered for which service: as the source says, or, where it says that nobody is, as the service wants it.
+/// The registered instances of each service: as the source says, or, where it says that there is none, as the service
+/// wants it.
 pub(super) fn registered(policies: &PolicySet, instances: Option<&Instances>, before: &Registered) -> Registered {
     let of_service = |service: &Arc<Service>| {
         let Discovery::Registry { name, when_empty } = &service.discovery else { return None };
@@ -291,7 +292,7 @@ mod tests {
         Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()))
     }
 
-    /// What each tenant meets.
+    /// The limits that each tenant meets.
     fn decisions(generation: &Generation) -> Vec<String> {
         let of = |tenant: usize| {
             let name = format!("t{tenant}");

@@ -21,7 +21,7 @@ pub struct Refusal {
     pub problems: Vec<Problem>,
     /// When it was refused first.
     pub since: Timestamp,
-    /// Whether an earlier version of it is served.
+    /// True where an earlier version of it is served.
     pub is_served: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Refusals {
     missing_gateways: usize,
 }
 
-/// What a refusal is told apart by.
+/// The key of a refusal among others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Place {
     /// A document that makes no sense by itself: where it stands.
@@ -75,7 +75,7 @@ impl Refusals {
         self.by_place.changed_since(&before.by_place).filter_map(|place| self.by_place.get(place))
     }
 
-    /// Whether a gateway may be missing from what is served: a document that is one, or does not even say what it is,
+    /// True where a gateway may be missing from what is served: a document that is one, or does not even say what it is,
     /// makes no sense, and there is no good version of it.
     pub fn may_miss_gateways(&self) -> bool {
         self.missing_gateways > 0

@@ -59,7 +59,7 @@ mod tests {
     }
 
     proptest! {
-        /// What Envoy's own types write is read as what it means.
+        /// The bytes that Envoy's own types write are read as what they mean.
         #[test]
         fn the_view_reads_what_envoy_writes(domain: String, hits_addend: u32, descriptors in descriptors()) {
             let sent = envoy::RateLimitRequest {

@@ -28,7 +28,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// the minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes of a call's answer that are taken before the peer has read those before them, besides what its window holds.
-/// What is not taken yet need not be there yet.
+/// The rest need not be there yet.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Calls under way on an HTTP/2 connection of a browser or a script.
 const HTTP_STREAMS_MAX: u32 = 64;

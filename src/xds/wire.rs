@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// What the one writes, the other reads, and writes again to the same bytes.
+    /// Bytes that the one writes, the other reads, and writes again to the same bytes.
     #[track_caller]
     fn assert_same<A: Message + Default + PartialEq + Debug, B: Message + Default>(full: &A) -> B {
         let view = B::decode(full.encode_to_vec().as_slice()).unwrap();

@@ -64,7 +64,7 @@ impl Matcher {
         self.gateways.get(gateway).map(Arc::clone).map(GatewayForms)
     }
 
-    /// What routes report by this matcher's policies and no more by those of the next one.
+    /// The forms that routes report in by this matcher's policies and no more by those of the next one.
     pub fn forms_lost_in<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = (&'a Name, &'a str)> {
         let is_same = |name: &Name, gateway| next.gateways.get(name).is_some_and(|next| Arc::ptr_eq(next, gateway));
         let others = self.gateways.iter().filter(move |(name, gateway)| !is_same(name, gateway));

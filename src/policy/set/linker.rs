@@ -74,7 +74,7 @@ impl<'a> Linker<'a> {
         self.changed(Kind::Api).filter_map(|name| set.apis.get(name))
     }
 
-    /// Whether limits of plans and tenants may have led to something that is there no more: a plan, an Api, or that an
+    /// True where limits of plans and tenants may have led to something that is there no more: a plan, an Api, or that an
     /// Api's requests have tenants.
     fn loses_what_limits_refer_to(&self, id: &DocumentId) -> bool {
         let is_lost = |has: fn(&PolicySet, &str) -> bool| has(self.base, &id.name) && !has(self.set, &id.name);

@@ -89,7 +89,7 @@ fn text(gateways: [Gateway; 3], rate: u32) -> String {
     text
 }
 
-/// What a stream goes by.
+/// State of a stream.
 #[derive(Debug, PartialEq)]
 struct Seen {
     gateways: Vec<Name>,
@@ -246,7 +246,7 @@ fn the_end_of_a_hold_wakes_its_group_although_no_resource_changes() {
     assert_eq!(woken_by(Step::ServeVersion(0, 0)), [(1, 0), (1, 0)], "what they have is the generation");
 }
 
-/// What the stream would see if it was woken now.
+/// The state that the stream would see if it was woken now.
 fn look_again(rollout: &Rollout, stream: &Stream) -> Seen {
     let Member { identity, release, stream, .. } = &stream.member;
     let mut other = rollout.join(StreamId(u64::MAX - stream.0), Arc::clone(identity), *release);

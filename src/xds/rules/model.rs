@@ -206,7 +206,7 @@ proptest! {
         envoy.assert_current();
     }
 
-    /// It never gets what it refused again while nothing else changes.
+    /// The node never gets what it refused again while nothing else changes.
     #[test]
     fn an_envoy_that_refuses_is_left_alone(
         is_delta in any::<bool>(),
