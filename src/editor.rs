@@ -37,7 +37,7 @@ use crate::etcd::keys::Commit;
 use crate::etcd::lease::Claim;
 use crate::etcd::link::Link;
 use crate::etcd::{Section, root};
-use crate::live::{Generation, Live};
+use crate::live::{Generation, Live, Refusal};
 use crate::names::{DocumentId, Revision};
 
 pub use self::error::EditError;
@@ -54,6 +54,8 @@ const WAITING_ATTEMPTS: u32 = 10;
 const WAITING_PAUSE: Duration = Duration::from_millis(300);
 /// Time for this replica to see what is in etcd already.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Time for this replica to serve a change before the answer says that it does not yet.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
 pub struct Editor {
     link: Link,
@@ -85,6 +87,15 @@ pub struct Edited {
     pub is_replay: bool,
 }
 
+/// A change that was made, as this replica has it.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    /// True where whoever asks this replica is shown the change.
+    pub is_shown: bool,
+    /// The documents that are not served as they were written: the keys that they require are not what they have to be.
+    pub waiting: Vec<Arc<Refusal>>,
+}
+
 impl Editor {
     pub fn new(link: Link, live: Arc<Live>, claim: watch::Receiver<Option<Claim>>, server_key: String) -> Self {
         Self { link, live, claim, server_key, records: tokio::sync::Mutex::default() }
@@ -103,6 +114,16 @@ impl Editor {
             }
         }
         edited
+    }
+
+    /// Waits until this replica shows a change that was made, so that whoever made it reads it.
+    pub async fn outlook(&self, edit: &Edit, edited: Edited) -> Outlook {
+        let mut adopted = self.live.adopted();
+        let is_there = adopted.wait_for(|adopted| *adopted >= edited.revision);
+        let is_shown = timeout(SHOWN_WITHIN, is_there).await.is_ok_and(|adopted| adopted.is_ok());
+        let refused = self.live.refused();
+        let waiting = edit.drafts.iter().filter_map(|draft| refused.of(draft.id()).cloned());
+        Outlook { is_shown, waiting: if is_shown { waiting.collect() } else { Vec::new() } }
     }
 
     async fn try_edit(

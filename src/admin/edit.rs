@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::access::Who;
-use super::documents::{kind_of, problem_json};
+use super::documents::{kind_of, problem_json, refusal_json};
 use super::error::ProblemDetails;
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
-use crate::editor::{Edit, EditError, Edited, Editor};
+use crate::editor::{Edit, EditError, Edited, Editor, Outlook};
 use crate::names::{DocumentId, Revision};
 
 /// The revision that a change was made from.
@@ -104,7 +104,8 @@ async fn make(
     });
     // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
     let _ = note(admin, &entry).await;
-    edited.map(answer).map_err(explain)
+    let edited = edited.map_err(explain)?;
+    Ok(answer(edited, &editor.outlook(&edit, edited).await))
 }
 
 fn describe(draft: &Draft) -> String {
@@ -120,9 +121,14 @@ pub(super) async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDeta
     })
 }
 
-fn answer(edited: Edited) -> Response {
-    let body = Json(json!({ "revision": edited.revision.0, "replayed": edited.is_replay }));
-    let mut response = body.into_response();
+fn answer(edited: Edited, outlook: &Outlook) -> Response {
+    let body = json!({
+        "revision": edited.revision.0,
+        "replayed": edited.is_replay,
+        "shown": outlook.is_shown,
+        "waiting": outlook.waiting.iter().map(|refusal| refusal_json(refusal)).collect::<Vec<_>>(),
+    });
+    let mut response = Json(body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", edited.revision)) {
         response.headers_mut().insert(ETAG, etag);
     }
@@ -139,14 +145,13 @@ fn explain(error: EditError) -> ProblemDetails {
         EditError::Missing(_) => ProblemDetails::not_found(&detail),
         EditError::Stale { changed, .. } => {
             let current = |(id, revision): &(DocumentId, Revision)| json!({ "kind": id.kind.as_str(), "name": id.name, "revision": revision.0 });
-            let current: Vec<Value> = changed.iter().map(current).collect();
-            ProblemDetails::of(StatusCode::PRECONDITION_FAILED, &detail).with("current", current.into())
+            ProblemDetails::of(StatusCode::PRECONDITION_FAILED, &detail)
+                .with_list("current", changed.iter().map(current))
         }
         EditError::Invalid(problems) => invalid(&problems),
         EditError::Unreadable { .. } => ProblemDetails::of(StatusCode::CONFLICT, &detail),
-        EditError::Guarded(findings) => {
-            ProblemDetails::of(StatusCode::CONFLICT, &detail).with("guarded", findings.into())
-        }
+        EditError::Guarded(findings) => ProblemDetails::of(StatusCode::CONFLICT, &detail)
+            .with_list("guarded", findings.into_iter().map(Value::from)),
         EditError::OtherRequest => ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
         EditError::NotClaimed | EditError::Unavailable(_) => ProblemDetails::unavailable(&detail).retry_after(1),
         EditError::Unknown(_) => ProblemDetails::of(StatusCode::GATEWAY_TIMEOUT, &detail),
@@ -154,9 +159,9 @@ fn explain(error: EditError) -> ProblemDetails {
 }
 
 fn invalid(problems: &[crate::policy::problem::Problem]) -> ProblemDetails {
-    let told: Vec<Value> = problems.iter().map(problem_json).collect();
     let detail = "the documents, or the set that they would make, make no sense";
-    ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, detail).with("problems", told.into())
+    ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        .with_list("problems", problems.iter().map(problem_json))
 }
 
 fn id_of(kind: &str, name: &str) -> Result<DocumentId, ProblemDetails> {

@@ -5,6 +5,9 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
+/// The most members of a list in an error: a person reads it, and a change has up to 20 000 documents.
+const LISTED_MAX: usize = 20;
+
 #[derive(Debug)]
 pub(super) struct ProblemDetails {
     pub(super) status: StatusCode,
@@ -31,6 +34,13 @@ impl ProblemDetails {
     pub(super) fn with(mut self, member: &str, value: Value) -> Self {
         self.members.insert(member.to_owned(), value);
         self
+    }
+
+    /// Adds the beginning of a list, and the number of the rest as `<member>_more`.
+    pub(super) fn with_list(self, member: &str, list: impl ExactSizeIterator<Item = Value>) -> Self {
+        let more = list.len().saturating_sub(LISTED_MAX);
+        let with_list = self.with(member, list.take(LISTED_MAX).collect());
+        if more == 0 { with_list } else { with_list.with(&format!("{member}_more"), more.into()) }
     }
 
     pub(super) fn retry_after(self, seconds: u16) -> Self {

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::Failure;
 use super::get::parse_kind;
 use super::output;
-use super::server::{Question, ServerArgs, encoded, path_of};
+use super::server::{Question, ServerArgs, Told, encoded, path_of};
 use crate::names::Kind;
+use crate::shown;
 
 /// Change documents of a running server: all of the files' documents together, or none.
 #[derive(clap::Args)]
@@ -53,6 +54,28 @@ struct EditArgs {
 struct Done {
     revision: u64,
     replayed: bool,
+    shown: bool,
+    waiting: Vec<Waiting>,
+}
+
+/// A document that is written and not served yet.
+#[derive(serde::Deserialize)]
+struct Waiting {
+    kind: Option<String>,
+    name: Option<String>,
+    /// True where an earlier version is.
+    served: bool,
+    problems: Vec<Told>,
+}
+
+impl Waiting {
+    fn line(&self) -> String {
+        let names = [&self.kind, &self.name].into_iter().flatten().map(|name| shown::text(name));
+        let document = names.collect::<Vec<_>>().join(" ");
+        let what = if self.served { "its version before is served" } else { "is not served" };
+        let why: Vec<&str> = self.problems.iter().map(|problem| problem.message.as_str()).collect();
+        format!("{document} waits, and {what} until then: {}\n", why.join("; "))
+    }
 }
 
 pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
@@ -72,7 +95,7 @@ fn read(file: &PathBuf) -> Result<String, Failure> {
     } else {
         std::fs::read_to_string(file)
     };
-    text.map_err(|error| format!("{}: {error}", file.display()))
+    text.map_err(|error| format!("{}: {error}", shown::path(file)))
 }
 
 fn base_version(line: &str) -> Option<u64> {
@@ -95,7 +118,9 @@ impl EditArgs {
         let answer = self.server.ask(Question { method, path, headers, body })?;
         let done: Done = serde_json::from_value(answer).map_err(|error| format!("the server's answer: {error}"))?;
         let how = if done.replayed { "was done before, at" } else { "done at" };
-        output::print(&format!("{how} revision {}\n", done.revision))
+        let not_shown = if done.shown { "" } else { ", which this replica does not show yet" };
+        let waiting: String = done.waiting.iter().map(Waiting::line).collect();
+        output::print(&format!("{how} revision {}{not_shown}\n{waiting}", done.revision))
     }
 
     fn newest(&self) -> Result<u64, Failure> {

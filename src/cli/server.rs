@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::names::Kind;
 use crate::pem::PemFile;
+use crate::shown;
 
 /// The time that a server may take for an answer. A server waits for etcd itself, and knows better what went wrong.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -114,7 +115,7 @@ impl ServerArgs {
 
     fn token(&self) -> Result<Option<String>, Failure> {
         let Some(file) = &self.token_file else { return Ok(None) };
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", shown::path(file)))?;
         let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
         let token = line.split_once(':').map_or(line, |(_, token)| token);
         Ok(Some(token.trim().to_owned()))
@@ -133,14 +134,16 @@ fn unreachable(server: &str, error: &hyper_util::client::legacy::Error) -> Failu
 struct Details {
     detail: String,
     problems: Vec<Told>,
+    /// The number of problems that are not among them.
+    problems_more: u64,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Told {
+pub(super) struct Told {
     location: String,
     path: String,
-    message: String,
+    pub(super) message: String,
     help: Option<String>,
 }
 
@@ -154,6 +157,9 @@ fn told(status: u16, json: Value) -> Failure {
         let path = if path.is_empty() { path } else { format!("{path}: ") };
         let help = help.map(|help| format!(" ({help})")).unwrap_or_default();
         told.push_str(&format!("\n  {location}: {path}{message}{help}"));
+    }
+    if details.problems_more > 0 {
+        told.push_str(&format!("\n  and {} more", details.problems_more));
     }
     told
 }

@@ -1,7 +1,16 @@
 //! The keys of a change as etcd holds them, compared with the revision that the change was made from.
+//!
+//! A large change counts from its manifest on, and its documents are put in place after that (see `bulk`). So the keys of
+//! documents change at revisions at which no document does. What a document was at the base is what readers had then: its
+//! key at that revision, and the manifest of that revision over it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::draft::Draft;
 use super::record::{Record, Request};
 use super::{Edit, EditError, Edited, Editor, TXN_DOCUMENTS_MAX};
+use crate::bulk::{Change, Manifest, unpack};
 use crate::etcd::failure::Failure;
 use crate::etcd::listing::Entry;
 use crate::names::{DocumentId, Revision};
@@ -62,41 +71,124 @@ impl Editor {
         if base.0 > current.revision {
             return Err(EditError::Future { base, newest: Revision(current.revision) });
         }
-        let (mut changed, mut absent) = (Vec::new(), Vec::new());
-        for (draft, entry) in edit.drafts.iter().zip(&current.documents) {
-            match entry {
-                Some(entry) if entry.revision > base.0 => changed.push((draft.id().clone(), Revision(entry.revision))),
-                Some(_) => {}
-                None => absent.push(draft),
-            }
-        }
-        let ids: Vec<&DocumentId> = absent.iter().map(|draft| draft.id()).collect();
-        changed.extend(self.deleted_since(&ids, base).await?.into_iter().map(|id| (id, Revision(0))));
+        let changed = self.changed_since(base, edit, current).await?;
         if !changed.is_empty() {
             return Err(EditError::Stale { base, changed });
         }
-        match absent.into_iter().find(|draft| draft.change.content.is_none()) {
-            Some(draft) => Err(EditError::Missing(draft.id().clone())),
+        let is_missing = |(draft, entry): &(&Draft, &Option<Entry>)| entry.is_none() && draft.change.content.is_none();
+        match edit.drafts.iter().zip(&current.documents).find(is_missing) {
+            Some((draft, _)) => Err(EditError::Missing(draft.id().clone())),
             None => Ok(()),
         }
     }
 
-    /// The absent documents that were there when the change was made up.
-    async fn deleted_since(&self, absent: &[&DocumentId], base: Revision) -> Result<Vec<DocumentId>, EditError> {
-        if base.0 == 0 {
-            return Ok(Vec::new());
+    /// The documents of the change that are not what they were at the base, and their revisions; 0: gone.
+    async fn changed_since(
+        &self,
+        base: Revision,
+        edit: &Edit,
+        current: &Current,
+    ) -> Result<Vec<(DocumentId, Revision)>, EditError> {
+        let now = edit.drafts.iter().map(Draft::id).zip(&current.documents);
+        let now = now.filter(|(_, entry)| entry.as_ref().is_none_or(|entry| entry.revision > base.0));
+        // Before there is anything, nothing was there.
+        let now = now.filter(|(_, entry)| base.0 > 0 || entry.is_some());
+        let now: Vec<Now<'_>> = now.map(|(id, entry)| Now { id, entry: entry.as_ref() }).collect();
+        let past = match self.past(base, &now).await {
+            Ok(past) => past,
+            // Too long ago for anybody to know, so nobody's deletion is undone.
+            Err(Failure::Compacted(_)) => vec![None; now.len()],
+            Err(failure) => return Err(failure.into()),
+        };
+        let changed = now.iter().zip(past).filter(|(now, past)| !past.as_ref().is_some_and(|past| past.became(now)));
+        Ok(changed.map(|(now, _)| (now.id.clone(), Revision(now.entry.map_or(0, |entry| entry.revision)))).collect())
+    }
+
+    /// The documents as they were at the base, each `None` where it makes no difference because its key was changed by
+    /// somebody else than who puts a large change in place.
+    async fn past(&self, base: Revision, now: &[Now<'_>]) -> Result<Vec<Option<Past>>, Failure> {
+        if now.is_empty() || base.0 == 0 {
+            return Ok(vec![None; now.len()]);
         }
-        let mut deleted = Vec::new();
-        for some in absent.chunks(TXN_DOCUMENTS_MAX) {
-            let keys: Vec<String> = some.iter().map(|id| self.key(id)).collect();
-            let existed = match self.link.ask(async |connection| connection.existed_at(&keys, base.0).await).await {
-                // Too long ago for anybody to know, so nobody's deletion is undone.
-                Err(Failure::Compacted(_)) => vec![true; some.len()],
-                existed => existed?,
-            };
-            let existed = some.iter().zip(existed).filter(|(_, existed)| *existed);
-            deleted.extend(existed.map(|(id, _)| DocumentId::clone(id)));
+        let pending = self.pending_at(base).await?;
+        let mut past = Vec::with_capacity(now.len());
+        for some in now.chunks(TXN_DOCUMENTS_MAX) {
+            let is_open = |now: &Now<'_>| now.entry.is_none() || pending.has(now.id);
+            if !some.iter().any(is_open) {
+                past.extend(some.iter().map(|_| None));
+                continue;
+            }
+            let keys: Vec<String> = some.iter().map(|now| self.key(now.id)).collect();
+            let entries = self.link.ask(async |connection| connection.read_keys_at(&keys, base.0).await).await?;
+            past.extend(some.iter().zip(entries).map(|(now, entry)| Some(pending.past(now.id, entry.as_ref()))));
         }
-        Ok(deleted)
+        Ok(past)
+    }
+
+    /// The large change that counted at the base and was not in place yet.
+    async fn pending_at(&self, base: Revision) -> Result<Pending, Failure> {
+        let read = async |keys: &[String]| self.link.ask(async |link| link.read_at(keys, base.0).await).await;
+        let Some(manifest) = read(&[self.manifest_key()]).await?.pop().flatten() else { return Ok(Pending::default()) };
+        // One that could not be read counted for nobody.
+        let Ok(parsed) = Manifest::parse(&manifest.value) else { return Ok(Pending::default()) };
+        let mut blobs = HashMap::new();
+        for key in &parsed.blobs {
+            let blob = read(&[self.below(key)]).await?.pop().flatten();
+            blobs.extend(blob.map(|blob| (key.as_str(), blob.value)));
+        }
+        let changes = unpack(&parsed, |key| blobs.get(key).map(Vec::as_slice)).unwrap_or_default();
+        let changes = changes.into_iter().map(|Change { id, content }| (id, content)).collect();
+        Ok(Pending { revision: manifest.revision, changes })
+    }
+}
+
+/// A document of a change as its key is now.
+struct Now<'a> {
+    id: &'a DocumentId,
+    entry: Option<&'a Entry>,
+}
+
+/// A document as it was at the base.
+#[derive(Clone)]
+struct Past {
+    /// The version of its key; 0: it was not there.
+    version: u64,
+    /// Its text by a large change that was not in place yet.
+    pending: Option<Content>,
+}
+
+/// The text of a document; `None`: it is deleted.
+type Content = Option<Arc<[u8]>>;
+
+impl Past {
+    /// True where the document is still what it was: nobody changed its key, but for who put the large change in place.
+    fn became(&self, now: &Now<'_>) -> bool {
+        match (&self.pending, now.entry) {
+            (None, None) => self.version == 0,
+            (None, Some(_)) => false,
+            (Some(None), None) => true,
+            (Some(Some(text)), Some(entry)) => entry.version == self.version + 1 && entry.value == **text,
+            (Some(_), _) => false,
+        }
+    }
+}
+
+/// A large change that is not in place yet, in whole or in part.
+#[derive(Default)]
+struct Pending {
+    revision: u64,
+    changes: HashMap<DocumentId, Content>,
+}
+
+impl Pending {
+    fn has(&self, id: &DocumentId) -> bool {
+        self.changes.contains_key(id)
+    }
+
+    /// The document with this key at the time. A key that is newer than the large change is in place, or somebody's own.
+    fn past(&self, id: &DocumentId, entry: Option<&Entry>) -> Past {
+        let is_older = entry.is_none_or(|entry| entry.revision <= self.revision);
+        let pending = self.changes.get(id).filter(|_| is_older).cloned();
+        Past { version: entry.map_or(0, |entry| entry.version), pending }
     }
 }

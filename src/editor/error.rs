@@ -3,6 +3,7 @@
 use crate::etcd::failure::Failure;
 use crate::names::{DocumentId, Revision};
 use crate::policy::problem::Problem;
+use crate::shown;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -20,7 +21,7 @@ pub enum EditError {
     Stale { base: Revision, changed: Vec<(DocumentId, Revision)> },
     #[error("the set would not make sense")]
     Invalid(Vec<Problem>),
-    #[error("this takes away more than is usual: {}; say why in `force` to do it all the same", .0.join("; "))]
+    #[error("this takes away more than is usual: {}; say why in `force` to do it all the same", shown::few(.0, "; "))]
     Guarded(Vec<String>),
     #[error(
         "the large change of revision {revision} ({key}) cannot be read, so that nobody can serve it: {why}; say why in \
@@ -45,11 +46,9 @@ impl From<Failure> for EditError {
 }
 
 fn list(changed: &[(DocumentId, Revision)]) -> String {
-    let shown = changed.iter().take(3).map(|(id, revision)| match revision.0 {
+    let told = changed.iter().map(|(id, revision)| match revision.0 {
         0 => format!("{id} (not there any more)"),
         revision => format!("{id} (revision {revision})"),
     });
-    let more = changed.len().saturating_sub(3);
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
+    shown::few(&told.collect::<Vec<_>>(), ", ")
 }

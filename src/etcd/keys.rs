@@ -46,12 +46,14 @@ impl Connection {
         self.get_all(keys, &GetOptions::new()).await
     }
 
-    /// Looks whether some keys were there at a revision, in their order.
-    pub async fn existed_at(&self, keys: &[String], revision: u64) -> Result<Vec<bool>, Failure> {
-        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-        let options = GetOptions::new().with_revision(revision).with_keys_only();
-        let (_, entries) = self.get_all(keys, &options).await?;
-        Ok(entries.iter().map(Option::is_some).collect())
+    /// Reads some keys as they were at a revision, in their order.
+    pub async fn read_at(&self, keys: &[String], revision: u64) -> Result<Vec<Option<Entry>>, Failure> {
+        Ok(self.get_all(keys, &at(revision)).await?.1)
+    }
+
+    /// Reads when some keys were changed last at a revision, in their order, and leaves their values out.
+    pub async fn read_keys_at(&self, keys: &[String], revision: u64) -> Result<Vec<Option<Entry>>, Failure> {
+        Ok(self.get_all(keys, &at(revision).with_keys_only()).await?.1)
     }
 
     async fn get_all(&self, keys: &[String], options: &GetOptions) -> Result<(Seen, Vec<Option<Entry>>), Failure> {
@@ -64,6 +66,7 @@ impl Connection {
             value: kv.value().to_vec(),
             revision: unsigned(kv.mod_revision()),
             create_revision: unsigned(kv.create_revision()),
+            version: unsigned(kv.version()),
         };
         let entries: Vec<_> = answer
             .op_responses()
@@ -168,6 +171,10 @@ impl Connection {
         let txn = Txn::new().when(is_same).and_then([put]);
         Ok(within(ANSWER, self.client.kv_client().txn(txn)).await?.succeeded())
     }
+}
+
+fn at(revision: u64) -> GetOptions {
+    GetOptions::new().with_revision(i64::try_from(revision).unwrap_or(i64::MAX))
 }
 
 fn leased(kv: &KeyValue) -> Leased {

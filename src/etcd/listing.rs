@@ -19,6 +19,8 @@ pub struct Entry {
     /// The revision that it was changed at last.
     pub revision: u64,
     pub create_revision: u64,
+    /// The number of changes since it was created, counted from 1.
+    pub version: u64,
 }
 
 impl Connection {
@@ -27,8 +29,9 @@ impl Connection {
         let mut entries = Vec::new();
         let seen = self.pages(prefixes, GetOptions::new(), |kv| {
             let (revision, create_revision) = (unsigned(kv.mod_revision()), unsigned(kv.create_revision()));
+            let version = unsigned(kv.version());
             let (key, value) = kv.into_key_value();
-            entries.push(Entry { key, value, revision, create_revision });
+            entries.push(Entry { key, value, revision, create_revision, version });
         });
         Ok((seen.await?, entries))
     }

@@ -10,7 +10,7 @@ use super::matches::Match;
 use super::problem::Findings;
 use super::raw::{NumberOr, RawApi, RawRetry};
 use super::text;
-use crate::names::Name;
+use crate::names::{Kind, Name};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -77,7 +77,7 @@ pub fn is_idempotent(method: &str) -> bool {
 
 impl Api {
     pub fn read(raw: &RawApi, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(findings, (Kind::Api, &raw.name), raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let gateway = text::name(findings, "gateway", &raw.gateway);
         let service = text::name(findings, "service", &raw.service);

@@ -12,7 +12,7 @@ use super::raw::{
     RawTenantSource, RawTls,
 };
 use super::text;
-use crate::names::{Name, TenantName};
+use crate::names::{Kind, Name, TenantName};
 
 /// The most proxies in front that can be trusted.
 const TRUSTED_HOPS_MAX: u32 = 16;
@@ -170,7 +170,7 @@ pub enum Pattern {
 
 impl Gateway {
     pub fn read(raw: &RawGateway, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(findings, (Kind::Gateway, &raw.name), raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let nodes = findings.within("nodes", |findings| NodeSelector::read(&raw.nodes, findings));
         let listen = findings.within("listen", |findings| {

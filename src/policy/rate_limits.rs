@@ -15,7 +15,7 @@ use super::problem::Findings;
 use super::rate::{Rate, Window};
 use super::raw::{RawActionLimit, RawHitsAddend, RawRateLimit, RawRateLimits};
 use super::text;
-use crate::names::{Name, descriptor};
+use crate::names::{Kind, Name, descriptor};
 
 pub use action::{Action, AddressRange, Entry, Metadata, MetadataSource};
 pub use matcher::{HeaderMatcher, HeaderTest, QueryMatcher, TextMatcher, TextPattern};
@@ -48,7 +48,11 @@ pub struct RateLimitEntry {
 
 impl RateLimits {
     pub fn read(raw: &RawRateLimits, name_of_place: &str, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(
+            findings,
+            (Kind::RateLimits, raw.name.as_deref().unwrap_or(name_of_place)),
+            raw.requires.as_deref(),
+        );
         let name = match &raw.name {
             Some(name) => text::name(findings, "name", name).map(|name| name.as_str().into()),
             None => Some(name_of_place.into()),

@@ -10,7 +10,7 @@ use super::raw::{
     RawCircuitBreaker, RawHealthCheck, RawLoadBalancing, RawOutlierDetection, RawProtocol, RawRetryBudget, RawService,
 };
 use super::text;
-use crate::names::Name;
+use crate::names::{Kind, Name};
 
 pub use discovery::{Discovery, DnsFamily, WhenEmpty};
 pub use tls::{SubjectName, Tls};
@@ -87,7 +87,7 @@ pub struct OutlierDetection {
 
 impl Service {
     pub fn read(raw: &RawService, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(findings, (Kind::Service, &raw.name), raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let discovery = Discovery::read(raw, findings);
         let host = raw.dns.as_deref().and_then(|dns| dns.rsplit_once(':')).map(|(host, _)| host);

@@ -7,7 +7,7 @@ use super::limit::{Dimension, Limit};
 use super::problem::Findings;
 use super::raw::{RawLimit, RawPlan, RawTenant, RawTenantStatus};
 use super::text;
-use crate::names::{Name, TenantName};
+use crate::names::{Kind, Name, TenantName};
 
 /// Limits by the Api that they are for.
 pub type LimitsByApi = BTreeMap<Name, Vec<Arc<Limit>>>;
@@ -33,7 +33,7 @@ pub struct Tenant {
 
 impl Plan {
     pub fn read(raw: &RawPlan, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(findings, (Kind::Plan, &raw.name), raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         if raw.name == "deny" {
             let expected = "another name: as a gateway's default_plan it would read as the word `deny`";
@@ -50,7 +50,7 @@ impl Plan {
 
 impl Tenant {
     pub fn read(raw: &RawTenant, findings: &mut Findings) -> Option<Self> {
-        text::requires(findings, raw.requires.as_deref());
+        text::requires(findings, (Kind::Tenant, &raw.name), raw.requires.as_deref());
         let name = TenantName::parse(&raw.name).ok_or(TenantName::EXPECTED);
         let name = findings.within("name", |findings| findings.check(&raw.name, name));
         let plan = raw.plan.as_deref().map(|plan| text::name(findings, "plan", plan));

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::problem::Findings;
+use super::problem::{Findings, nearest};
 use super::re2;
 use crate::document::{REQUIREMENTS_MAX, Requirement};
-use crate::names::Name;
+use crate::names::{Kind, Name, TenantName};
 
 /// The longest regular expression, in bytes.
 pub(super) const REGEX_BYTES_MAX: usize = 1024;
 /// The most memory that a compiled regular expression may take, in bytes.
 const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+const REVISION: &str = "a revision of etcd, which counts them from 1";
+/// The longest key of etcd that can be required, in bytes.
+const KEY_BYTES_MAX: usize = 512;
 /// The longest text that is matched or reported, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -169,7 +172,7 @@ pub(super) fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// Checks that what a document requires makes sense by itself. Whether it holds is for the source to say.
-pub(super) fn requires(findings: &mut Findings, requires: Option<&[Requirement]>) {
+pub(super) fn requires(findings: &mut Findings, own: (Kind, &str), requires: Option<&[Requirement]>) {
     let requires = not_empty(findings, "requires", requires);
     findings.within("requires", |findings| {
         if requires.len() > REQUIREMENTS_MAX {
@@ -177,17 +180,50 @@ pub(super) fn requires(findings: &mut Findings, requires: Option<&[Requirement]>
         }
         for (index, requirement) in requires.iter().enumerate() {
             findings.within(index, |findings| {
-                let key = &requirement.key;
-                if key.is_empty() || key.starts_with('/') {
-                    let expected = "a key below the prefix, as in policies/Service/order";
-                    findings.within("key", |findings| findings.refuse(key, expected));
-                }
-                if requirement.revision.is_some() == requirement.create_revision.is_some() {
-                    findings.say("expected exactly one of revision and create_revision".to_owned());
+                findings.within("key", |findings| required_key(findings, own, &requirement.key));
+                match (requirement.revision, requirement.create_revision) {
+                    (Some(0), None) => findings.within("revision", |findings| findings.refuse(0, REVISION)),
+                    (None, Some(0)) => findings.within("create_revision", |findings| findings.refuse(0, REVISION)),
+                    (Some(_), None) | (None, Some(_)) => {}
+                    _ => findings.say("expected exactly one of revision and create_revision".to_owned()),
                 }
             });
         }
     });
+}
+
+/// Checks a key that is to be there: one that never can be is a mistake, and not a thing to wait for.
+fn required_key(findings: &mut Findings, own: (Kind, &str), key: &str) {
+    let Some(document) = key.strip_prefix("policies/") else {
+        let is_segment = |segment: &str| {
+            let is_plain = segment.bytes().all(|byte| byte.is_ascii_graphic());
+            is_plain && !matches!(segment, "" | "." | "..")
+        };
+        if key.len() > KEY_BYTES_MAX || !key.split('/').all(is_segment) {
+            findings.refuse(key, "a key below the prefix, as in policies/Service/order or leaders/deployer");
+        }
+        return;
+    };
+    let (kind, name) = document.split_once('/').unwrap_or((document, ""));
+    let Some(known) = Kind::parse(kind) else {
+        let kinds = Kind::ALL.map(Kind::as_str);
+        let message = format!("found {key:?}, expected policies/ and one of {}, then / and a name", kinds.join(", "));
+        return match nearest(kind, kinds) {
+            Some(help) => findings.say_with_help(message, help),
+            None => findings.say(message),
+        };
+    };
+    let expected = match known {
+        Kind::Tenant => TenantName::parse(name).is_none().then_some(TenantName::EXPECTED),
+        // It may be made from the key.
+        Kind::RateLimits => (name.is_empty() || name.contains(char::is_control)).then_some("at least one character"),
+        _ => Name::parse(name).is_none().then_some(Name::EXPECTED),
+    };
+    match expected {
+        Some(expected) => findings.refuse(key, format_args!("policies/{kind}/ and a name: {expected}")),
+        None if (known, name) == own => findings.refuse(key, "the key of another document than this one"),
+        None => {}
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ async fn put(tierflow: &Tierflow, path: &str, base: &str, body: &str) -> Answer 
     tierflow.send("PUT", path, &[("x-config-base-version", base)], body).await
 }
 
-fn json_of(answer: &Answer) -> Value {
+pub(crate) fn json_of(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", answer.text()))
 }
 
@@ -215,6 +215,46 @@ async fn what_takes_away_much_needs_a_reason_and_is_noted() {
     );
     let asked = lines.iter().filter(|line| line["result"].is_null()).count();
     assert_eq!((asked, lines.len()), (6, 12), "{text}");
+}
+
+/// A refusal of ten thousand documents is read by a person all the same.
+#[tokio::test]
+async fn an_error_about_many_documents_names_a_few_and_the_number_of_the_rest() {
+    const TENANTS: usize = 60;
+    let store = Store::start_shop().await;
+    let tierflow = serving(&store, &[]).await;
+    let tenants = |rate: &str| {
+        let tenant = |n| document("Tenant", &format!("t{n:02}"), &format!("{{limits: [{{rate: {rate}}}]}}"));
+        (0..TENANTS).map(tenant).collect::<Vec<_>>().join("\n---\n")
+    };
+    let apply = async |base: &str, body: &str| {
+        tierflow.send("POST", "/v1/apply", &[("x-config-base-version", base)], body).await
+    };
+    let made = apply("0", &tenants("100/h")).await;
+    assert_eq!(made.status, 200, "{made:?}");
+
+    let guarded = apply(&etag(&made), &tenants("0/h")).await;
+    let (status, told) = (guarded.status.as_u16(), json_of(&guarded));
+    assert_eq!((status, told["guarded"].as_array().unwrap().len(), &told["guarded_more"]), (409, 20, &json!(40)));
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("Tenant t02") && !detail.contains("Tenant t03"), "{detail}");
+    assert!(detail.contains("; and 57 more; say why"), "{detail}");
+
+    let stale = json_of(&apply("0", &tenants("100/h")).await);
+    assert_eq!((stale["current"].as_array().unwrap().len(), &stale["current_more"]), (20, &json!(40)));
+    let invalid = json_of(&apply(&etag(&made), &tenants("often")).await);
+    assert_eq!((invalid["problems"].as_array().unwrap().len(), &invalid["problems_more"]), (20, &json!(40)));
+    let few =
+        json_of(&put(&tierflow, PLAN, &etag(&made), &document("Plan", "standard", "{limits: [{rate: often}]}")).await);
+    assert_eq!((few["problems"].as_array().unwrap().len(), &few["problems_more"]), (1, &Value::Null));
+
+    // The verb says so too.
+    let file = store.path("tenants.yaml");
+    std::fs::write(&file, tenants("often")).unwrap();
+    let server = format!("--server=http://{}", tierflow.admin());
+    let output = crate::harness::tierflow(&["apply", "-f", file.to_str().unwrap(), "--base=0", &server]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.lines().count() < 30 && told.trim_end().ends_with("and 40 more"), "{told}");
 }
 
 #[tokio::test]

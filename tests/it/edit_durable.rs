@@ -12,8 +12,9 @@ use tierflow::etcd::keys::Commit;
 use tierflow::names::{DocumentId, Kind};
 use tokio::sync::oneshot;
 
+use crate::edit::json_of;
 use crate::edit_large::{TENANTS, is_in_place, keys, plan, set};
-use crate::forgetful::{Front, Part};
+use crate::forgetful::{Front, Manner, Part};
 use crate::harness::{Tierflow, eventually};
 use crate::kit::client::Answer;
 use crate::store::{Store, document, key, rate, resyncs, serves_rate, source};
@@ -70,6 +71,11 @@ async fn what_was_acknowledged_counts_although_every_replica_and_every_lease_end
     serves_rate(&tierflow, 2).await;
     assert_eq!(tierflow.status().await["documents"], 4 + TENANTS);
     is_in_place(&store, 4 + TENANTS).await;
+    // Whoever put it in place, the acknowledged revision is a base.
+    may_write(&tierflow).await;
+    let base = answer.header("etag").unwrap();
+    let next = tierflow.send("PUT", PLAN, &[("if-match", base)], &plan(3)).await;
+    assert_eq!(next.status, 200, "{next:?}");
 }
 
 #[tokio::test]
@@ -200,6 +206,40 @@ async fn a_request_that_was_made_impossible_may_be_lost_again() {
     }
     assert_eq!(tierflow.send("PUT", PLAN, &headers, &plan(2)).await.status, 200);
     serves_rate(&tierflow, 2).await;
+}
+
+/// As `apply` and `get` follow each other in a script.
+#[tokio::test]
+async fn an_acknowledged_change_is_shown_to_whoever_reads_next() {
+    let store = Store::start_shop().await;
+    let front = Front::start(store.etcd.address).await;
+    let tierflow = serving(&store, &front).await;
+    front.set(Manner::Hold, "Plan/standard");
+    let base = store.put("/elsewhere", "x").await.to_string();
+    let headers = [("x-config-base-version", base.as_str())];
+    let body = plan(2);
+    let change = tierflow.send("PUT", PLAN, &headers, &body);
+    tokio::pin!(change);
+    let shown_nowhere = async {
+        eventually("the replica is not told", async || front.is_holding().then_some(())).await;
+        assert_eq!(rate(&tierflow).await, Some(1));
+    };
+    tokio::select! {
+        biased;
+        answer = &mut change => panic!("acknowledged before it is shown: {answer:?}"),
+        () = shown_nowhere => {}
+    }
+    front.behave();
+    let answer = change.await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!((json_of(&answer)["shown"].as_bool(), rate(&tierflow).await), (Some(true), Some(2)));
+
+    // It is done all the same where the replica is told of nothing.
+    front.set(Manner::Hold, "Plan/standard");
+    let answer = send(&store, &tierflow, "PUT", PLAN, &plan(3)).await;
+    assert_eq!((answer.status.as_u16(), json_of(&answer)["shown"].as_bool()), (200, Some(false)), "{answer:?}");
+    front.behave();
+    serves_rate(&tierflow, 3).await;
 }
 
 #[tokio::test]

@@ -94,6 +94,47 @@ async fn a_thousand_documents_count_together() {
     serves_rate(&other, 3).await;
 }
 
+#[tokio::test]
+async fn an_acknowledged_large_change_is_a_base_for_the_next_one() {
+    let store = Store::start_shop().await;
+    let tierflow = store.tierflow().await;
+    serves_rate(&tierflow, 1).await;
+    eventually("it may write", async || {
+        (tierflow.status().await["replicas"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let send = async |method: &str, path: &str, base: &str, body: &str| {
+        let answer = tierflow.send(method, path, &[("x-config-base-version", base)], body).await;
+        let etag = answer.header("etag").map(|etag| etag.trim_matches('"').to_owned());
+        etag.ok_or_else(|| (answer.status.as_u16(), answer.text()))
+    };
+    const PLAN: &str = "/v1/policies/Plan/standard";
+    let mut base = store.put("/elsewhere", "x").await.to_string();
+    for n in 0..3 {
+        // Nobody waits in between, and nobody else writes: large after large, small after large, and a deletion.
+        base =
+            send("POST", "/v1/apply", &base, &set().replace("rate: 7/h", &format!("rate: {}/h", 7 + n))).await.unwrap();
+        assert_eq!(rate(&tierflow).await, Some(2), "what was acknowledged is shown");
+        let large = base;
+        send("PUT", PLAN, &large, &plan(3)).await.unwrap();
+        assert_eq!(rate(&tierflow).await, Some(3));
+        let tenant = format!("/v1/policies/Tenant/t{n}");
+        send("DELETE", &tenant, &large, "").await.unwrap();
+        assert_eq!(tierflow.ask(&tenant).await.status, 404);
+        // What changed after the large change did change.
+        let stale = send("PUT", PLAN, &large, &plan(4)).await.unwrap_err();
+        assert_eq!(stale.0, 412, "{stale:?}");
+        let stale = send("PUT", &tenant, &large, &document("Tenant", &format!("t{n}"), "{plan: standard}")).await;
+        assert_eq!(stale.unwrap_err().0, 412);
+        // To the same bytes, too: it was somebody's decision.
+        let t9 = document("Tenant", "t9", &format!("{{plan: standard, limits: [{{rate: {}/h}}]}}", 7 + n));
+        store.put(&key("Tenant", "t9"), &t9).await;
+        let stale = send("PUT", "/v1/policies/Tenant/t9", &large, &t9).await;
+        assert_eq!(stale.unwrap_err().0, 412);
+        base = store.put("/elsewhere", "x").await.to_string();
+    }
+}
+
 /// As a replica leaves it that ends after the manifest, before anything is in place.
 #[tokio::test]
 async fn what_a_replica_leaves_unfinished_counts_and_another_one_finishes_it() {

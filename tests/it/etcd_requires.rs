@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::edit::json_of;
 use crate::harness::{Tierflow, eventually};
 use crate::store::{SHOP, Store, document, key, rate, serves_rate};
 
@@ -122,4 +123,67 @@ async fn a_document_counts_only_while_its_writer_holds_the_lease() {
     store.put(&key("Plan", "standard"), &plan(4, &of(other))).await;
     serves_rate(&tierflow, 4).await;
     is_mended(&tierflow).await;
+}
+
+#[tokio::test]
+async fn a_change_that_waits_for_keys_says_so() {
+    let store = Store::start_shop().await;
+    let tierflow = store.tierflow().await;
+    serves_rate(&tierflow, 1).await;
+    eventually("it may write", async || {
+        (tierflow.status().await["replicas"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let send = async |path: &str, body: &str| {
+        let base = store.put("/elsewhere", "x").await.to_string();
+        let answer = tierflow.send("PUT", path, &[("x-config-base-version", &base)], body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        json_of(&answer)
+    };
+    let requires = "{key: leaders/deployer, create_revision: 7}, {key: policies/Service/new, revision: 8}";
+    let why = "requires leaders/deployer created at revision 7, and it is not there; \
+               requires policies/Service/new at revision 8, and it is not there";
+    let told = send("/v1/policies/Plan/standard", &plan(2, requires)).await;
+    let waiting = &told["waiting"][0];
+    assert_eq!((&waiting["name"], &waiting["served"]), (&Value::from("standard"), &Value::from(true)), "{told}");
+    assert_eq!(waiting["problems"][0]["message"], why);
+    assert_eq!(rate(&tierflow).await, Some(1));
+    assert_eq!(send("/v1/policies/Plan/standard", &plan(3, requires)).await["waiting"].as_array().unwrap().len(), 1);
+
+    // The verb says it in words.
+    let file = store.path("plans.yaml");
+    let gold = document("Plan", "gold", &format!("{{limits: [{{rate: 2/h}}], requires: [{requires}]}}"));
+    std::fs::write(&file, format!("{gold}\n---\n{}", plan(4, requires))).unwrap();
+    let server = format!("--server=http://{}", tierflow.admin());
+    let printed = crate::harness::printed(&["apply", "-f", file.to_str().unwrap(), &server]);
+    let mut lines = printed.lines();
+    assert!(lines.next().unwrap().starts_with("done at revision "), "{printed}");
+    let waits = [
+        format!("Plan gold waits, and is not served until then: {why}"),
+        format!("Plan standard waits, and its version before is served until then: {why}"),
+    ];
+    assert_eq!(lines.collect::<Vec<_>>(), waits);
+
+    // What waits for nothing says nothing of it.
+    let told = send("/v1/policies/Service/new", &document("Service", "new", "{endpoints: ['127.0.0.1:9000']}")).await;
+    assert_eq!(told["waiting"], Value::Array(vec![]));
+}
+
+#[tokio::test]
+async fn a_key_that_can_never_be_there_is_a_mistake() {
+    let store = Store::start_shop().await;
+    let tierflow = store.tierflow().await;
+    serves_rate(&tierflow, 1).await;
+    let base = store.put("/elsewhere", "x").await.to_string();
+    let keys =
+        ["../x", "a b", "a//b", "policies/Service/Not a name", "policies/Servce/order", "policies/Plan/standard"];
+    for wrong in keys {
+        let body = plan(2, &format!("{{key: {wrong}, revision: 3}}"));
+        let answer =
+            tierflow.send("PUT", "/v1/policies/Plan/standard", &[("x-config-base-version", &base)], &body).await;
+        assert_eq!(answer.status, 422, "{wrong}: {answer:?}");
+        let problem = &json_of(&answer)["problems"][0];
+        assert_eq!(problem["path"], "requires[0].key", "{problem}");
+        assert!(problem["message"].as_str().unwrap().starts_with(&format!("found {wrong:?}, expected ")), "{problem}");
+    }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -24,18 +25,24 @@ use tokio_stream::wrappers::ReceiverStream;
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
+/// Pause between looks at a rule that is to be lifted.
+const POLL: Duration = Duration::from_millis(10);
+
 /// What is done to a message of a watch that tells of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Forget,
     /// Each message again after the next one.
     Repeat,
+    /// Neither this message nor one after it before the rule is lifted.
+    Hold,
 }
 
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
+    is_holding: Arc<AtomicBool>,
     is_open: watch::Sender<bool>,
     waiting: Arc<AtomicUsize>,
     lose: Lose,
@@ -86,6 +93,7 @@ impl Front {
         let rule = Rule::default();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let forgotten = Arc::new(AtomicUsize::new(0));
+        let is_holding = Arc::new(AtomicBool::new(false));
         let (is_open, opened) = watch::channel(true);
         let waiting = Arc::new(AtomicUsize::new(0));
         let (lose, lost, fences) = (Lose::default(), Lost::default(), Fences::default());
@@ -94,6 +102,7 @@ impl Front {
             etcd,
             rule: Arc::clone(&rule),
             forgotten: Arc::clone(&forgotten),
+            is_holding: Arc::clone(&is_holding),
             opened,
             waiting: Arc::clone(&waiting),
             lose: Arc::clone(&lose),
@@ -106,7 +115,7 @@ impl Front {
         };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_open, waiting, lose, lost, before, puts, fences, client, task }
+        Self { address, rule, forgotten, is_holding, is_open, waiting, lose, lost, before, puts, fences, client, task }
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -161,6 +170,11 @@ impl Front {
         self.fences.lock().unwrap().clone()
     }
 
+    /// Whether it keeps a message back.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.is_holding.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn behave(&self) {
         *self.rule.lock().unwrap() = None;
     }
@@ -177,6 +191,7 @@ struct Behind {
     etcd: SocketAddr,
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
+    is_holding: Arc<AtomicBool>,
     opened: watch::Receiver<bool>,
     waiting: Arc<AtomicUsize>,
     lose: Lose,
@@ -265,6 +280,12 @@ fn told(mut body: Incoming, behind: Behind) -> impl tokio_stream::Stream<Item = 
                 Err(trailers) => drop(sender.send(trailers).await),
             }
             while let Some(message) = next_message(&mut buffer) {
+                if manner(&behind.rule, &message) == Some(Manner::Hold) {
+                    behind.is_holding.store(true, Ordering::Relaxed);
+                    while manner(&behind.rule, &message).is_some() {
+                        tokio::time::sleep(POLL).await;
+                    }
+                }
                 let mut messages = vec![message.clone()];
                 messages.extend(again.take());
                 match manner(&behind.rule, &message) {
@@ -273,7 +294,7 @@ fn told(mut body: Incoming, behind: Behind) -> impl tokio_stream::Stream<Item = 
                         behind.forgotten.fetch_add(1, Ordering::Relaxed);
                     }
                     Some(Manner::Repeat) => again = Some(message),
-                    None => {}
+                    Some(Manner::Hold) | None => {}
                 }
                 for message in messages {
                     if sender.send(Frame::data(message.into())).await.is_err() {

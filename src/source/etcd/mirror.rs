@@ -402,7 +402,7 @@ mod tests {
     }
 
     fn entry(key: &str, value: &str, revision: u64) -> Entry {
-        Entry { key: key.into(), value: value.into(), revision, create_revision: revision }
+        Entry { key: key.into(), value: value.into(), revision, create_revision: revision, version: 1 }
     }
 
     fn listing(revision: u64, keys: &[(&str, u64)]) -> Listing {

@@ -63,11 +63,11 @@ impl Required {
         if !is_current {
             return None;
         }
-        let wrong =
-            requirements.iter().zip(keys).find_map(|(requirement, entry)| disagreement(requirement, entry.as_ref()));
-        Some(match wrong {
-            None => Document::clone(document),
-            Some(why) => Document { content: Err(why.into()), ..Document::clone(document) },
+        let pairs = requirements.iter().zip(keys);
+        let wrong: Vec<_> = pairs.filter_map(|(one, entry)| disagreement(one, entry.as_ref())).collect();
+        Some(match wrong.as_slice() {
+            [] => Document::clone(document),
+            wrong => Document { content: Err(wrong.join("; ").into()), ..Document::clone(document) },
         })
     }
 }
