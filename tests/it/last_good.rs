@@ -123,9 +123,13 @@ async fn is_served_again(source: Vec<String>, empty: impl AsyncFnOnce(), fill: i
     let tierflow = Tierflow::serve(&log, source, &flags, any_addresses()).await;
     serves_rate(&tierflow, 7).await;
     assert_eq!(tierflow.ask("/readyz").await.status, 200);
-    let status = tierflow.status().await;
-    let is_refused = status["refused"].as_array().unwrap().len() == 1;
-    assert_ne!(status["source"]["serves_last_good_of_earlier_run"] == true, is_refused, "one of the two is the reason");
+    // It is told a moment after it is served.
+    eventually("one of the two is the reason", async || {
+        let status = tierflow.status().await;
+        let is_refused = status["refused"].as_array().unwrap().len() == 1;
+        (status["source"]["serves_last_good_of_earlier_run"] != is_refused).then_some(())
+    })
+    .await;
     fill().await;
     serves_rate(&tierflow, 9).await;
     let is_told = async || {
