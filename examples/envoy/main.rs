@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shop   opens it: ports, a copy of policies/, upstreams, Tierflow in process, two Envoys
-//! story  six acts, each with numbers; every line with a mark is an assertion
+//! story  seven acts, each with numbers; every line with a mark is an assertion
 //! watch  what to try next, and a line for every edit of a policy until Ctrl-C
 //! ```
 
@@ -72,6 +72,9 @@ async fn perform(screen: &mut Screen, shop: &mut Shop, is_check: bool) -> Result
     story::tell(screen, shop).await?;
     if !is_check {
         return watch::until_something_ends(screen, shop).await;
+    }
+    if let Err(error) = &shop.sale {
+        return Err(error.clone());
     }
     match screen.untrue() {
         0 => Ok(()),

@@ -2,8 +2,10 @@
 
 mod policies;
 mod ports;
+mod sale;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tempfile::TempDir;
 use tierflow::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, XdsVariant};
@@ -23,11 +25,14 @@ use policies::Policies;
 use ports::Ports;
 
 pub(crate) use ports::UPSTREAM_PORTS;
+pub(crate) use sale::{SALE_MAY, Sale};
 
 /// Fields are dropped in this order: who asks goes before who answers.
 pub(crate) struct Shop {
     envoys: Vec<Envoy>,
     pub(crate) tierflow: Running,
+    /// What it takes for it may not be had here.
+    pub(crate) sale: Result<Sale, String>,
     _upstreams: Vec<Upstream>,
     pub(crate) ports: Ports,
     pub(crate) policies: Policies,
@@ -47,7 +52,7 @@ impl Shop {
         let ports = Ports::find()?;
         let policies = Policies::copy_to(folder.path().join("policies"), &ports)?;
         let upstreams = runtime.block_on(start_upstreams(&ports))?;
-        let tierflow = serve::start(&config(&policies, &ports)).map_err(|error| error.to_string())?;
+        let tierflow = serve::start(&config(&policies.folder, &ports)).map_err(|error| error.to_string())?;
         let clock = Clock::start();
         let opened_at = clock.now();
         let mut envoys = Vec::new();
@@ -55,11 +60,13 @@ impl Shop {
             let bootstrap = bootstrap(&tierflow, gateway, admin.map(host_port).as_ref())?;
             envoys.push(Envoy::start(folder.path(), gateway, &bootstrap)?);
         }
+        let sale = Sale::open(folder.path(), &ports);
         let client = Client::default();
         let customer = Customer { client: client.clone(), shop: ports.shop };
         Ok(Self {
             envoys,
             tierflow,
+            sale,
             _upstreams: upstreams,
             ports,
             policies,
@@ -74,6 +81,9 @@ impl Shop {
     /// Must not be called from within a runtime.
     pub(crate) fn close(self) {
         drop(self.envoys);
+        if let Ok(sale) = self.sale {
+            sale.close();
+        }
         self.tierflow.stop();
     }
 
@@ -144,9 +154,9 @@ async fn start_upstreams(ports: &Ports) -> Result<Vec<Upstream>, String> {
     Ok(upstreams)
 }
 
-fn config(policies: &Policies, ports: &Ports) -> Config {
+fn config(policies: &Path, ports: &Ports) -> Config {
     Config {
-        source: SourceConfig::Dir(policies.folder.clone()),
+        source: SourceConfig::Dir(policies.to_owned()),
         state_dir: None,
         xds_listen: ports.xds,
         xds_limits: Default::default(),

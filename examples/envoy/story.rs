@@ -1,9 +1,10 @@
-//! The story: six acts, in the order in which one gets to know Tierflow.
+//! The story: seven acts, in the order in which one gets to know Tierflow.
 
 mod changes;
 mod envoys;
 mod limits;
 mod load;
+mod replicas;
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ pub(crate) async fn tell(screen: &mut Screen, shop: &mut Shop) -> Result<(), Str
     limits::hold_a_noisy_tenant(screen, shop).await?;
     changes::of_a_rate(screen, shop).await?;
     changes::of_a_match(screen, shop).await?;
-    changes::that_are_wrong(screen, shop).await
+    changes::that_are_wrong(screen, shop).await?;
+    replicas::share_a_limit(screen, shop).await
 }
 
 fn introduce(screen: &Screen, shop: &Shop) {

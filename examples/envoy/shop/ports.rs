@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// The ports of `upstream` in policies/services.yaml.
 pub(crate) const UPSTREAM_PORTS: [u16; 2] = [9101, 9102];
 
+/// Any port that is free.
+const ANY: u16 = 0;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
     /// Where the gateway `shop` listens.
@@ -17,16 +20,21 @@ pub(crate) struct Ports {
     pub(crate) admin: SocketAddr,
     /// Where the shop's Envoy has its own admin interface.
     pub(crate) envoy_admin: SocketAddr,
+    /// Where the gateway `sale` listens.
+    pub(crate) sale: SocketAddr,
+    pub(crate) redis: SocketAddr,
+    /// Where the replicas behind the sale decide.
+    pub(crate) replicas: [SocketAddr; 2],
 }
 
 impl Ports {
     pub(crate) fn find() -> Result<Self, String> {
         let [first, second] = UPSTREAM_PORTS;
-        let documented = [10000, 10001, first, second, 18000, 8081, 8080, 9901];
+        let documented = [10000, 10001, first, second, 18000, 8081, 8080, 9901, 10002, ANY, ANY, ANY];
         // All are held until the last is found, so that none is found twice.
         let held = documented.map(hold);
         let found = held.each_ref().map(|held| held.as_ref().map(|(address, _)| *address).map_err(Clone::clone));
-        let [shop, sidecar, first, second, xds, rls, admin, envoy_admin] = found;
+        let [shop, sidecar, first, second, xds, rls, admin, envoy_admin, sale, redis, one, other] = found;
         let upstreams = [first?, second?];
         Ok(Self {
             shop: shop?,
@@ -36,6 +44,9 @@ impl Ports {
             rls: rls?,
             admin: admin?,
             envoy_admin: envoy_admin?,
+            sale: sale?,
+            redis: redis?,
+            replicas: [one?, other?],
         })
     }
 }
