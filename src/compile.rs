@@ -25,6 +25,7 @@ mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -42,6 +43,9 @@ use crate::snapshot::{Resources, Snapshot};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitService {
     pub addresses: Vec<HostPort>,
+    /// True where addresses come and go, with replicas of Tierflow. They are apart from the cluster then, whose connections
+    /// stay when another address comes.
+    pub has_replicas: bool,
     pub tls: ServerTls,
 }
 
@@ -60,10 +64,44 @@ pub enum ServerTls {
 pub const AUTHORITY_SECRET: &str = "tierflow:ca";
 pub const IDENTITY_SECRET: &str = "tierflow:identity";
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub host: String,
     pub port: u16,
+}
+
+impl RateLimitService {
+    /// With the addresses of other replicas, in the same order on each: this one is asked whether it is registered or not, by
+    /// Envoys that reach it.
+    #[must_use]
+    pub fn with_replicas(&self, addresses: &[Arc<str>]) -> Self {
+        if !self.has_replicas {
+            return self.clone();
+        }
+        let others = addresses.iter().filter_map(|address| HostPort::parse(address));
+        let all: BTreeSet<HostPort> = self.addresses.iter().cloned().chain(others).collect();
+        Self { addresses: all.into_iter().collect(), ..self.clone() }
+    }
+
+    /// True where an Envoy asks for the addresses (EDS), which are IP addresses then: names are looked up by the cluster.
+    fn is_discovered(&self) -> bool {
+        self.has_replicas && self.addresses.iter().all(HostPort::is_address)
+    }
+}
+
+impl HostPort {
+    /// Reads what people write, as in `10.0.0.7:8081` or `[::1]:8081`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+        let is_well_formed = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
+        is_well_formed.then(|| Self { host: host.to_owned(), port })
+    }
+
+    fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
 }
 
 impl fmt::Display for HostPort {
@@ -110,6 +148,10 @@ pub fn compile_gateway(
         encode(ResourceType::Listener, gateway.name.as_str(), &listener::listener(gateway)),
         encode(ResourceType::Route, gateway.name.as_str(), &route::route_configuration(policies, gateway)),
     ];
+    if rate_limit_service.is_discovered() {
+        let addresses = endpoint::of_hosts(server::RATE_LIMIT_CLUSTER, &rate_limit_service.addresses);
+        resources.push(encode(ResourceType::Endpoint, server::RATE_LIMIT_CLUSTER, &addresses));
+    }
     let certificate = gateway.tls.as_ref().map(|files| tls::identity(secret::of_gateway(&gateway.name), files));
     resources.extend(certificate.map(|secret| encode(ResourceType::Secret, &secret.name, &secret)));
     let services: BTreeSet<_> = policies.apis.of_gateway(&gateway.name).map(|api| &api.service).collect();
@@ -223,6 +265,31 @@ mod tests {
     #[test]
     fn endpoints_are_apart_from_their_cluster() {
         assert_eq!(changed(SHOP, &SHOP.replace("9102", "9103")), ["shop endpoint order"]);
+    }
+
+    #[test]
+    fn a_replica_that_comes_or_goes_is_in_the_endpoints_of_its_cluster_alone() {
+        let compiled = |addresses: &[&str], tls| {
+            let documents = split(&"p.yaml".into(), SHOP.as_bytes()).into_iter().map(Arc::new);
+            let policies = PolicySet::of_all(documents.map(|document| Arc::new(parse(&document).unwrap()))).unwrap().0;
+            let addresses = addresses.iter().map(|address| HostPort::parse(address).unwrap()).collect();
+            let service = RateLimitService { addresses, has_replicas: true, tls };
+            compile_gateway(&policies, &Registered::new(), &policies.gateways["shop"], &service)
+        };
+        let changed = |tls, before: &[&str], after: &[&str]| {
+            let (before, after) = (compiled(before, tls), compiled(after, tls));
+            let is_other = |(resource_type, resource): &(ResourceType, &Arc<Resource>)| {
+                before.of_type(*resource_type).by_name.get(&resource.name) != Some(*resource)
+            };
+            let others = after.iter().filter(is_other).map(|(kind, resource)| format!("{kind} {}", resource.name));
+            others.collect::<Vec<_>>()
+        };
+        let one = ["10.0.0.1:1"];
+        assert_eq!(changed(ServerTls::None, &one, &["10.0.0.1:1", "[::1]:2"]), ["endpoint tierflow:rls"]);
+        // The names that certificates may be for stand in the cluster.
+        let renewed = changed(ServerTls::Server, &one, &["10.0.0.2:1"]);
+        assert_eq!(renewed, ["cluster tierflow:rls", "endpoint tierflow:rls"]);
+        assert_eq!(changed(ServerTls::None, &one, &["10.0.0.1:1", "b.internal:2"]), ["cluster tierflow:rls"]);
     }
 
     #[test]

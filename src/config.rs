@@ -21,7 +21,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// TLS of all three ports. `None`: they speak plain text.
     pub tls: Option<TlsFiles>,
-    /// The addresses under which Envoys reach the rate limit service. Empty: loopback and the bound port.
+    /// The addresses under which Envoys reach the rate limit service; with etcd, those of this replica, to which the others'
+    /// are added. Empty: the bound address, or loopback where that is no single one.
     pub rls_advertise: Vec<HostPort>,
     /// The name of this replica among others that share etcd. `None`: a name of its own for each run.
     pub replica_id: Option<String>,
@@ -83,12 +84,7 @@ pub enum CountersConfig {
 
 /// A `host:port` as people write it.
 pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
-    let expected = || format!("{text:?}: expected HOST:PORT, as in 10.0.0.7:8081");
-    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(expected)?;
-    let is_well_formed = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
-    if is_well_formed { Ok(HostPort { host: host.to_owned(), port }) } else { Err(expected()) }
+    HostPort::parse(text).ok_or_else(|| format!("{text:?}: expected HOST:PORT, as in 10.0.0.7:8081"))
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct Documents {
     pub documents: SharedMap<Origin, Arc<Document>>,
     /// Instances that registered themselves; `None` where the source has no place for that.
     pub instances: Option<Arc<Instances>>,
+    /// The addresses of the rate limit services of all replicas, as `host:port`; none where the source knows no replicas.
+    pub limiters: Arc<[Arc<str>]>,
 }
 
 /// Instances by the name that they registered under.
@@ -50,7 +52,7 @@ pub struct Instance {
 impl Documents {
     pub fn new(revision: Revision, documents: impl IntoIterator<Item = Document>) -> Self {
         let by_origin = documents.into_iter().map(|document| (document.origin.clone(), Arc::new(document)));
-        Self { revision, documents: by_origin.collect(), instances: None }
+        Self { revision, documents: by_origin.collect(), ..Self::default() }
     }
 }
 

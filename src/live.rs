@@ -152,8 +152,10 @@ impl Writer {
             self.adopter.adopt(&self.base, documents, &announced, now);
         let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
+        let rate_limit_service = self.settings.rate_limit_service.with_replicas(&documents.limiters);
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
-        if changed.is_empty() && registered == self.base.registered && !is_first {
+        let is_same = registered == self.base.registered && rate_limit_service == self.base.rate_limit_service;
+        if changed.is_empty() && is_same && !is_first {
             // The documents may stand in other places now.
             self.base = Arc::new(Generation { documents: adopted, ..Generation::clone(&self.base) });
             let generation = self.live.generation().map(|_| Arc::clone(&self.base));
@@ -166,8 +168,9 @@ impl Writer {
             return Adopted::Unchanged;
         }
         let number = self.base.number + 1;
-        let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
-        let next = Arc::new(self.base.next(number, parts, &changed, &self.settings));
+        let revision = documents.revision;
+        let parts = Parts { revision, documents: adopted, policies, registered, rate_limit_service };
+        let next = Arc::new(self.base.next(number, parts, &changed));
         self.publish(next, refused, now);
         Adopted::Served
     }
@@ -177,8 +180,10 @@ impl Writer {
     pub fn restore(&mut self, documents: &Documents, registered: Registered, now: Timestamp) -> Arc<Refusals> {
         let adoption = Adopter::default().adopt(&self.base, documents, &[], now);
         let Adoption { documents: adopted, policies, changed, refusals, .. } = adoption;
-        let parts = Parts { revision: documents.revision, documents: adopted, policies, registered };
-        self.base = Arc::new(self.base.next(0, parts, &changed, &self.settings));
+        let rate_limit_service = self.settings.rate_limit_service.clone();
+        let revision = documents.revision;
+        let parts = Parts { revision, documents: adopted, policies, registered, rate_limit_service };
+        self.base = Arc::new(self.base.next(0, parts, &changed));
         self.adopter = Adopter::after(&self.base);
         refusals
     }

@@ -25,7 +25,7 @@ mod servers;
 mod sweep;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,7 +191,7 @@ impl Shared {
         let clock = Clock::start();
         let (counters, counter_keys) = counters::open(&config.counters, clock, &metrics);
         let (live, writer) = Live::new(Settings {
-            rate_limit_service: RateLimitService { addresses: advertised(config, listeners.rls), tls: asked(config) },
+            rate_limit_service: rate_limit_service(config, listeners.rls),
             counter_keys,
             allow_empty: config.allow_empty,
         });
@@ -310,12 +310,27 @@ impl Running {
     }
 }
 
-fn advertised(config: &Config, bound: SocketAddr) -> Vec<HostPort> {
-    if config.rls_advertise.is_empty() {
-        let loopback = if bound.is_ipv6() { "::1" } else { "127.0.0.1" };
-        return vec![HostPort { host: loopback.to_owned(), port: bound.port() }];
+/// As long as no other replica is known.
+fn rate_limit_service(config: &Config, bound: SocketAddr) -> RateLimitService {
+    let has_replicas = matches!(config.source, SourceConfig::Etcd(_));
+    let addresses = advertised(config, bound);
+    if has_replicas && config.rls_advertise.is_empty() && bound.ip().is_unspecified() {
+        tracing::warn!("Envoys are told to ask for decisions at loopback; those elsewhere need --rls-advertise");
     }
-    config.rls_advertise.clone()
+    RateLimitService { addresses, has_replicas, tls: asked(config) }.with_replicas(&[])
+}
+
+/// What this replica says of itself. Which of its host's addresses Envoys elsewhere reach, it cannot know.
+fn advertised(config: &Config, bound: SocketAddr) -> Vec<HostPort> {
+    if !config.rls_advertise.is_empty() {
+        return config.rls_advertise.clone();
+    }
+    let host = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    vec![HostPort { host: host.to_string(), port: bound.port() }]
 }
 
 fn asked(config: &Config) -> ServerTls {

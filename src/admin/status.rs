@@ -12,6 +12,7 @@ use super::nodes::too_old_for_json;
 use super::{Admin, in_background, rfc3339};
 use crate::counters::Counters;
 use crate::document::Instance;
+use crate::live::Generation;
 use crate::names::Name;
 use crate::nodes::{Node, Standing};
 use crate::rollout::Hold;
@@ -39,6 +40,7 @@ fn status_of(admin: &Admin) -> Json<Value> {
         "refused": refused,
         "registered": registered,
         "replicas": admin.board.read().replicas,
+        "rate_limit_service": generation.map(|generation| limiters_json(generation)),
         "nodes": nodes_json(admin),
         "held": held_json(admin),
         "counters": counters_json(&admin.counters),
@@ -127,6 +129,11 @@ fn held_json(admin: &Admin) -> Vec<Value> {
 /// The instances of a service that register themselves.
 fn instances_json((service, instances): (&Name, &Arc<[Instance]>)) -> (String, Value) {
     (service.to_string(), instances.iter().map(|instance| json!(instance)).collect())
+}
+
+/// The addresses that Envoys are told to ask for decisions.
+fn limiters_json(generation: &Generation) -> Vec<String> {
+    generation.rate_limit_service.addresses.iter().map(ToString::to_string).collect()
 }
 
 fn counters_json(counters: &Counters) -> Value {

@@ -57,8 +57,8 @@ pub(super) struct Args {
     /// PEM file of the authorities whose certificates clients must show, at all three ports. Default: they show none.
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "TIERFLOW_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
-    /// The addresses under which Envoys reach the rate limit service, comma-separated. Default: loopback and the bound
-    /// port.
+    /// The addresses under which Envoys reach this rate limit service, comma-separated. With --etcd Envoys are given those
+    /// of all live replicas. Default: the bound address; loopback and the bound port, where that is 0.0.0.0 or [::].
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]
     rls_advertise: Vec<HostPort>,
     /// The name of this replica in etcd. Two with one name do not both write. Default: the host's name and a random

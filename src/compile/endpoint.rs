@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::core::v3::{Address, Locality};
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 
-use super::pb;
+use super::{HostPort, pb};
 use crate::document::Instance;
 
 /// Of instances that registered themselves, by their zones.
@@ -29,6 +29,10 @@ pub(super) fn registered(cluster: &str, instances: &[Instance]) -> ClusterLoadAs
 
 pub(super) fn assignment(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignment {
     assignment_of(cluster, addresses.iter().map(|address| pb::socket_address(*address)))
+}
+
+pub(super) fn of_hosts(cluster: &str, hosts: &[HostPort]) -> ClusterLoadAssignment {
+    assignment_of(cluster, hosts.iter().map(|host| pb::host_port(&host.host, host.port)))
 }
 
 pub(super) fn assignment_of(cluster: &str, addresses: impl Iterator<Item = Option<Address>>) -> ClusterLoadAssignment {

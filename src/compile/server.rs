@@ -1,10 +1,9 @@
 //! How Envoys reach Tierflow itself: for xDS, by their bootstrap, and for decisions; both with TLS where its ports have it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy};
+use envoy_types::pb::envoy::config::cluster::v3::{Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::health_check::{GrpcHealthCheck, HealthChecker};
 use envoy_types::pb::envoy::config::core::v3::{HealthCheck, Http2ProtocolOptions, KeepaliveSettings, TransportSocket};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
@@ -27,6 +26,9 @@ pub(super) const RATE_LIMIT_CLUSTER: &str = "tierflow:rls";
 /// The service's name in `grpc.health.v1`.
 const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
+/// Questions in a row that a replica may leave unanswered.
+const UNANSWERED_MAX: u32 = 5;
+
 /// Pings tell a dead control plane from an idle one; without them only TCP would notice, after a quarter of an hour.
 pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
     let keepalive = KeepaliveSettings {
@@ -46,15 +48,15 @@ pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
 }
 
 /// A limiter that hangs must cost requests next to nothing: its health is asked for twice a second even without traffic,
-/// and once it is unwell no request waits for it.
+/// and once it is unwell, which is known within 1.5 s, no request waits for it.
 pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
     let half_a_second = pb::duration(Duration::from_millis(500));
     let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
-    Cluster {
+    let cluster = Cluster {
         connect_timeout: pb::duration(Duration::from_millis(250)),
         lb_policy: LbPolicy::LeastRequest as i32,
         health_checks: vec![HealthCheck {
-            timeout: half_a_second,
+            timeout: pb::duration(Duration::from_millis(250)),
             interval: half_a_second,
             no_traffic_interval: half_a_second,
             unhealthy_threshold: pb::uint32(2),
@@ -72,13 +74,40 @@ pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
             max_requests: 1024,
             retries: RetryBound::Max(0),
         })),
+        outlier_detection: service.has_replicas.then(outlier_detection),
+        // A replica that is gone is gone, however well it feels.
+        ignore_health_on_host_removal: service.has_replicas,
         ..cluster(RATE_LIMIT_CLUSTER, &service.addresses, service.tls, Http2ProtocolOptions::default())
+    };
+    if service.is_discovered() { cluster_of_endpoints(cluster) } else { cluster }
+}
+
+/// Has Envoy ask for the addresses.
+fn cluster_of_endpoints(cluster: Cluster) -> Cluster {
+    Cluster {
+        cluster_discovery_type: discovery(DiscoveryType::Eds),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: pb::ads(), ..Default::default() }),
+        load_assignment: None,
+        ..cluster
+    }
+}
+
+/// A replica that hangs is left out after a few requests, before its health is known, and until it is well: else each
+/// replica that hangs would have its share of all requests wait in vain. Half of the replicas stay, or the only one.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: pb::uint32(UNANSWERED_MAX),
+        interval: pb::duration(Duration::from_secs(1)),
+        base_ejection_time: pb::duration(Duration::from_secs(1)),
+        max_ejection_time: pb::duration(Duration::from_secs(5)),
+        max_ejection_percent: pb::uint32(50),
+        enforcing_success_rate: pb::uint32(0),
+        ..Default::default()
     }
 }
 
 fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolOptions) -> Cluster {
-    let is_static = hosts.iter().all(is_address);
-    let addresses = hosts.iter().map(|host| pb::host_port(&host.host, host.port));
+    let is_static = hosts.iter().all(HostPort::is_address);
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: match is_static {
@@ -87,7 +116,7 @@ fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolO
             // its configuration at one after the other.
             false => Some(dns(DnsFamily::All)),
         },
-        load_assignment: Some(endpoint::assignment_of(name, addresses)),
+        load_assignment: Some(endpoint::of_hosts(name, hosts)),
         transport_socket: transport_socket(tls, hosts),
         typed_extension_protocol_options: explicit_protocol(ProtocolConfig::Http2ProtocolOptions(http2)),
         ..Default::default()
@@ -117,7 +146,7 @@ fn transport_socket(server_tls: ServerTls, hosts: &[HostPort]) -> Option<Transpo
             validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
             ..Default::default()
         }),
-        sni: hosts.iter().find(|host| !is_address(host)).map(|host| host.host.clone()).unwrap_or_default(),
+        sni: hosts.iter().find(|host| !host.is_address()).map(|host| host.host.clone()).unwrap_or_default(),
         ..Default::default()
     };
     Some(tls::transport_socket(&context))
@@ -131,8 +160,4 @@ fn of_bootstrap(name: &str) -> SdsSecretConfig {
 fn subject(host: &HostPort) -> SubjectAltNameMatcher {
     let name = host.host.parse().map_or_else(|_| SubjectName::Dns(host.host.clone()), SubjectName::Ip);
     tls::subject(&name)
-}
-
-fn is_address(host: &HostPort) -> bool {
-    host.host.parse::<IpAddr>().is_ok()
 }

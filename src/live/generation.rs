@@ -40,7 +40,8 @@ pub struct Generation {
     pub documents: ParsedById,
     /// The instances of each service whose instances register themselves.
     pub registered: Registered,
-    pub(super) rate_limit_service: RateLimitService,
+    /// The rate limit service as Envoys are told of it.
+    pub rate_limit_service: RateLimitService,
 }
 
 /// The resources that the Envoys of one gateway are to have, and what they were made from.
@@ -59,6 +60,7 @@ pub(super) struct Parts {
     pub(super) documents: ParsedById,
     pub(super) policies: PolicySet,
     pub(super) registered: Registered,
+    pub(super) rate_limit_service: RateLimitService,
 }
 
 impl Generation {
@@ -86,8 +88,9 @@ impl Generation {
         let linked = PolicySet::link(&base.policies, &parsed, &ids);
         let policies = told_together(offered.problems(), &broken, &parsed, linked)?;
         let registered = registered(&policies, documents.instances.as_deref(), &base.registered);
-        let parts = Parts { revision: documents.revision, documents: parsed, policies, registered };
-        Ok(base.next(1, parts, &ids, settings))
+        let rate_limit_service = settings.rate_limit_service.clone();
+        let parts = Parts { revision: documents.revision, documents: parsed, policies, registered, rate_limit_service };
+        Ok(base.next(1, parts, &ids))
     }
 
     /// The policies of this set with some documents in other versions, or without them; or everything that is wrong
@@ -108,16 +111,20 @@ impl Generation {
         told_together(Vec::new(), &[], &documents, linked)
     }
 
-    /// The generation that differs from this one in the changed documents and in who is registered. What they have
-    /// no part in is shared.
-    pub(super) fn next(&self, number: u64, parts: Parts, changed: &BTreeSet<DocumentId>, settings: &Settings) -> Self {
-        let Parts { revision, documents, policies, registered } = parts;
+    /// The generation that differs from this one in the changed documents, in who is registered and in where decisions are
+    /// asked for. What they have no part in is shared.
+    pub(super) fn next(&self, number: u64, parts: Parts, changed: &BTreeSet<DocumentId>) -> Self {
+        let Parts { revision, documents, policies, registered, rate_limit_service } = parts;
         let before = affected::Input { policies: &self.policies, registered: &self.registered };
         let after = affected::Input { policies: &policies, registered: &registered };
         let affected = affected::gateways(before, after, changed);
-        let snapshot = compile(&policies, &registered, &settings.rate_limit_service, &self.snapshot, &affected);
         let matcher = self.matcher.next(&policies, changed, &affected);
-        let rate_limit_service = settings.rate_limit_service.clone();
+        let recompiled = match rate_limit_service == self.rate_limit_service {
+            true => affected,
+            // Every gateway's Envoys ask there.
+            false => affected.into_iter().chain(policies.gateways.keys().cloned()).collect(),
+        };
+        let snapshot = compile(&policies, &registered, &rate_limit_service, &self.snapshot, &recompiled);
         Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }
     }
 

@@ -11,6 +11,7 @@
 //! a revision that went backwards, another cluster, an unanswered probe, keys that no event told of. All doubts have the
 //! same cure: everything is listed again. Meanwhile what was handed over goes on being served.
 
+mod fleet;
 mod mirror;
 mod registry;
 mod required;
@@ -328,7 +329,7 @@ impl Feed {
                     Ok((seen, Some(Listing { revision: seen.revision, keys })))
                 });
             }
-            () = sleep(ready_in) => return Ok(mirror.refresh_instances(clock.now())),
+            () = sleep(ready_in) => return Ok(mirror.refresh(clock.now())),
             () = sleep_until(suspect_at) => {
                 let differences = self.suspect.take().map_or(0, |(_, listing)| mirror.differences(&listing));
                 if differences > 0 {

@@ -36,6 +36,7 @@ mod etcd_requires;
 mod etcd_source;
 mod example;
 mod file_names;
+mod fleet;
 mod forgetful;
 mod forms;
 mod forms_random;

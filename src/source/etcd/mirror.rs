@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::fleet::Fleet;
 use super::registry::Registry;
 use super::required::Required;
 use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, Unreadable, unpack};
@@ -32,6 +33,7 @@ pub(super) struct Mirror {
     registry: Registry,
     /// Replicas of Tierflow, each with the revision that it told that at.
     replicas: BTreeMap<Arc<str>, (Replica, u64)>,
+    fleet: Fleet,
     /// Parts of large changes, by their keys below the prefix.
     blobs: BTreeMap<Arc<str>, (Vec<u8>, u64)>,
     /// The large change that counts, and since when. One that cannot be read is a key that is there all the same.
@@ -99,6 +101,7 @@ impl Mirror {
             required: Required::default(),
             registry: Registry::default(),
             replicas: BTreeMap::new(),
+            fleet: Fleet::default(),
             blobs: BTreeMap::new(),
             manifest: None,
             unreadable: None,
@@ -113,18 +116,24 @@ impl Mirror {
         self.revision
     }
 
-    /// Everything, with the instances that may take traffic now.
+    /// Everything, with the instances that may take traffic now and the replicas that may be asked for decisions.
     pub(super) fn documents(&mut self, now: Timestamp) -> Documents {
-        self.refresh_instances(now);
+        self.refresh(now);
         Documents {
             revision: Revision(self.revision),
             documents: self.documents.clone(),
             instances: Some(Arc::clone(&self.instances)),
+            limiters: Arc::clone(self.fleet.addresses()),
         }
     }
 
-    /// Takes the instances that may take traffic now. True if they are others than were handed over last.
-    pub(super) fn refresh_instances(&mut self, now: Timestamp) -> bool {
+    /// Takes the instances and replicas that may be asked now. True if they are others than were handed over last.
+    pub(super) fn refresh(&mut self, now: Timestamp) -> bool {
+        let is_changed = self.fleet.refresh(now);
+        self.refresh_instances(now) || is_changed
+    }
+
+    fn refresh_instances(&mut self, now: Timestamp) -> bool {
         let ready = self.registry.ready(now);
         let is_changed = ready != *self.instances;
         if is_changed {
@@ -133,9 +142,14 @@ impl Mirror {
         is_changed
     }
 
-    /// The next time that other instances may take traffic.
+    /// The next time that other instances or replicas may be asked.
     pub(super) fn next_ready(&self, now: Timestamp) -> Option<Timestamp> {
-        self.registry.next_ready(now)
+        self.registry.next_ready(now).into_iter().chain(self.fleet.next(now)).min()
+    }
+
+    fn take_replicas(&mut self, now: Timestamp) {
+        let announced = self.replicas.values().flat_map(|(replica, _)| &replica.rls);
+        self.fleet.take(announced.map(String::as_str), now);
     }
 
     pub(super) fn replicas(&self) -> Vec<Replica> {
@@ -173,6 +187,7 @@ impl Mirror {
                 }
             }
         }
+        self.take_replicas(now);
         self.overlay(now);
         self.required.mark_all();
         self.deleted.clear();
@@ -208,6 +223,10 @@ impl Mirror {
                     self.deleted.insert(place, revision);
                 }
             }
+        }
+        if applied.has_other_replicas {
+            self.take_replicas(now);
+            applied.is_changed |= self.fleet.refresh(now);
         }
         applied
     }
