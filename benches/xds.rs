@@ -4,7 +4,8 @@
 //!
 //! `cargo bench --bench xds`; with other numbers of streams than `100,1000,10000` in TIERFLOW_BENCH_STREAMS, with other first
 //! requests than those of an Envoy with 510 extensions in TIERFLOW_BENCH_EXTENSIONS, over TLS with TIERFLOW_BENCH_TLS=1;
-//! with TIERFLOW_BENCH_SLOW=1 only what Envoys cost that do not read
+//! with TIERFLOW_BENCH_SLOW=1 only what Envoys cost that do not read, with TIERFLOW_BENCH_GROUPS=1 only what a change of one
+//! group costs among many
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
@@ -17,6 +18,8 @@ mod envoy;
 mod fleet;
 #[path = "xds/floor.rs"]
 mod floor;
+#[path = "xds/groups.rs"]
+mod groups;
 #[path = "../examples/envoy/kit.rs"]
 mod kit;
 #[path = "xds/programs.rs"]
@@ -41,6 +44,7 @@ use tierflow::bootstrap::XdsVariant;
 use tokio::runtime::Runtime;
 
 use crate::envoy::Envoy;
+use crate::groups::OneOfMany;
 use crate::programs::Program;
 use crate::slow::Slow;
 use crate::store::Store;
@@ -70,6 +74,9 @@ async fn measure() {
     if std::env::var("TIERFLOW_BENCH_SLOW").is_ok() {
         return measure_slow(&store, folder.path()).await;
     }
+    if std::env::var("TIERFLOW_BENCH_GROUPS").is_ok() {
+        return measure_groups(&store, folder.path()).await;
+    }
     let counts = counts();
     let mut figures = Vec::new();
     for variant in VARIANTS {
@@ -91,7 +98,22 @@ async fn measure() {
     print_changes("endpoint", endpoints);
     print_reconnected(&figures);
     measure_unwell(&store, folder.path()).await;
+    measure_groups(&store, folder.path()).await;
     measure_slow(&store, folder.path()).await;
+}
+
+async fn measure_groups(store: &Store, folder: &Path) {
+    store.put_groups(groups::GROUPS).await;
+    let server = serve(store, folder, XdsVariant::Delta).await;
+    println!(
+        "\n{:<14} {:>8} {:>9} {:>9} {:>9} {:>11} {:>10}",
+        "one group", "streams", "p50", "p99", "max", "CPU a push", "to others"
+    );
+    for OneOfMany { streams, changes, others } in groups::measure(store, &server).await {
+        let [p50, p99, max] = percentiles(&changes.times);
+        let cpu = format!("{:.1?}", changes.server_cpu_per_push);
+        println!("{:<14} {streams:>8} {p50:>9} {p99:>9} {max:>9} {cpu:>11} {others:>10}", "route");
+    }
 }
 
 async fn measure_slow(store: &Store, folder: &Path) {

@@ -31,6 +31,7 @@ const EXTENSIONS: usize = 510;
 pub(crate) struct Envoy {
     pub(crate) number: usize,
     pub(crate) variant: XdsVariant,
+    gateway: String,
     types: PerType<OneType>,
 }
 
@@ -59,14 +60,20 @@ pub(crate) struct Response {
 impl Envoy {
     /// One that takes all that its gateway has.
     pub(crate) fn new(number: usize, variant: XdsVariant) -> Self {
-        let mut envoy = Self { number, variant, types: Default::default() };
+        Self::of_gateway(number, variant, GATEWAY)
+    }
+
+    /// The same of another gateway.
+    pub(crate) fn of_gateway(number: usize, variant: XdsVariant, gateway: &str) -> Self {
+        let mut envoy = Self { number, variant, gateway: gateway.to_owned(), types: Default::default() };
         envoy.of(ResourceType::Cluster).is_subscribed = true;
         envoy
     }
 
     /// One that wants nothing but routes.
     pub(crate) fn of_routes(number: usize) -> Self {
-        let mut envoy = Self { number, variant: XdsVariant::Delta, types: Default::default() };
+        let (variant, gateway) = (XdsVariant::Delta, GATEWAY.to_owned());
+        let mut envoy = Self { number, variant, gateway, types: Default::default() };
         envoy.subscribe(ResourceType::Route, vec![GATEWAY.to_owned()]);
         envoy
     }
@@ -80,8 +87,8 @@ impl Envoy {
 
     /// The first requests of a stream: all that it is subscribed to. Nonces are those of one stream.
     pub(crate) fn greet(&mut self, wire: &mut Wire) -> Result<(), String> {
-        let cluster = GATEWAY.to_owned();
-        let id = format!("edge-{}", self.number);
+        let cluster = self.gateway.clone();
+        let id = format!("{cluster}-{}", self.number);
         let mut node = Some(Node { id, cluster, extensions: extensions(), ..Default::default() });
         for resource_type in ResourceType::ALL {
             self.of(resource_type).nonce.clear();

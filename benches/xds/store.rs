@@ -69,6 +69,23 @@ impl Store {
         }
     }
 
+    /// A gateway with a service and an API for each group.
+    pub(crate) async fn put_groups(&self, groups: usize) {
+        for group in 0..groups {
+            let name = group_name(group);
+            let gateway = format!("nodes: {{clusters: [{name}]}}, listen: '127.0.0.1:10002'");
+            self.put("Gateway", &name, &gateway).await;
+            self.put("Service", &name, &service(0, 8080)).await;
+            self.put("Api", &name, &group_api(&name, "/orders")).await;
+        }
+    }
+
+    /// Changes the path of a group's API.
+    pub(crate) async fn change_route_of(&self, group: usize) {
+        let (n, name) = (self.next_change(), group_name(group));
+        self.put("Api", &name, &group_api(&name, &format!("/changed/{n:0DIGITS$}"))).await;
+    }
+
     /// Changes the path of one API. Gives the number of the change.
     pub(crate) async fn change_route(&self) -> u32 {
         let n = self.next_change();
@@ -104,6 +121,15 @@ impl Store {
 pub(crate) fn change_in(body: &[u8]) -> Option<u32> {
     let at = body.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
     std::str::from_utf8(body.get(at..at + DIGITS)?).ok()?.parse().ok()
+}
+
+/// The name of a group's gateway, and of all that it has.
+pub(crate) fn group_name(group: usize) -> String {
+    format!("group-{group}")
+}
+
+fn group_api(name: &str, path: &str) -> String {
+    format!("gateway: {name}, match: {{path: {path}}}, service: {name}")
 }
 
 fn service(n: u32, port: u32) -> String {

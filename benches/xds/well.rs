@@ -62,8 +62,10 @@ pub(crate) async fn tierflow(
     let change_route = async || {
         store.change_route().await;
     };
-    let routes = changes(&fleet, server, ResourceType::Route, change_route).await;
-    let endpoints = changes(&fleet, server, ResourceType::Endpoint, async || store.change_endpoint().await).await;
+    let count = changes_of(streams);
+    let routes = changes(&fleet, server, ResourceType::Route, count, change_route).await;
+    let change_endpoint = async || store.change_endpoint().await;
+    let endpoints = changes(&fleet, server, ResourceType::Endpoint, count, change_endpoint).await;
     let reconnected = if is_reconnected { Some(reconnect(store, server, fleet).await) } else { None };
     Figures { streams, connected, routes, endpoints: Some(endpoints), reconnected }
 }
@@ -76,7 +78,8 @@ pub(crate) async fn bare(streams: usize, bytes: usize) -> Figures {
     let envoys = (0..streams).map(Envoy::of_routes).collect();
     let current = async |fleet: &Fleet| fleet.board.after_rounds(ResourceType::Route, 0).await;
     let (fleet, connected) = connect(&server, envoys, current).await;
-    let routes = changes(&fleet, &server, ResourceType::Route, async || floor::change(&mut stdin)).await;
+    let change = async || floor::change(&mut stdin);
+    let routes = changes(&fleet, &server, ResourceType::Route, changes_of(streams), change).await;
     Figures { streams, connected, routes, endpoints: None, reconnected: None }
 }
 
@@ -110,17 +113,18 @@ async fn connect(
 }
 
 /// One after the other, each from the call that makes it.
-async fn changes(
+pub(crate) async fn changes(
     fleet: &Fleet,
     server: &Program,
     resource_type: ResourceType,
+    count: usize,
     mut change: impl AsyncFnMut(),
 ) -> Changes {
     let board = &fleet.board;
     let responses = board.responses(resource_type);
     let (server_cpu, envoys_cpu) = (server.cpu(), own_cpu());
     let mut times = Vec::new();
-    for _ in 0..changes_of(board.envoys) {
+    for _ in 0..count {
         let rounds = board.rounds(resource_type);
         let started = Instant::now();
         let effective = async {
