@@ -101,4 +101,68 @@ mod tests {
         assert_eq!(lines[0]["at"], "2023-11-14T22:13:20.000Z");
         assert_eq!((&lines[0]["who"], &lines[0]["result"]["revision"]), (&entry.who.into(), &8.into()));
     }
+
+    fn entry(result: Option<Outcome>) -> Entry {
+        let what = vec!["put Api pay".to_owned(), "delete Tenant acme".to_owned()];
+        Entry { change: "7f".to_owned(), who: "ann".to_owned(), what, base: Some(7), force: None, result }
+    }
+
+    #[test]
+    fn a_change_has_a_line_before_it_and_one_that_says_what_came_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        std::fs::write(&path, "{\"kept\": true}\n").unwrap();
+        let audit = Audit::open(&path).unwrap();
+        let refused = Some(Outcome::Refused("the set would not make sense".to_owned()));
+        let forced = Entry { force: Some("a slow day".to_owned()), ..entry(refused) };
+        for entry in [entry(None), entry(Some(Outcome::Revision(8))), forced] {
+            audit.note(&entry, Timestamp::from_nanos(1_700_000_000_123_456_789)).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let asked = r#""change":"7f","who":"ann","what":["put Api pay","delete Tenant acme"],"base":7"#;
+        let at = r#""at":"2023-11-14T22:13:20.123Z""#;
+        let expected = [
+            "{\"kept\": true}".to_owned(),
+            format!("{{{at},{asked}}}"),
+            format!("{{{at},{asked},\"result\":{{\"revision\":8}}}}"),
+            format!(
+                "{{{at},{asked},\"force\":\"a slow day\",\"result\":{{\"refused\":\"the set would not make sense\"}}}}"
+            ),
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_or_written_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Audit::open(folder.path()).is_err(), "a folder");
+        assert!(Audit::open(&folder.path().join("gone/audit.jsonl")).is_err());
+        // Linux has a device that is always full.
+        if cfg!(target_os = "linux") {
+            let full = Audit::open(Path::new("/dev/full")).unwrap();
+            let error = full.note(&entry(None), Timestamp::default()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    /// The two ends of the service may not take each other's place.
+    #[test]
+    fn lines_of_several_threads_do_not_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::open(&path).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let audit = &audit;
+                let entry = Entry { change: thread.to_string(), what: vec!["x".repeat(20_000)], ..entry(None) };
+                scope.spawn(move || (0..5).for_each(|_| audit.note(&entry, Timestamp::default()).unwrap()));
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changes =
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["change"].clone());
+        let mut changes: Vec<String> = changes.map(|change| change.as_str().unwrap().to_owned()).collect();
+        changes.sort();
+        assert_eq!(changes.concat(), "00000111112222233333");
+    }
 }

@@ -131,3 +131,120 @@ impl EnvoyTls<'_> {
 fn address(address: &HostPort) -> Value {
     json!({ "socket_address": { "address": address.host, "port_value": address.port } })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::{Policy, parse};
+
+    fn gateway(nodes: &str) -> Arc<Gateway> {
+        let text = format!("{{kind: Gateway, name: shop, nodes: {nodes}, listen: '127.0.0.1:1'}}");
+        let document = Arc::new(split(&"p.yaml".into(), text.as_bytes()).remove(0));
+        match &parse(&document).unwrap().policy {
+            Policy::Gateway(gateway) => Arc::clone(gateway),
+            _ => unreachable!("it is a Gateway"),
+        }
+    }
+
+    fn server() -> HostPort {
+        HostPort { host: "tierflow.internal".to_owned(), port: 18000 }
+    }
+
+    fn bootstrap<'a>(gateway: &'a Gateway, server: &'a HostPort) -> Bootstrap<'a> {
+        Bootstrap {
+            gateway,
+            node_id: None,
+            server,
+            tls: None,
+            envoy_admin: None,
+            xds: XdsVariant::Delta,
+            downstream_connections_max: 7,
+        }
+    }
+
+    /// Whatever selects nodes, there is a node that it selects; but not every id is one.
+    #[test]
+    fn the_node_is_one_that_the_gateway_selects() {
+        for (nodes, id, cluster) in [
+            ("{clusters: [edge]}", "shop-1", "edge"),
+            ("{clusters: [edge, other]}", "shop-1", "edge"),
+            ("{ids: [one, two]}", "one", "shop"),
+            ("{ids: ['edge-*'], clusters: ['eu-*']}", "edge-1", "eu-1"),
+        ] {
+            let (gateway, server) = (gateway(nodes), server());
+            let json = bootstrap(&gateway, &server).to_json().unwrap();
+            let node = &json["node"];
+            assert!(gateway.nodes.selects(
+                node["id"].as_str().unwrap(),
+                node["cluster"].as_str().unwrap(),
+                &gateway.nodes.metadata
+            ));
+            assert_eq!((&node["id"], &node["cluster"]), (&json!(id), &json!(cluster)), "{nodes}");
+        }
+        let (gateway, server) = (gateway("{ids: ['edge-*']}"), server());
+        let named = |node_id| Bootstrap { node_id: Some(node_id), ..bootstrap(&gateway, &server) }.to_json();
+        assert_eq!(named("edge-7").unwrap()["node"]["id"], "edge-7");
+        assert_eq!(
+            named("core-7").unwrap_err(),
+            "the node id \"core-7\" is not one that `nodes` of Gateway shop selects"
+        );
+    }
+
+    #[test]
+    fn everything_but_the_cluster_of_tierflow_comes_from_there() {
+        let (gateway, server) = (gateway("{clusters: [edge]}"), server());
+        let json = bootstrap(&gateway, &server).to_json().unwrap();
+        let ads = &json["dynamic_resources"]["ads_config"];
+        assert_eq!((&ads["api_type"], &ads["transport_api_version"]), (&json!("DELTA_GRPC"), &json!("V3")));
+        assert_eq!(ads["grpc_services"][0]["envoy_grpc"]["cluster_name"], "tierflow:xds");
+        for config in ["cds_config", "lds_config"] {
+            assert_eq!(json["dynamic_resources"][config], json!({ "resource_api_version": "V3", "ads": {} }));
+        }
+        let resources = &json["static_resources"];
+        assert_eq!((resources["clusters"].as_array().map(Vec::len), resources.get("secrets")), (Some(1), None));
+        assert_eq!(resources["clusters"][0]["name"], "tierflow:xds");
+        let endpoint = resources["clusters"][0].pointer("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address");
+        assert_eq!(endpoint.unwrap()["socket_address"]["address"], "tierflow.internal");
+        assert_eq!(
+            json.pointer("/overload_manager/resource_monitors/0/typed_config/max_active_downstream_connections"),
+            Some(&json!("7"))
+        );
+        let sotw = Bootstrap { xds: XdsVariant::Sotw, ..bootstrap(&gateway, &server) }.to_json().unwrap();
+        assert_eq!(sotw["dynamic_resources"]["ads_config"]["api_type"], "GRPC");
+    }
+
+    #[test]
+    fn an_admin_interface_is_there_where_it_is_asked_for_and_always_answers() {
+        let (gateway, server) = (gateway("{clusters: [edge]}"), server());
+        assert_eq!(bootstrap(&gateway, &server).to_json().unwrap().get("admin"), None);
+        let admin = HostPort { host: "::1".to_owned(), port: 9901 };
+        let json = Bootstrap { envoy_admin: Some(&admin), ..bootstrap(&gateway, &server) }.to_json().unwrap();
+        let address = json!({ "socket_address": { "address": "::1", "port_value": 9901 } });
+        // However many connections clients have.
+        assert_eq!(json["admin"], json!({ "address": address, "ignore_global_conn_limit": true }));
+    }
+
+    #[test]
+    fn with_tls_the_envoy_has_the_files_as_secrets() {
+        let (gateway, server) = (gateway("{clusters: [edge]}"), server());
+        let resources = |identity| {
+            let tls = Some(EnvoyTls { ca: Path::new("/ca.crt"), identity });
+            let mut json = Bootstrap { tls, ..bootstrap(&gateway, &server) }.to_json().unwrap();
+            json["static_resources"].take()
+        };
+        let ca = json!({ "name": "tierflow:ca", "validation_context": { "trusted_ca": { "filename": "/ca.crt" } } });
+        let of_server = resources(None);
+        assert_eq!(of_server["secrets"], json!([ca]));
+        assert!(of_server["clusters"][0].to_string().contains("tierflow:ca"));
+        assert!(!of_server["clusters"][0].to_string().contains("tierflow:identity"), "it has none to show");
+        let mutual = resources(Some((Path::new("/envoy.crt"), Path::new("/envoy.key"))));
+        let identity = json!({ "name": "tierflow:identity", "tls_certificate": {
+            "certificate_chain": { "filename": "/envoy.crt" }, "private_key": { "filename": "/envoy.key" },
+        } });
+        assert_eq!(mutual["secrets"], json!([ca, identity]));
+        assert!(mutual["clusters"][0].to_string().contains("tierflow:identity"));
+    }
+}

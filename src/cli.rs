@@ -14,7 +14,11 @@ mod register;
 mod schema;
 mod serve;
 mod server;
+#[cfg(test)]
+mod stand_in;
 mod status;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::process::ExitCode;

@@ -101,4 +101,27 @@ mod tests {
             assert!(parsed(bad).is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        /// What is printed can be typed.
+        #[test]
+        fn what_is_shown_of_an_address_is_read_as_the_same(
+            host in "[a-z0-9.-]{1,20}|([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|::1",
+            port in 1..=u16::MAX,
+        ) {
+            let address = HostPort { host, port };
+            proptest::prop_assert_eq!(parse_host_port(&address.to_string()), Ok(address));
+        }
+
+        #[test]
+        fn whatever_is_typed_is_an_address_or_an_error_that_shows_it(text in "\\PC{0,40}") {
+            match parse_host_port(&text) {
+                Ok(HostPort { host, port }) => proptest::prop_assert!(!host.is_empty() && port > 0),
+                Err(told) => {
+                    let shown = format!("{text:?}: expected HOST:PORT");
+                    proptest::prop_assert!(told.starts_with(&shown), "{}", told);
+                }
+            }
+        }
+    }
 }

@@ -75,3 +75,68 @@ impl Debug for PemFile {
         write!(formatter, "{} {}", self.flag, shown::path(&self.path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(content: &[u8]) -> PemFile {
+        PemFile { flag: "--tls-cert", path: "/tls.crt".into(), content: content.to_vec() }
+    }
+
+    fn of_tests(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_file_holds_as_many_certificates_as_it_says() {
+        let (one, other, key) = (of_tests("server.crt"), of_tests("authority.crt"), of_tests("server.key"));
+        assert_eq!(file(&one).certificates().unwrap().len(), 1);
+        assert_eq!(file(&[&*one, &*other].concat()).certificates().unwrap().len(), 2);
+        assert_eq!(file(&[b"words before\n", &*one, b"\nand after"].concat()).certificates().unwrap().len(), 1);
+        // Both in one file, as some tools write it.
+        let both = file(&[&*key, &*one].concat());
+        assert!(both.certificates().unwrap().len() == 1 && both.private_key().is_ok());
+        assert_eq!(file(&[&*one, &*other].concat()).authorities().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_its_flag_and_its_path() {
+        let told = |result: Result<(), Unusable>| String::from(result.unwrap_err());
+        let missing = PemFile::read("--tls-key", Path::new("/nonexistent/tls.key"));
+        assert!(told(missing.map(drop)).starts_with("--tls-key /nonexistent/tls.key: No such file"));
+        let certificates = |content: &[u8]| told(file(content).certificates().map(drop));
+        assert_eq!(certificates(b""), "--tls-cert /tls.crt: expected a CERTIFICATE in PEM");
+        assert_eq!(certificates(&of_tests("server.key")), "--tls-cert /tls.crt: expected a CERTIFICATE in PEM");
+        let certificate = of_tests("server.crt");
+        let cut = certificates(&certificate[..certificate.len() / 2]);
+        assert!(cut.starts_with("--tls-cert /tls.crt: "), "{cut}");
+        let key = told(file(&certificate).private_key().map(drop));
+        assert!(key.starts_with("--tls-cert /tls.crt: expected a PRIVATE KEY in PEM: "), "{key}");
+        let nonsense = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(file(nonsense).certificates().is_ok(), "what is in it is looked at where it is used");
+        assert!(told(file(nonsense).authorities().map(drop)).starts_with("--tls-cert /tls.crt: "));
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let key = file(&of_tests("server.key"));
+        assert_eq!(format!("{key:?}"), "--tls-cert /tls.crt");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_in_a_file_is_an_answer_or_an_error(
+            content in prop::collection::vec(any::<u8>(), 0..300),
+            label in prop::sample::select(vec!["CERTIFICATE", "PRIVATE KEY", "RSA PRIVATE KEY", "x"]),
+        ) {
+            let content = [format!("-----BEGIN {label}-----\n").as_bytes(), &content, b"\n-----END ", label.as_bytes(), b"-----"].concat();
+            let file = file(&content);
+            let is_certificate = file.certificates().is_ok();
+            prop_assert!(!is_certificate || label == "CERTIFICATE");
+            let _ = (file.private_key().is_ok(), file.authorities().is_ok());
+        }
+    }
+}

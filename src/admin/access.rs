@@ -159,4 +159,56 @@ mod tests {
         std::fs::write(&file, "ann:short\n").unwrap();
         assert_eq!(shows("Bearer short"), Err(503));
     }
+
+    #[test]
+    fn the_tokens_are_those_that_are_in_the_file_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens");
+        let access = Access { token_file: Some(file.clone()) };
+        let shows = |token: &str| who(&access, "10.0.0.7:5", &[(header::AUTHORIZATION, token)]);
+        assert_eq!(shows("Bearer 0123456789abcdef"), Err(503), "there is no file");
+        for (text, expected) in [
+            ("ann:0123456789abcdef\n", Ok("ann".to_owned())),
+            ("ann:0123456789abcdef", Ok("ann".to_owned())),
+            ("ann: 0123456789abcdef \r\n", Ok("ann".to_owned())),
+            ("\n#ann:0123456789abcdef\n", Err(401)),
+            ("", Err(401)),
+            // A token may hold what stands between it and its name.
+            ("ann:0123456789:abcdef\n", Err(401)),
+            // One line that is wrong, and nobody knows which token was meant.
+            ("ann:0123456789abcdef\nci\n", Err(503)),
+            ("ann:0123456789abcdef\n:0123456789abcdef\n", Err(503)),
+            ("ann:0123456789abcdef\nci:0123456789abcde\n", Err(503)),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(shows("Bearer 0123456789abcdef"), expected, "{text:?}");
+        }
+        std::fs::write(&file, "ann:0123456789:abcdef\n").unwrap();
+        assert_eq!(shows("Bearer 0123456789:abcdef").as_deref(), Ok("ann"));
+        std::fs::write(&file, b"ann:\xff123456789abcdef\n").unwrap();
+        assert_eq!(shows("Bearer x"), Err(503), "it is no text");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_tokens_is_told_by_the_line_and_without_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens");
+        std::fs::write(&file, "# people\n\nann:secret\n").unwrap();
+        let told = read_tokens(&file).unwrap_err();
+        assert_eq!(told, "line 3: expected NAME:TOKEN, the token of at least 16 bytes");
+    }
+
+    proptest::proptest! {
+        /// Nothing but the whole token is the token.
+        #[test]
+        fn a_part_of_a_token_is_none(token in "[!-~]{16,40}", shown in "[!-~]{0,40}", cut in 0..40_usize) {
+            let tokens = [("ann".to_owned(), token.clone()), ("ci".to_owned(), format!("{token}x"))];
+            let cut = token.get(..cut.min(token.len() - 1)).unwrap_or_default();
+            proptest::prop_assert_eq!(name_of(&tokens, cut), None);
+            proptest::prop_assert_eq!(name_of(&tokens, &token), Some("ann".to_owned()));
+            if shown != token && shown != tokens[1].1 {
+                proptest::prop_assert_eq!(name_of(&tokens, &shown), None);
+            }
+        }
+    }
 }

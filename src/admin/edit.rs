@@ -195,3 +195,122 @@ fn force_of(options: Options) -> Result<Option<String>, ProblemDetails> {
         force => Ok(force),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Kind;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+            .collect()
+    }
+
+    fn status<T>(result: Result<T, ProblemDetails>) -> Result<T, u16> {
+        result.map_err(|problem| problem.status.as_u16())
+    }
+
+    /// RFC 6585 has the status for a change that does not say what it was made from.
+    #[test]
+    fn a_change_says_which_revision_it_was_made_from() {
+        let base = |lines: &[_]| status(base_of(&headers(lines))).map(|revision| revision.0);
+        assert_eq!(base(&[(BASE, "41")]), Ok(41));
+        assert_eq!(base(&[("if-match", "\"41\"")]), Ok(41), "as the ETag of what was read");
+        assert_eq!(base(&[("if-match", "7"), (BASE, " 41 ")]), Ok(41), "its own header is right");
+        assert_eq!(base(&[(BASE, "0")]), Ok(0));
+        assert_eq!(base(&[]), Err(428));
+        for bad in ["", "-1", "1.5", "*", "W/\"41\"", "41, 42", "18446744073709551616", "\u{661}"] {
+            assert_eq!(base(&[(BASE, bad)]), Err(400), "{bad}");
+            assert_eq!(base(&[("if-match", bad)]), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_may_have_a_name_of_some_length() {
+        let request = |lines: &[_]| status(request_of(&headers(lines)));
+        let (longest, longer) = ("k".repeat(IDEMPOTENCY_KEY_BYTES_MAX), "k".repeat(IDEMPOTENCY_KEY_BYTES_MAX + 1));
+        assert_eq!(request(&[]), Ok(None));
+        for good in ["a", "7 of 9", longest.as_str()] {
+            assert_eq!(request(&[(IDEMPOTENCY_KEY, good)]), Ok(Some(good.to_owned())));
+        }
+        for bad in ["", longer.as_str(), "\u{fc}"] {
+            assert_eq!(request(&[(IDEMPOTENCY_KEY, bad)]), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn force_needs_a_reason() {
+        let force = |reason: Option<&str>| status(force_of(Options { force: reason.map(str::to_owned) }));
+        assert_eq!(force(None), Ok(None));
+        assert_eq!(force(Some("a slow day")), Ok(Some("a slow day".to_owned())));
+        for bad in ["", "  ", &"x".repeat(FORCE_BYTES_MAX + 1)] {
+            assert_eq!(force(Some(bad)), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_none_is_not_found() {
+        assert_eq!(status(id_of("Plan", "a")), Ok(DocumentId::new(Kind::Plan, "a")));
+        assert_eq!(status(id_of("Thing", "a")), Err(404));
+    }
+
+    /// Who may ask again with the same words is told when, and 504 says that nobody knows what came of it.
+    #[test]
+    fn each_reason_has_its_status() {
+        let id = || DocumentId::new(Kind::Plan, "a");
+        let (base, newest) = (Revision(7), Revision(9));
+        let key = || "/tierflow/edit".to_owned();
+        let expected = [
+            (EditError::Empty, 400),
+            (EditError::Twice(id()), 400),
+            (EditError::Future { base, newest }, 400),
+            (EditError::TooLarge { what: "9 documents".to_owned(), max: 3 }, 413),
+            (EditError::Missing(id()), 404),
+            (EditError::Stale { base, changed: vec![(id(), newest)] }, 412),
+            (EditError::Invalid(Vec::new()), 422),
+            (EditError::Guarded(vec!["to 0".to_owned()]), 409),
+            (EditError::Unreadable { key: key(), revision: newest, why: "x".to_owned() }, 409),
+            (EditError::OtherRequest, 422),
+            (EditError::NotClaimed, 503),
+            (EditError::Unavailable("etcd is away".to_owned()), 503),
+            (EditError::Unknown("timed out".to_owned()), 504),
+        ];
+        for (error, status) in expected {
+            let told = error.to_string();
+            let is_to_come_back = status == 503;
+            let response = explain(error).into_response();
+            assert_eq!(response.status().as_u16(), status, "{told}");
+            assert_eq!(response.headers().contains_key("retry-after"), is_to_come_back, "{told}");
+        }
+    }
+
+    #[test]
+    fn who_was_late_is_told_what_changed_meanwhile() {
+        let changed =
+            |count: u64| (1..=count).map(|n| (DocumentId::new(Kind::Plan, &format!("p{n}")), Revision(n % 3)));
+        let told = |count| EditError::Stale { base: Revision(7), changed: changed(count).collect() }.to_string();
+        let again = "changed after base version 7; look at the current version and try again";
+        assert_eq!(told(1), format!("Plan p1 (revision 1) {again}"));
+        assert_eq!(
+            told(3),
+            format!("Plan p1 (revision 1), Plan p2 (revision 2), Plan p3 (not there any more) {again}")
+        );
+        assert!(told(5).contains("and 2 more changed"), "{}", told(5));
+    }
+
+    #[test]
+    fn what_is_done_has_the_revision_as_its_etag() {
+        let outlook = Outlook { is_shown: true, waiting: Vec::new() };
+        let response = answer(Edited { revision: Revision(41), is_replay: true }, &outlook);
+        assert_eq!((response.status().as_u16(), &response.headers()[ETAG]), (200, &HeaderValue::from_static("\"41\"")));
+    }
+
+    #[test]
+    fn the_audit_log_says_what_is_put_and_what_is_deleted() {
+        let put = drafts(&"body".into(), b"{kind: Plan, name: a, limits: [{rate: 1/m}]}").unwrap().remove(0);
+        assert_eq!(describe(&put), "put Plan a");
+        assert_eq!(describe(&Draft::deletion(DocumentId::new(Kind::Tenant, "acme inc"))), "delete Tenant acme inc");
+    }
+}

@@ -76,3 +76,50 @@ pub(super) async fn not_found(uri: Uri) -> ProblemDetails {
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ProblemDetails {
     ProblemDetails::of(StatusCode::METHOD_NOT_ALLOWED, &format!("{} cannot be asked with {method}", uri.path()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(problem: ProblemDetails) -> (Response<()>, Value) {
+        let (parts, body) = problem.into_response().into_parts();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let body = runtime.block_on(body.collect()).unwrap().to_bytes();
+        (Response::from_parts(parts, ()), serde_json::from_slice(&body).unwrap())
+    }
+
+    #[test]
+    fn a_problem_has_the_members_of_rfc_9457_and_says_its_status_twice() {
+        let (response, body) = answer(ProblemDetails::not_found("no Plan is there"));
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers().get(header::RETRY_AFTER), None);
+        let expected =
+            json!({ "type": "about:blank", "title": "Not Found", "status": 404, "detail": "no Plan is there" });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn further_members_take_none_of_those_away() {
+        let problem = ProblemDetails::unavailable("no").with("status", 200.into()).with("problems", json!([1]));
+        let (response, body) = answer(problem.retry_after(7));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "7");
+        assert_eq!((&body["status"], &body["problems"]), (&json!(503), &json!([1])));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_by_its_path() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let uri = || Uri::from_static("http://a/v1/thing?x=1");
+        let (response, body) = answer(runtime.block_on(not_found(uri())));
+        assert_eq!((response.status().as_u16(), &body["detail"]), (404, &json!("nothing is at /v1/thing")));
+        let (response, body) = answer(runtime.block_on(method_not_allowed(Method::PATCH, uri())));
+        assert_eq!(
+            (response.status().as_u16(), &body["detail"]),
+            (405, &json!("/v1/thing cannot be asked with PATCH"))
+        );
+    }
+}

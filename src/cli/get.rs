@@ -95,3 +95,51 @@ fn table(rows: &[Row]) -> String {
     let lines: Vec<[String; 5]> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
     output::aligned(&lines).join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(row: Value) -> Row {
+        read(row).unwrap()
+    }
+
+    #[test]
+    fn a_table_says_of_each_document_what_became_of_it() {
+        let rows = [
+            json!({ "kind": "Plan", "name": "gold", "revision": 12, "origin": "/tierflow/policies/Plan/gold", "served": true }),
+            json!({ "kind": "Plan", "name": "free", "revision": 7, "origin": "a.yaml:1", "served": true, "refused": {} }),
+            json!({ "kind": null, "name": null, "revision": null, "origin": "a.yaml:9", "served": false, "refused": {} }),
+        ];
+        let expected = "\
+KIND  NAME  REVISION  STATE                                    ORIGIN
+Plan  gold  12        served                                   /tierflow/policies/Plan/gold
+Plan  free  7         refused, its last good version is served  a.yaml:1
+-     -     -         refused                                  a.yaml:9
+";
+        let expected: Vec<Vec<&str>> = expected
+            .lines()
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+            .collect();
+        let table = table(&rows.map(row));
+        let shown: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+            .collect();
+        assert_eq!(shown, expected, "{table}");
+        assert_eq!(super::table(&[]).lines().count(), 1, "the header");
+    }
+
+    /// What is shown is what `apply` takes.
+    #[test]
+    fn a_document_is_shown_as_the_base_of_its_next_change() {
+        let of = |revision: Option<u64>, text: &str| {
+            document(&row(json!({ "origin": "x", "served": true, "revision": revision, "text": text })))
+        };
+        assert_eq!(of(Some(41), "kind: Plan\n"), "# base version 41\nkind: Plan\n");
+        assert_eq!(of(Some(41), "kind: Plan"), "# base version 41\nkind: Plan\n");
+        assert_eq!(of(None, "kind: Plan"), "kind: Plan\n", "files have no revision");
+    }
+}

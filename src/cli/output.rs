@@ -92,11 +92,51 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let shown = |row: &[String; N]| row.each_ref().map(|cell| shown::text(cell).into_owned());
     let rows: Vec<[String; N]> = rows.iter().map(shown).collect();
     let widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_and_lines_end_with_a_letter() {
+        let rows = [["a", "bcd", ""], ["abcde", "", "x"], ["", "\u{fc}", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows), ["a      bcd", "abcde       x", "       \u{fc}"]);
+        assert_eq!(aligned::<2>(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_column_is_as_wide_as_its_widest_cell_looks() {
+        let rows = [["\u{fc}\u{fc}\u{fc}\u{fc}", "x"], ["abcd", "y"]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows), ["\u{fc}\u{fc}\u{fc}\u{fc}  x", "abcd  y"]);
+    }
+
+    #[test]
+    fn one_problem_is_one() {
+        assert_eq!(summary(&[]), "0 problems");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), "{kind: Plan, name: a}").unwrap();
+        assert_eq!(load(folder.path(), RateLimitService::default()).unwrap_err(), "1 problem");
+    }
+
+    #[test]
+    fn several_paths_are_one_set() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths: Vec<PathBuf> = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        for (path, text) in
+            paths.iter().zip(["{kind: Plan, name: a, limits: [{rate: 1/m}]}", "{kind: Tenant, name: t, plan: a}"])
+        {
+            std::fs::write(path.join("p.yaml"), text).unwrap();
+        }
+        let build_of = |paths: &[PathBuf]| build(&read_documents(paths).unwrap(), RateLimitService::default());
+        assert_eq!(build_of(&paths).unwrap().documents.len(), 2);
+        assert_eq!(build_of(&paths[1..]).unwrap_err(), "1 problem", "the plan is missing");
+    }
 }

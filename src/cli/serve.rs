@@ -92,32 +92,7 @@ fn parse_replica_id(text: &str) -> Result<String, String> {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     telemetry::init(&args.log, args.log_format)?;
-    let source = match args.etcd.settings()? {
-        Some(settings) => SourceConfig::Etcd(settings),
-        None => SourceConfig::Dir(args.policies),
-    };
-    let tls = args.tls_cert.zip(args.tls_key);
-    let config = Config {
-        source,
-        state_dir: args.state_dir,
-        xds_listen: args.xds_listen,
-        xds_limits: XdsLimits {
-            admission: AdmissionLimits {
-                streams_max: args.xds_streams_max as usize,
-                streams_per_second: args.xds_streams_per_second,
-            },
-            connection_age: Some(args.xds_connection_age).filter(|age| !age.is_zero()),
-        },
-        rls_listen: args.rls_listen,
-        admin_listen: args.admin_listen,
-        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: args.tls_client_ca }),
-        rls_advertise: args.rls_advertise,
-        replica_id: args.replica_id,
-        admin_token_file: args.admin_token_file,
-        audit_log: args.audit_log,
-        counters: args.counters.config()?,
-        allow_empty: args.allow_empty,
-    };
+    let config = args.config()?;
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let mut running = serve::start(&config).map_err(|error| error.to_string())?;
     let ended = signals.block_on(async {
@@ -131,4 +106,125 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     tracing::info!("stopping");
     running.stop();
     ended
+}
+
+impl Args {
+    fn config(self) -> Result<Config, Failure> {
+        let source = match self.etcd.settings()? {
+            Some(settings) => SourceConfig::Etcd(settings),
+            None => SourceConfig::Dir(self.policies),
+        };
+        let tls = self.tls_cert.zip(self.tls_key);
+        Ok(Config {
+            source,
+            state_dir: self.state_dir,
+            xds_listen: self.xds_listen,
+            xds_limits: XdsLimits {
+                admission: AdmissionLimits {
+                    streams_max: self.xds_streams_max as usize,
+                    streams_per_second: self.xds_streams_per_second,
+                },
+                connection_age: Some(self.xds_connection_age).filter(|age| !age.is_zero()),
+            },
+            rls_listen: self.rls_listen,
+            admin_listen: self.admin_listen,
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: self.tls_client_ca }),
+            rls_advertise: self.rls_advertise,
+            replica_id: self.replica_id,
+            admin_token_file: self.admin_token_file,
+            audit_log: self.audit_log,
+            counters: self.counters.config()?,
+            allow_empty: self.allow_empty,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+    use crate::config::CountersConfig;
+    use crate::counters::redis::RedisSettings;
+
+    fn config(flags: &str) -> Result<Config, Failure> {
+        let cli = Cli::try_parse_from(["tierflow", "serve"].into_iter().chain(flags.split_whitespace()));
+        let Verb::Serve(args) = cli.unwrap_or_else(|error| panic!("{flags}: {error}")).verb else { unreachable!() };
+        args.config()
+    }
+
+    /// The demo and the tests take the bounds from `Default`, and operators read of them in `--help`.
+    #[test]
+    fn without_flags_the_bounds_are_the_default_ones() {
+        let config = config("").unwrap();
+        let (bounds, defaults) = (config.xds_limits, XdsLimits::default());
+        assert_eq!(bounds.admission.streams_max, defaults.admission.streams_max);
+        assert_eq!(bounds.admission.streams_per_second, defaults.admission.streams_per_second);
+        assert_eq!(bounds.connection_age, defaults.connection_age);
+        assert!(matches!(&config.source, SourceConfig::Dir(folder) if folder.as_os_str() == "policies"));
+        assert!(matches!(config.counters, CountersConfig::Memory { keys_max: 1_000_000 }));
+        assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8080", "nobody else may ask without TLS and tokens");
+        assert!(config.tls.is_none() && config.state_dir.is_none() && !config.allow_empty);
+    }
+
+    #[test]
+    fn flags_come_to_what_they_say() {
+        let config = config(
+            "--etcd=10.0.0.5:2379,http://10.0.0.6:2379/ --etcd-prefix=/shop/ --xds-connection-age=0s
+             --tls-cert=a.crt --tls-key=a.key --tls-client-ca=ca.crt --rls-advertise=limiter:1,[::1]:2
+             --counters=redis://10.0.0.7:6379 --counters-connections=7 --counters-timeout=20ms --counters-prefix=shop:
+             --xds-streams-max=9 --xds-streams-per-second=8 --replica-id=one --allow-empty",
+        );
+        let config = config.unwrap();
+        let SourceConfig::Etcd(etcd) = &config.source else { panic!("{:?}", config.source) };
+        assert_eq!(etcd.endpoints, ["http://10.0.0.5:2379", "http://10.0.0.6:2379"]);
+        assert_eq!((&*etcd.prefix, etcd.tls.is_some(), etcd.user.is_some()), ("/shop", false, false));
+        assert_eq!(config.xds_limits.connection_age, None, "never");
+        assert_eq!(config.xds_limits.admission.streams_max, 9);
+        assert_eq!(config.xds_limits.admission.streams_per_second, 8);
+        let tls = config.tls.as_ref().unwrap();
+        let names = [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()];
+        assert_eq!(
+            names.map(|path| path.and_then(|path| path.to_str())),
+            [Some("a.crt"), Some("a.key"), Some("ca.crt")]
+        );
+        let advertised: Vec<String> = config.rls_advertise.iter().map(ToString::to_string).collect();
+        assert_eq!(advertised, ["limiter:1", "[::1]:2"]);
+        let CountersConfig::Redis(redis) = &config.counters else { panic!("{:?}", config.counters) };
+        assert_eq!((&*redis.url.to_string(), &*redis.prefix), ("redis://10.0.0.7:6379", "shop:"));
+        assert_eq!((redis.connections, redis.deadline), (7, Duration::from_millis(20)));
+        assert!(config.allow_empty && config.replica_id.as_deref() == Some("one"));
+    }
+
+    #[test]
+    fn a_store_of_counters_is_checked_before_anything_starts() {
+        let redis = "expected memory, redis://HOST:PORT";
+        let names_a_user = "it names a user, whom every list of processes would show; use --counters-password-file";
+        let needs_tls = "--counters-ca and --counters-cert need rediss://";
+        for (flags, expected) in [
+            ("--counters=postgres://a:1", redis),
+            ("--counters=redis", redis),
+            ("--counters=unix:///run/redis.sock", redis),
+            ("--counters=redis://ann:secret@a:1", names_a_user),
+            ("--counters=redis://:secret@a:1", names_a_user),
+            ("--counters=redis://a:1?protocol=resp3", "it has parameters, and there are none"),
+            ("--counters=redis://a:1 --counters-ca=x", needs_tls),
+            ("--counters=redis://a:1 --counters-cert=x --counters-key=y", needs_tls),
+            ("--counters=redis://a:1 --counters-password-file=/nonexistent/x", "/nonexistent/x: "),
+            ("--counters=rediss://a:1 --counters-ca=/nonexistent/x", "/nonexistent/x: "),
+            ("--counters-ca=x", "--counters-ca needs --counters"),
+            ("--counters-password-file=x", "--counters-password-file needs --counters"),
+        ] {
+            let told = config(flags).expect_err(flags);
+            assert!(told.contains(expected), "{flags}: {told}");
+            assert!(!told.contains("secret"), "{flags}: {told}");
+        }
+        for good in ["redis://a:1", "redis://a", "redis://[::1]:1/3", "rediss://a:1/2"] {
+            assert!(config(&format!("--counters={good}")).is_ok(), "{good}");
+        }
+        let CountersConfig::Redis(redis) = config("--counters=redis://a:1").unwrap().counters else { unreachable!() };
+        let defaults = (RedisSettings::CONNECTIONS, RedisSettings::DEADLINE, RedisSettings::PREFIX);
+        assert_eq!((redis.connections, redis.deadline, &*redis.prefix), defaults);
+    }
 }

@@ -151,4 +151,45 @@ mod tests {
         let places: Vec<_> = problems.iter().map(|problem| problem.location()).collect();
         assert_eq!(places, ["body:1:1", "body:3:8"]);
     }
+
+    fn plans(count: usize, bytes: usize) -> Vec<Draft> {
+        let content = |n: usize| {
+            let text = format!("{{kind: Plan, name: p{n}, limits: [{{rate: 1/m}}]}}");
+            format!("{text}{}", " ".repeat(bytes.saturating_sub(text.len())))
+        };
+        let parsed = drafts(&"body".into(), content(0).as_bytes()).unwrap().remove(0);
+        let of = |n: usize| {
+            let id = DocumentId::new(crate::names::Kind::Plan, &format!("p{n}"));
+            Draft { change: Change { id, ..parsed.change.clone() }, parsed: parsed.parsed.clone() }
+        };
+        (0..count).map(of).collect()
+    }
+
+    fn refused(drafts: &[Draft]) -> Option<String> {
+        check_size(drafts).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_change_has_bounds_and_says_which() {
+        assert_eq!(refused(&[]).as_deref(), Some("the change holds nothing"));
+        let twice = [plans(2, 0), plans(1, 0)].concat();
+        assert_eq!(refused(&twice).as_deref(), Some("Plan p0 stands twice in the change"));
+        assert_eq!(refused(&plans(CHANGES_MAX, 0)), None);
+        let told = refused(&plans(CHANGES_MAX + 1, 0)).unwrap();
+        assert_eq!(told, "20001 documents, expected at most 20000");
+        let large = DOCUMENT_BYTES_MAX;
+        assert_eq!(refused(&plans(CHANGE_BYTES_MAX / large, large)), None);
+        let told = refused(&plans(CHANGE_BYTES_MAX / large + 1, large)).unwrap();
+        assert_eq!(told, "17039360 bytes in all, expected at most 16777216");
+        let deletions: Vec<Draft> =
+            plans(CHANGES_MAX, 0).iter().map(|draft| Draft::deletion(draft.id().clone())).collect();
+        assert_eq!(refused(&deletions), None, "what is deleted has no bytes");
+    }
+
+    #[test]
+    fn what_fits_into_a_transaction_is_not_large() {
+        assert!(!is_large(&plans(TXN_DOCUMENTS_MAX, 0)) && is_large(&plans(TXN_DOCUMENTS_MAX + 1, 0)));
+        let bytes = 100 * 1024;
+        assert!(!is_large(&plans(TXN_BYTES_MAX / bytes, bytes)) && is_large(&plans(TXN_BYTES_MAX / bytes + 1, bytes)));
+    }
 }

@@ -118,3 +118,61 @@ fn body_of(edit: &Edit) -> String {
 pub(super) fn to_json(record: &Record) -> Vec<u8> {
     serde_json::to_vec(record).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::editor::base::Current;
+    use crate::editor::draft::drafts;
+    use crate::names::{DocumentId, Kind};
+
+    fn edit(text: &str, base: u64) -> Edit {
+        let drafts = drafts(&"body".into(), text.as_bytes()).unwrap();
+        Edit { drafts, base: Revision(base), force: None, request: Some("once".to_owned()) }
+    }
+
+    const PLAN: &str = "{kind: Plan, name: a, limits: [{rate: 1/m}]}";
+
+    #[test]
+    fn the_same_is_asked_for_where_documents_and_base_are_the_same() {
+        let same = body_of(&edit(PLAN, 7));
+        assert_eq!(body_of(&Edit { request: None, force: Some("x".to_owned()), ..edit(PLAN, 7) }), same);
+        for other in [
+            edit(PLAN, 8),
+            edit(&PLAN.replace("1/m", "2/m"), 7),
+            edit(&PLAN.replace("name: a", "name: b"), 7),
+            edit(&format!("{PLAN}\n---\n{{kind: Tenant, name: t}}"), 7),
+            Edit { drafts: vec![Draft::deletion(DocumentId::new(Kind::Plan, "a"))], ..edit(PLAN, 7) },
+        ] {
+            assert_ne!(body_of(&other), same);
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let request = Request { key: "/tierflow/requests/x".to_owned(), body: "7f".to_owned() };
+        for record in [request.done(), request.impossible()] {
+            assert_eq!(Record::parse(&to_json(&record)), record);
+        }
+        for nonsense in [&b""[..], b"{}", b"\xff", br#"{"body": "7f"}"#, br#"{"body": 7, "is_done": true}"#] {
+            assert_eq!(Record::parse(nonsense), Record { body: String::new(), is_done: false });
+        }
+    }
+
+    #[test]
+    fn a_request_that_comes_again_gets_its_answer_and_another_one_under_its_name_none() {
+        let request = Request { key: "/tierflow/requests/x".to_owned(), body: "7f".to_owned() };
+        let answer = |record: Option<Record>| {
+            let record = record.map(|record| (record, 41));
+            let current = Current { revision: 50, documents: Vec::new(), head: 0, record, manifest: None };
+            assert_eq!(current.record_revision(), if current.record.is_some() { 41 } else { 0 });
+            current.answer_to(&request).map_err(|error| error.to_string())
+        };
+        let edited = Edited { revision: Revision(41), is_replay: true };
+        assert_eq!(answer(None), Ok(None));
+        assert_eq!(answer(Some(request.done())), Ok(Some(edited)));
+        assert_eq!(answer(Some(request.impossible())), Ok(None), "it may be tried again");
+        let other = Record { body: "other".to_owned(), is_done: true };
+        assert_eq!(answer(Some(other)), Err("this idempotency key was used for another change".to_owned()));
+    }
+}

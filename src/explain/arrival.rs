@@ -212,3 +212,165 @@ fn has_port(host: &str) -> bool {
 fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&byte)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::{Policy, parse};
+
+    fn gateway(more: &str) -> Arc<Gateway> {
+        let text = format!("{{kind: Gateway, name: shop, nodes: {{clusters: [edge]}}, listen: '127.0.0.1:1'{more}}}");
+        let document = Arc::new(split(&"p.yaml".into(), text.as_bytes()).remove(0));
+        match &parse(&document).unwrap().policy {
+            Policy::Gateway(gateway) => Arc::clone(gateway),
+            _ => unreachable!("it is a Gateway"),
+        }
+    }
+
+    const TLS: &str = ", tls: {certificate_chain: /tls.crt, private_key: /tls.key}";
+
+    fn request(method: &str, path: &str, host: &str, headers: &[(&str, &str)]) -> Request {
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            host: host.to_owned(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            client_ip: Ipv4Addr::new(10, 0, 0, 9).into(),
+        }
+    }
+
+    /// Host and path as routes are matched by, or the status that Envoy answers with.
+    fn target(gateway: &Gateway, method: &str, path: &str, host: &str) -> Result<(String, String), u16> {
+        let arrived = arrive(gateway, &request(method, path, host, &[]));
+        arrived.map(|request| (request.host, request.path)).map_err(|answer| answer.status)
+    }
+
+    #[test]
+    fn a_whole_url_says_the_host_and_a_path_leaves_it_to_the_header() {
+        let plain = gateway("");
+        let at = |host: &str, path: &str| Ok((host.to_owned(), path.to_owned()));
+        for (path, expected) in [
+            ("/a", at("h", "/a")),
+            ("/a?b=/c", at("h", "/a?b=/c")),
+            ("http://other/a", at("other", "/a")),
+            ("HTTP://other:80/a?b", at("other:80", "/a?b")),
+            ("http://ann:secret@other/a", at("other", "/a")),
+            ("http://other", at("other", "/")),
+            ("http://[::1]:80/a", at("[::1]:80", "/a")),
+            ("http://other?b", Err(404)),
+            ("https://other/a", Err(403)),
+            ("ftp://other/a", Err(400)),
+            ("http:///a", Err(400)),
+            ("http://a_b/a", Err(400)),
+            ("http://[]/a", Err(400)),
+            ("other/a", Err(400)),
+            ("", Err(400)),
+            ("/a b", Err(400)),
+            ("/\u{e4}", Err(400)),
+        ] {
+            assert_eq!(target(&plain, "GET", path, "h"), expected, "{path}");
+        }
+        assert_eq!(target(&gateway(TLS), "GET", "https://other/a", "h"), at("other", "/a"));
+    }
+
+    #[test]
+    fn what_names_no_path_is_answered_by_envoy() {
+        let plain = gateway("");
+        assert_eq!(target(&plain, "OPTIONS", "*", "h"), Err(404));
+        assert_eq!(target(&plain, "OPTIONS", "*", "h/"), Err(400), "the host is looked at first");
+        assert_eq!(target(&plain, "GET", "*", "h"), Err(400));
+        assert_eq!(target(&plain, "CONNECT", "h:443", "h"), Err(404));
+        assert_eq!(target(&plain, "CONNECT", "h", "h"), Err(400));
+        assert_eq!(target(&plain, "CONNECT", "/a", "h"), Err(400));
+    }
+
+    #[test]
+    fn hosts_have_characters_of_hosts_only() {
+        let plain = gateway("");
+        for good in ["", "h", "h:80", "[::1]", "a_b~c%20!$&'()*+,;=:@"] {
+            assert!(target(&plain, "GET", "/", good).is_ok(), "{good}");
+        }
+        for bad in ["h/", "a b", "h\u{e4}", "a\"b", "a\\b", "a#", "a?"] {
+            assert_eq!(target(&plain, "GET", "/", bad), Err(400), "{bad}");
+            assert!(target(&plain, "GET", "http://h/", bad).is_ok(), "the URL stands in its place");
+        }
+    }
+
+    #[test]
+    fn methods_are_those_that_envoy_takes() {
+        let plain = gateway("");
+        for method in METHODS.iter().filter(|method| !matches!(**method, "CONNECT" | "QUERY")) {
+            assert!(target(&plain, method, "/", "h").is_ok(), "{method}");
+        }
+        for method in ["", "get", "BREW", "GET "] {
+            assert_eq!(target(&plain, method, "/", "h"), Err(400), "{method}");
+        }
+        let query = |headers: &[_]| arrive(&plain, &request("QUERY", "/", "h", headers)).is_ok();
+        assert!(!query(&[]) && query(&[("content-type", "text/plain")]));
+    }
+
+    #[test]
+    fn a_head_is_read_to_60_kib() {
+        let plain = gateway("");
+        let of = |path: usize, header: usize| {
+            let (path, value) = (format!("/{}", "p".repeat(path - 1)), "v".repeat(header - 1));
+            arrive(&plain, &request("GET", &path, "h", &[("n", &value)])).map(drop).map_err(|answer| answer.status)
+        };
+        assert_eq!(of(1, HEAD_BYTES_MAX - 1), Ok(()));
+        assert_eq!(of(HEAD_BYTES_MAX - 1, 1), Ok(()));
+        assert_eq!(of(2, HEAD_BYTES_MAX - 1), Err(431));
+    }
+
+    #[test]
+    fn escaped_slashes_are_what_the_gateway_makes_of_them() {
+        let location = |more: &str, headers: &[_]| {
+            arrive(&gateway(more), &request("GET", "/a%2Fb", "h", headers))
+                .map(|request| request.path)
+                .map_err(|answer| (answer.status, answer.location))
+        };
+        let keep = ", path: {escaped_slashes: keep}";
+        let refuse = ", path: {escaped_slashes: refuse}";
+        assert_eq!(location(keep, &[]), Ok("/a%2Fb".to_owned()));
+        assert_eq!(location(refuse, &[]), Err((400, None)));
+        let redirect = ", path: {escaped_slashes: redirect}";
+        assert_eq!(location(redirect, &[]), Err((307, Some("/a/b".to_owned()))));
+        assert_eq!(location(redirect, &[("content-type", "application/grpc")]), Err((400, None)));
+    }
+
+    #[test]
+    fn the_scheme_is_what_the_connection_has_unless_somebody_trusted_says_more() {
+        let schemes = |more: &str, path: &str, headers: &[(&str, &str)]| {
+            let arrived = arrive(&gateway(more), &request("GET", path, "h", headers)).unwrap();
+            let value = |name| arrived.header_values(name).join(",");
+            (value("x-forwarded-proto"), value(":scheme"))
+        };
+        let both = |proto: &str, scheme: &str| (proto.to_owned(), scheme.to_owned());
+        let trusted = ", client_ip: {trusted_hops: 1}";
+        let says = |value| [("x-forwarded-proto", value)];
+        assert_eq!(schemes("", "/", &[]), both("http", "http"));
+        assert_eq!(schemes(TLS, "/", &[]), both("https", "https"));
+        assert_eq!(schemes("", "/", &says("https")), both("http", "http"), "anybody may say that");
+        assert_eq!(schemes(trusted, "/", &says("https")), both("https", "https"));
+        assert_eq!(schemes(trusted, "/", &says("gopher")), both("gopher", "http"));
+        assert_eq!(schemes(trusted, "/", &[]), both("http", "http"));
+        assert_eq!(schemes(TLS, "http://h/", &[]), both("https", "http"), "as the URL says");
+    }
+
+    #[test]
+    fn the_client_is_who_a_trusted_header_names() {
+        let client = |more: &str, headers: &[_]| {
+            arrive(&gateway(more), &request("GET", "/", "h", headers)).unwrap().client_ip.to_string()
+        };
+        let by_header = ", client_ip: {header: x-real-ip}";
+        assert_eq!(client("", &[("x-real-ip", "192.0.2.1")]), "10.0.0.9");
+        assert_eq!(client(by_header, &[("x-real-ip", "192.0.2.1")]), "192.0.2.1");
+        assert_eq!(client(by_header, &[("x-real-ip", "::ffff:192.0.2.1")]), "192.0.2.1");
+        for nobody in ["", "localhost", "192.0.2.1, 192.0.2.2"] {
+            assert_eq!(client(by_header, &[("x-real-ip", nobody)]), "10.0.0.9", "{nobody}");
+        }
+    }
+}

@@ -191,3 +191,96 @@ fn reuse(document: &Arc<Document>, known: &ParsedById) -> Option<Arc<Parsed>> {
     let known = known.get(document.origin.id()?).filter(|known| known.document.content == document.content)?;
     Some(Arc::new(Parsed { document: Arc::clone(document), ..Parsed::clone(known) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::document::split;
+
+    /// The files of a folder, each of some documents.
+    fn documents(files: &[Vec<usize>]) -> SharedMap<Origin, Arc<Document>> {
+        const DOCUMENTS: [&str; 6] = [
+            "{kind: Plan, name: a, limits: [{rate: 1/m}]}",
+            "{kind: Plan, name: a, limits: [{rate: 2/m}]}",
+            "{kind: Plan, name: b, limits: [{rate: 1/m}]}",
+            "{kind: Plan, name: a, limits: [{rate: often}]}",
+            "{kind: Plan, name: B}",
+            "{kind: ",
+        ];
+        let texts = files
+            .iter()
+            .map(|file| file.iter().map(|document| DOCUMENTS[*document]).collect::<Vec<_>>().join("\n---\n"));
+        let all = texts.enumerate().flat_map(|(number, text)| split(&format!("{number}.yaml").into(), text.as_bytes()));
+        all.map(|document| (document.origin.clone(), Arc::new(document))).collect()
+    }
+
+    /// Everything that is asked of it.
+    fn told(offered: &Offered, origins: &SharedMap<Origin, Arc<Document>>) -> Vec<String> {
+        let ids = ["a", "b", "B"].map(|name| DocumentId::new(crate::names::Kind::Plan, name));
+        let of_ids = ids.iter().map(|id| {
+            let places: Vec<String> = offered.of(id).iter().map(|parsed| parsed.document.origin.to_string()).collect();
+            let claims: Vec<String> = offered.broken_claims(id).map(ToString::to_string).collect();
+            format!("{id}: {places:?}, claimed at {claims:?}")
+        });
+        let of_files =
+            (0..3).map(|number| format!("{number}.yaml: {}", offered.broken_in(&format!("{number}.yaml")).count()));
+        let broken = offered.broken().map(|refused| format!("{:?} at {}", refused.id, refused.document.origin));
+        let mut at: Vec<_> =
+            origins.keys().filter(|origin| offered.broken_at(origin).is_some()).map(ToString::to_string).collect();
+        at.sort();
+        let problems = offered.problems().into_iter().map(|problem| format!("{}: {}", problem.origin, problem.message));
+        of_ids.chain(of_files).chain(broken).chain(at).chain(problems).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However the files came to be what they are, it is known of them what is known when all are read at once.
+        #[test]
+        fn a_history_of_files_ends_where_its_last_folder_begins(
+            history in prop::collection::vec(prop::collection::vec(prop::collection::vec(0..6_usize, 0..4), 3), 1..8),
+        ) {
+            let mut offered = Offered::default();
+            for files in history {
+                let documents = documents(&files);
+                offered.update(&documents, &ParsedById::default());
+                let mut fresh = Offered::default();
+                fresh.update(&documents, &ParsedById::default());
+                prop_assert_eq!(told(&offered, &documents), told(&fresh, &documents));
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_tells_of_what_changed_and_of_nothing_else() {
+        let mut offered = Offered::default();
+        let mut update = |files: &[Vec<usize>]| {
+            let Updated { ids, no_longer_broken, newly_broken } =
+                offered.update(&documents(files), &ParsedById::default());
+            let ids: Vec<String> = ids.iter().map(|id| id.name.to_string()).collect();
+            (ids.join(" "), no_longer_broken.len(), newly_broken.len())
+        };
+        assert_eq!(update(&[vec![0], vec![2]]), ("a b".to_owned(), 0, 0));
+        assert_eq!(update(&[vec![0], vec![2]]), (String::new(), 0, 0));
+        assert_eq!(update(&[vec![1], vec![2]]), ("a".to_owned(), 0, 0));
+        assert_eq!(update(&[vec![3], vec![2]]), ("a".to_owned(), 0, 1), "it still says who it is");
+        assert_eq!(update(&[vec![5], vec![2]]), ("a".to_owned(), 1, 1));
+        assert_eq!(update(&[vec![], vec![2, 2]]), ("b".to_owned(), 1, 0));
+        assert_eq!(update(&[vec![], vec![2]]), ("b".to_owned(), 0, 0));
+    }
+
+    #[test]
+    fn many_documents_are_parsed_on_all_cores_in_their_order() {
+        let text = (0..3000)
+            .map(|n| format!("{{kind: Plan, name: p{n}, limits: [{{rate: 1/m}}]}}"))
+            .collect::<Vec<_>>()
+            .join("\n---\n");
+        let documents: Vec<Arc<Document>> =
+            split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new).collect();
+        let parsed = parse_all(&documents.iter().collect::<Vec<_>>(), &ParsedById::default());
+        let names = parsed.iter().map(|parsed| parsed.as_ref().unwrap().id.name.to_string());
+        assert!(names.eq((0..3000).map(|n| format!("p{n}"))));
+    }
+}

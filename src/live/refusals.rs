@@ -115,3 +115,88 @@ impl Refusals {
 fn may_be_missing_gateway(refusal: &Refusal) -> bool {
     !refusal.is_served && refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin(number: usize) -> Origin {
+        Origin::File { path: "p.yaml".into(), number: number as u32, line: number as u32 }
+    }
+
+    fn id(number: usize) -> DocumentId {
+        DocumentId::new([Kind::Gateway, Kind::Api][number % 2], &format!("d{}", number / 2))
+    }
+
+    fn refusal(place: usize, id: Option<DocumentId>, is_served: bool) -> Refusal {
+        let (revision, problems, since) = (None, Vec::new(), Timestamp::default());
+        Refusal { id, origin: origin(place), revision, problems, since, is_served }
+    }
+
+    #[test]
+    fn nobody_knows_whether_a_gateway_is_missing_where_a_document_may_be_one() {
+        let may_miss = |id: Option<DocumentId>, is_served| {
+            let mut refusals = Refusals::default();
+            refusals.insert(Place::Broken(origin(1)), refusal(1, id, is_served));
+            refusals.may_miss_gateways()
+        };
+        assert!(may_miss(None, false), "it does not say what it is");
+        assert!(may_miss(Some(DocumentId::new(Kind::Gateway, "shop")), false));
+        assert!(!may_miss(Some(DocumentId::new(Kind::Gateway, "shop")), true), "its last good version is served");
+        assert!(!may_miss(Some(DocumentId::new(Kind::Api, "pay")), false));
+    }
+
+    #[test]
+    fn they_are_sorted_by_where_they_stand_and_the_new_ones_are_known() {
+        let mut before = Refusals::default();
+        for place in [3, 1, 2] {
+            before.insert(Place::Broken(origin(place)), refusal(place, None, false));
+        }
+        let mut after = before.clone();
+        after.insert(Place::Broken(origin(2)), refusal(2, None, true));
+        after.insert(Place::Unfit(id(8)), refusal(8, Some(id(8)), false));
+        after.remove(&Place::Broken(origin(3)));
+        let lines =
+            |refusals: Vec<&Arc<Refusal>>| refusals.iter().map(|one| one.origin.first_line()).collect::<Vec<_>>();
+        assert_eq!(lines(after.sorted()), [1, 2, 8]);
+        let mut new = lines(after.new_since(&before).collect());
+        new.sort_unstable();
+        assert_eq!(new, [2, 8], "who is gone is not refused any more");
+    }
+
+    proptest! {
+        /// Against a plain map, after every step of a history.
+        #[test]
+        fn what_is_refused_is_what_was_put_in_and_not_taken_out(
+            history in prop::collection::vec((any::<bool>(), 0..5_usize, prop::option::of(0..4_usize), any::<bool>(), any::<bool>()), 0..40),
+        ) {
+            let (mut refusals, mut expected) = (Refusals::default(), BTreeMap::new());
+            for (is_insert, number, named, is_unfit, is_served) in history {
+                let place = if is_unfit { Place::Unfit(id(number)) } else { Place::Broken(origin(number)) };
+                if is_insert {
+                    let refusal = refusal(number, named.map(id), is_served);
+                    refusals.insert(place.clone(), refusal.clone());
+                    expected.insert(place, refusal);
+                } else {
+                    let (removed, known) = (refusals.remove(&place), expected.remove(&place));
+                    prop_assert_eq!(removed.as_deref(), known.as_ref());
+                }
+                prop_assert_eq!((refusals.len(), refusals.is_empty()), (expected.len(), expected.is_empty()));
+                let is_missing = |refusal: &Refusal| {
+                    !refusal.is_served && refusal.id.as_ref().is_none_or(|id| id.kind == Kind::Gateway)
+                };
+                prop_assert_eq!(refusals.may_miss_gateways(), expected.values().any(is_missing));
+                for number in 0..4 {
+                    let of_id = expected.values().filter(|refusal| refusal.id == Some(id(number)));
+                    let first = expected.iter().find(|(_, refusal)| refusal.id == Some(id(number))).map(|(_, refusal)| refusal);
+                    prop_assert_eq!(refusals.of(&id(number)).map(|refusal| &**refusal), first, "of {}", of_id.count());
+                }
+                prop_assert!(expected.keys().all(|place| refusals.has(place)));
+            }
+        }
+    }
+}

@@ -102,7 +102,7 @@ fn status(applied: &Applied<'_>, verdict: &Verdict, reset: Duration) -> Descript
 
 /// Rounded up: whoever comes back then is let in.
 pub(super) fn seconds_up(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 fn whole_seconds(duration: Duration) -> protobuf::Duration {
@@ -120,5 +120,93 @@ fn unit(window_secs: u32) -> Unit {
         2_592_000 => Unit::Month,
         31_536_000 => Unit::Year,
         _ => Unit::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rls::wire::{Entry, UInt64};
+
+    fn descriptor(hits: Option<u64>, is_negative: bool) -> Descriptor {
+        let entry = Entry { key: "api".into(), value: b"pay/\xff"[..].into() };
+        let hits_addend = hits.map(|value| UInt64 { value });
+        Descriptor { entries: vec![entry], hits_addend, is_negative_hits: is_negative }
+    }
+
+    fn request(domain: &'static [u8], descriptors: Vec<Descriptor>, hits_addend: u32) -> RateLimitRequest {
+        RateLimitRequest { domain: domain.into(), descriptors, hits_addend }
+    }
+
+    /// Envoy rate_limit.proto, `hits_addend` of a request and of a descriptor.
+    #[test]
+    fn the_hits_of_a_descriptor_go_before_those_of_its_request() {
+        let hits_of = |of_request, of_descriptor, is_negative| {
+            let request = request(b"tierflow/edge", vec![descriptor(of_descriptor, is_negative)], of_request);
+            let entries = entries(&request).unwrap();
+            described(&request, &entries)[0].hits
+        };
+        assert_eq!(hits_of(0, None, false), 1, "where nothing is said");
+        assert_eq!(hits_of(7, None, false), 7);
+        assert_eq!(hits_of(7, Some(3), false), 3);
+        assert_eq!(hits_of(7, Some(0), false), 0, "asks without counting");
+        assert_eq!(hits_of(7, Some(3), true), 0, "nothing is given back");
+        assert_eq!(hits_of(0, Some(u64::MAX), false), u32::MAX, "more than any limit allows");
+    }
+
+    #[test]
+    fn a_request_without_a_domain_or_a_descriptor_is_none() {
+        let code = |request: &RateLimitRequest| entries(request).map(drop).map_err(|status| status.code());
+        let one = || vec![descriptor(None, false)];
+        assert_eq!(code(&request(b"", one(), 0)), Err(tonic::Code::InvalidArgument));
+        assert_eq!(code(&request(b"tierflow/edge", Vec::new(), 0)), Err(tonic::Code::InvalidArgument));
+        assert_eq!(code(&request(b"\xff", one(), 0)), Ok(()));
+    }
+
+    #[test]
+    fn a_domain_names_a_gateway_or_is_none_of_ours() {
+        let named = |domain| gateway(&request(domain, Vec::new(), 0)).map(str::to_owned);
+        assert_eq!(named(b"tierflow/edge").as_deref(), Some("edge"));
+        for other in [&b"edge"[..], b"", b"Tierflow/edge", b"tierflow/\xff", b"\xff"] {
+            assert_eq!(named(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_passed_on_as_the_bytes_that_they_are() {
+        let request = request(b"tierflow/edge", vec![descriptor(None, false), descriptor(None, false)], 0);
+        let entries = entries(&request).unwrap();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[1].as_slice(), [(&b"api"[..], &b"pay/\xff"[..])]);
+    }
+
+    #[test]
+    fn descriptors_that_no_policy_is_about_pass_with_a_status_each() {
+        let response = unknown(&request(b"other", vec![descriptor(None, false), descriptor(None, false)], 0));
+        assert_eq!((response.overall_code, response.statuses.len()), (Code::Ok as i32, 2));
+        assert!(
+            response.statuses.iter().all(|status| status.code == Code::Ok as i32 && status.current_limit.is_none())
+        );
+    }
+
+    #[test]
+    fn times_are_rounded_up_so_that_who_comes_then_is_let_in() {
+        let cases = [(0, 0), (1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)];
+        for (nanos, seconds) in cases {
+            assert_eq!(seconds_up(Duration::from_nanos(nanos)), seconds, "{nanos}");
+        }
+        assert_eq!(whole_seconds(Duration::MAX).seconds, i64::MAX);
+    }
+
+    #[test]
+    fn windows_are_units_of_envoys_where_it_has_one() {
+        for (seconds, expected) in
+            [(1, Unit::Second), (60, Unit::Minute), (86_400, Unit::Day), (31_536_000, Unit::Year)]
+        {
+            assert_eq!(unit(seconds), expected);
+        }
+        for seconds in [0, 2, 59, 61, 90, 86_401] {
+            assert_eq!(unit(seconds), Unit::Unknown, "{seconds}");
+        }
     }
 }

@@ -132,3 +132,164 @@ fn response(status: u16, body: &serde_json::Value, retry_after: Option<u64>) -> 
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::document::split;
+    use crate::limiter::fixture::charge;
+    use crate::limiter::matcher::Tier;
+    use crate::policy::limit::Limit;
+    use crate::policy::parse::{Policy, parse};
+
+    /// The limits of an Api, of which only this is told.
+    fn limits(limits: &str) -> Vec<Arc<Limit>> {
+        let text = format!("{{kind: Api, name: pay, gateway: g, match: {{path: /}}, service: s, limits: [{limits}]}}");
+        let document = Arc::new(split(&"p.yaml".into(), text.as_bytes()).remove(0));
+        match &parse(&document).unwrap().policy {
+            Policy::Api(api) => api.limits.clone(),
+            _ => unreachable!("it is an Api"),
+        }
+    }
+
+    fn applied(limit: &Limit) -> Applied<'_> {
+        let charge = charge(1, &limit.rate.to_string());
+        Applied { limit, tier: Tier::Api, charge: crate::limiter::Charge { mode: limit.mode, ..charge } }
+    }
+
+    fn verdict(retry_after: Option<Duration>) -> Outcome {
+        Outcome::Judged(Verdict { allowed: false, remaining: 0, retry_after, grows_after: Duration::ZERO })
+    }
+
+    fn allowed() -> Outcome {
+        let (retry_after, grows_after) = (Some(Duration::ZERO), Duration::ZERO);
+        Outcome::Judged(Verdict { allowed: true, remaining: 3, retry_after, grows_after })
+    }
+
+    fn seconds(seconds: u64) -> Outcome {
+        verdict(Some(Duration::from_secs(seconds)))
+    }
+
+    fn denied(outcomes: &[Outcome]) -> Admission {
+        Admission { admitted: false, outcomes: outcomes.iter().copied().collect() }
+    }
+
+    fn body(response: &RateLimitResponse) -> serde_json::Value {
+        serde_json::from_slice(&response.raw_body).unwrap()
+    }
+
+    /// The status that the listener's local replies map the denial to.
+    fn status(response: &RateLimitResponse) -> &str {
+        match &response.dynamic_metadata.as_ref().unwrap().fields[STATUS].kind {
+            Some(Kind::StringValue(status)) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn headers(response: &RateLimitResponse) -> Vec<(&str, &str)> {
+        response.response_headers_to_add.iter().map(|header| (&*header.key, &*header.value)).collect()
+    }
+
+    #[test]
+    fn the_limit_that_denies_for_the_longest_is_told() {
+        let limits = limits(
+            "{rate: 5/s, name: a}, {rate: 5/m, name: b}, {rate: 5/h, name: c, mode: shadow}, {rate: 5/d, name: d}",
+        );
+        let applied: Vec<_> = limits.iter().map(|limit| applied(limit)).collect();
+        let told = |outcomes: &[Outcome]| match Denial::of(&applied, &denied(outcomes)) {
+            Some(Denial::OverLimit { applied, verdict }) => Some((applied.limit.name.to_string(), verdict.retry_after)),
+            _ => None,
+        };
+        let after = |name: &str, seconds| Some((name.to_owned(), Some(Duration::from_secs(seconds))));
+        assert_eq!(
+            told(&[seconds(1), seconds(7), seconds(900), allowed()]),
+            after("b", 7),
+            "what is in shadow denies nothing"
+        );
+        assert_eq!(told(&[seconds(9), seconds(7), allowed(), allowed()]), after("a", 9));
+        assert_eq!(
+            told(&[verdict(None), seconds(2), allowed(), allowed()]),
+            Some(("a".to_owned(), None)),
+            "it never passes"
+        );
+        assert_eq!(told(&[seconds(1), verdict(None), allowed(), allowed()]), Some(("b".to_owned(), None)));
+    }
+
+    #[test]
+    fn who_is_admitted_is_not_denied_whatever_a_shadow_says() {
+        let limits = limits("{rate: 5/s, mode: shadow}");
+        let applied: Vec<_> = limits.iter().map(|limit| applied(limit)).collect();
+        let admission = Admission { admitted: true, outcomes: [seconds(9)].into_iter().collect() };
+        assert!(Denial::of(&applied, &admission).is_none());
+        assert!(matches!(Denial::of(&applied, &denied(&[Outcome::NoRoom])), Some(Denial::NoRoom)));
+        assert!(matches!(Denial::of(&applied, &denied(&[seconds(9)])), Some(Denial::NoRoom)), "no limit that denies");
+    }
+
+    #[test]
+    fn over_a_limit_a_client_is_told_which_and_when_to_come_back() {
+        let limits = limits("{rate: 5/m, name: per-minute, status: 503}");
+        let applied: Vec<_> = limits.iter().map(|limit| applied(limit)).collect();
+        let admission = denied(&[verdict(Some(Duration::from_millis(6_001)))]);
+        let denial = Denial::of(&applied, &admission).unwrap();
+        let judged = convert::judged(&applied, &admission, denial.reset());
+        let response = denial.into_response(judged);
+        assert_eq!((response.overall_code, status(&response)), (Code::OverLimit as i32, "503"));
+        assert_eq!(headers(&response), [("retry-after", "7")], "rounded up: who comes then is let in");
+        let expected = json!({
+            "type": "urn:tierflow:problem:over-limit", "title": "Over limit", "status": 503,
+            "detail": "the api limit per-minute of 5/minute is used up",
+            "tier": "api", "limit": "per-minute", "rate": "5/minute", "retry_after": 7,
+        });
+        assert_eq!(body(&response), expected);
+        let [of_limit] = &*response.statuses else { panic!("{:?}", response.statuses) };
+        assert_eq!(
+            (of_limit.code, of_limit.duration_until_reset.as_ref().unwrap().seconds),
+            (Code::OverLimit as i32, 7)
+        );
+    }
+
+    #[test]
+    fn who_will_never_pass_is_not_told_to_come_back() {
+        let limits = limits("{rate: 0/m, name: closed}, {rate: 5/m, name: small}");
+        for (limit, hits, detail) in [
+            (&limits[0], 1, "the api limit closed lets nothing pass"),
+            (&limits[1], 9, "the request costs 9 hits, more than the api limit small of 5/minute ever allows"),
+        ] {
+            let mut applied = applied(limit);
+            applied.charge.hits = hits;
+            let applied = [applied];
+            let response = Denial::of(&applied, &denied(&[verdict(None)])).unwrap().into_response(std::iter::empty());
+            assert_eq!((&body(&response)["detail"], &body(&response)["retry_after"]), (&json!(detail), &json!(null)));
+            assert_eq!((headers(&response), status(&response)), (vec![], "429"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_no_fault_of_the_client() {
+        for (denial, problem) in [(Denial::NoRoom, "no-room"), (Denial::StoreAway, "store-away")] {
+            let response = denial.into_response(std::iter::empty());
+            assert_eq!((status(&response), headers(&response)), ("503", vec![]));
+            assert_eq!(body(&response)["type"], format!("urn:tierflow:problem:{problem}"));
+            assert_eq!(body(&response)["status"], 503);
+        }
+    }
+
+    #[test]
+    fn a_tenant_that_is_not_served_is_told_why_and_nothing_of_others() {
+        for (denial, code, problem, label) in [
+            (TenantDenial::Missing, 400, "tenant-missing", "tenant_missing"),
+            (TenantDenial::Unknown, 403, "tenant-unknown", "tenant_unknown"),
+            (TenantDenial::Suspended, 403, "tenant-suspended", "tenant_suspended"),
+        ] {
+            let response = tenant(denial);
+            let told = body(&response);
+            assert_eq!((status(&response), &told["status"]), (&*code.to_string(), &json!(code)));
+            assert_eq!(told["type"], format!("urn:tierflow:problem:{problem}"));
+            assert_eq!(told.as_object().unwrap().len(), 4, "{told}");
+            assert_eq!((result(denial), response.overall_code), (label, Code::OverLimit as i32));
+        }
+    }
+}

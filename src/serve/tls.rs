@@ -177,3 +177,135 @@ impl Acceptor {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Two certificates that signed themselves, put where they are looked for one after the other.
+    struct World {
+        folder: tempfile::TempDir,
+        metrics: Arc<Metrics>,
+    }
+
+    fn of_tests(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+    }
+
+    impl World {
+        fn new() -> Self {
+            let world = Self { folder: tempfile::tempdir().unwrap(), metrics: Arc::default() };
+            world.put("tls.crt", &std::fs::read(of_tests("first.crt")).unwrap());
+            world.put("tls.key", &std::fs::read(of_tests("first.key")).unwrap());
+            world
+        }
+
+        fn put(&self, name: &str, content: &[u8]) {
+            std::fs::write(self.path(name), content).unwrap();
+        }
+
+        fn put_other(&self, name: &str, other: &str) {
+            self.put(name, &std::fs::read(of_tests(other)).unwrap());
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn load(&self, client_ca: Option<PathBuf>) -> Result<Arc<Tls>, Unusable> {
+            let files = TlsFiles { certificate: self.path("tls.crt"), key: self.path("tls.key"), client_ca };
+            Tls::load(&files, Arc::clone(&self.metrics))
+        }
+
+        fn reloads(&self) -> [u64; 2] {
+            ["ok", "refused"].map(|result| self.metrics.tls_reloads.get_or_create(&ReloadLabels { result }).get())
+        }
+    }
+
+    fn is_same(tls: &Tls, before: &Arc<ServerConfig>) -> bool {
+        Arc::ptr_eq(&tls.serving.load().grpc, before)
+    }
+
+    #[test]
+    fn a_changed_certificate_is_shown_and_one_that_cannot_be_used_is_not() {
+        let world = World::new();
+        let tls = world.load(None).unwrap();
+        let first = Arc::clone(&tls.serving.load().grpc);
+        assert!(!tls.look().unwrap() && is_same(&tls, &first), "nothing is new");
+        // Between one file and the other they do not fit.
+        world.put_other("tls.crt", "second.crt");
+        let told = tls.look().unwrap_err().to_string();
+        assert!(told.starts_with("--tls-cert ") && told.contains("tls.crt: cannot be used with the key: "), "{told}");
+        assert!(is_same(&tls, &first));
+        world.put_other("tls.key", "second.key");
+        assert!(tls.look().unwrap() && !is_same(&tls, &first));
+        let second = Arc::clone(&tls.serving.load().grpc);
+        for (name, content, expected) in [
+            ("tls.key", &b""[..], "tls.key: expected a PRIVATE KEY in PEM"),
+            ("tls.crt", b"", "tls.crt: expected a CERTIFICATE in PEM"),
+            ("tls.crt", b"-----BEGIN CERTIFICATE-----\n", "tls.crt: "),
+        ] {
+            world.put(name, content);
+            let told = tls.look().unwrap_err().to_string();
+            assert!(told.contains(expected), "{told}");
+        }
+        std::fs::remove_file(world.path("tls.key")).unwrap();
+        assert!(tls.look().unwrap_err().to_string().starts_with("--tls-key "));
+        assert!(is_same(&tls, &second));
+        world.put_other("tls.crt", "second.crt");
+        world.put_other("tls.key", "second.key");
+        assert!(!tls.look().unwrap() && is_same(&tls, &second), "it is what is shown already");
+    }
+
+    #[test]
+    fn what_is_wrong_from_the_start_is_an_error() {
+        let world = World::new();
+        assert!(world.load(Some(of_tests("authority.crt"))).is_ok());
+        let told = |client_ca: &str| world.load(Some(client_ca.into())).map(drop).unwrap_err().to_string();
+        assert!(told("/nonexistent/ca.crt").starts_with("--tls-client-ca /nonexistent/ca.crt: "));
+        let key = of_tests("server.key").to_str().unwrap().to_owned();
+        assert_eq!(told(&key), format!("--tls-client-ca {key}: expected a CERTIFICATE in PEM"));
+        world.put_other("tls.key", "second.key");
+        assert!(world.load(None).map(drop).unwrap_err().to_string().contains("cannot be used with the key"));
+    }
+
+    #[test]
+    fn each_port_speaks_what_it_can() {
+        let tls = World::new().load(None).unwrap();
+        let serving = tls.serving.load();
+        assert_eq!(serving.grpc.alpn_protocols, [b"h2"]);
+        assert_eq!(serving.http.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+    }
+
+    /// Time stands still but for what is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn each_change_and_each_new_trouble_is_counted_once() {
+        let world = World::new();
+        let tls = world.load(None).unwrap();
+        let shutdown = CancellationToken::new();
+        let following = tokio::spawn(Arc::clone(&tls).follow(shutdown.clone()));
+        let counted = async |expected: [u64; 2]| {
+            let looks = async {
+                while world.reloads() != expected {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+                // It is not counted again.
+                tokio::time::sleep(LOOK_INTERVAL * 3).await;
+            };
+            tokio::time::timeout(LOOK_INTERVAL * 1000, looks).await.unwrap_or_else(|_| panic!("{:?}", world.reloads()));
+            assert_eq!(world.reloads(), expected);
+        };
+        world.put("tls.crt", b"");
+        counted([0, 1]).await;
+        world.put_other("tls.crt", "second.crt");
+        counted([0, 2]).await;
+        world.put_other("tls.key", "second.key");
+        counted([1, 2]).await;
+        world.put("tls.crt", b"");
+        counted([1, 3]).await;
+        shutdown.cancel();
+        following.await.unwrap().unwrap();
+    }
+}

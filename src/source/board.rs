@@ -107,3 +107,70 @@ impl Board {
         self.0.lock().trouble = Some(trouble);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn the_lag_is_the_time_since_the_source_was_heard() {
+        let board = Board::default();
+        assert_eq!(board.read().lag(at(9)), None, "never");
+        board.heard(Revision(7), at(3));
+        assert_eq!(board.read().lag(at(9)), Some(Duration::from_secs(6)));
+        assert_eq!((board.read().revision, board.read().compared_at), (Revision(7), None));
+        board.compared(Revision(8), at(5));
+        let health = board.read();
+        assert_eq!((health.revision, health.heard_at, health.compared_at), (Revision(8), Some(at(5)), Some(at(5))));
+        // A word of it is no comparison.
+        board.heard(Revision(9), at(8));
+        assert_eq!((board.read().heard_at, board.read().compared_at), (Some(at(8)), Some(at(5))));
+    }
+
+    #[test]
+    fn trouble_lasts_until_the_source_is_heard() {
+        let board = Board::default();
+        board.heard(Revision(7), at(3));
+        board.lost("connection refused".to_owned());
+        let health = board.read();
+        assert_eq!((health.trouble.as_deref(), health.revision), (Some("connection refused"), Revision(7)));
+        assert_eq!(health.lag(at(9)), Some(Duration::from_secs(6)), "and it was heard all the same");
+        board.lost("timed out".to_owned());
+        assert_eq!(board.read().trouble.as_deref(), Some("timed out"));
+        board.heard(Revision(7), at(9));
+        assert_eq!(board.read().trouble, None);
+        board.lost("again".to_owned());
+        board.compared(Revision(8), at(9));
+        assert_eq!(board.read().trouble, None);
+    }
+
+    #[test]
+    fn what_is_noted_is_what_is_there_now() {
+        let board = Board::default();
+        board.set_strange_instances(vec!["a: no address".to_owned(), "b: no JSON".to_owned()]);
+        board.set_strange_instances(vec!["b: no JSON".to_owned()]);
+        board.set_unreadable_change(Some("/tierflow/edit, 7: a blob is missing".to_owned()));
+        board.set_unreadable_change(None);
+        let replica = |id: &str| Replica { id: id.to_owned(), ..Default::default() };
+        board.set_replicas(vec![replica("one"), replica("two")]);
+        board.set_replicas(vec![replica("two")]);
+        board.at("a folder".to_owned());
+        board.restored(true);
+        let health = board.read();
+        assert_eq!((health.strange_instances.len(), health.unreadable_change), (1, None));
+        assert_eq!((&*health.replicas[0].id, &*health.place, health.is_restored), ("two", "a folder", true));
+    }
+
+    /// Replicas of two versions tell each other of themselves while one of them is replaced.
+    #[test]
+    fn what_a_replica_tells_can_be_read_without_what_is_newer() {
+        let told = r#"{"id": "one", "version": "0.1.0", "rls": ["10.0.0.7:8081"], "generation": 3, "revision": 9}"#;
+        let replica: Replica = serde_json::from_str(told).unwrap();
+        assert_eq!((replica.generation, replica.forms.len()), (3, 0));
+        assert!(!serde_json::to_string(&replica).unwrap().contains("forms"));
+    }
+}

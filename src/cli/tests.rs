@@ -1,0 +1,282 @@
+//! The command line as people type it: what is taken, what is refused and in which words, and what verbs say that fail.
+
+use std::path::Path;
+
+use clap::error::ErrorKind;
+
+use super::stand_in::StandIn;
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("tierflow").chain(line.split_whitespace()))
+}
+
+/// What the verb says when it fails.
+fn failure(line: &str) -> String {
+    let result = match parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).verb {
+        Verb::Get(args) => get::run(&args),
+        Verb::Apply(args) => edit::apply(&args),
+        Verb::Delete(args) => edit::delete(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Counters(args) => usage::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Compile(args) => compile::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Bootstrap(args) => bootstrap::run(&args),
+        Verb::Register(args) => register::run(&args),
+        Verb::Serve(_) | Verb::Schema(_) | Verb::Completions { .. } => panic!("{line} would not end with a failure"),
+    };
+    result.expect_err(line)
+}
+
+/// A folder with a file of policies.
+fn folder(policies: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.yaml"), policies).unwrap();
+    folder
+}
+
+fn gateway(name: &str, port: u16) -> String {
+    format!("{{kind: Gateway, name: {name}, nodes: {{clusters: [{name}]}}, listen: '127.0.0.1:{port}'}}\n---\n")
+}
+
+#[test]
+fn flags_that_make_no_sense_are_named_with_what_was_expected() {
+    let refused = [
+        ("", "Usage: tierflow <COMMAND>"),
+        ("serv", "similar subcommand exists: 'serve'"),
+        ("serve --policies=a --etcd=b:1", "'--policies <DIR>' cannot be used with '--etcd <URL>'"),
+        ("serve --tls-cert=a", "--tls-key <FILE>"),
+        ("serve --tls-key=a", "--tls-cert <FILE>"),
+        ("serve --tls-client-ca=a", "--tls-cert <FILE>"),
+        ("serve --xds-listen=18000", "'18000' for '--xds-listen <HOST:PORT>'"),
+        ("serve --xds-streams-max=0", "0 is not in 1..=1000000"),
+        ("serve --xds-streams-per-second=0", "0 is not in 1..=1000000"),
+        ("serve --xds-connection-age=ever", "'ever' for '--xds-connection-age <DURATION>'"),
+        ("serve --rls-advertise=a:1,b", "expected HOST:PORT, as in 10.0.0.7:8081"),
+        ("serve --replica-id=a/b", "expected 1 to 128 printable characters without /"),
+        ("serve --etcd=ftp://a:1", "expected http://HOST:PORT or https://HOST:PORT"),
+        ("serve --etcd=a:1 --etcd-prefix=tierflow", "expected a path like /tierflow"),
+        ("serve --etcd=a:1 --etcd-user=b", "--etcd-password-file <FILE>"),
+        ("serve --etcd=a:1 --etcd-password-file=b", "--etcd-user <NAME>"),
+        ("serve --etcd=a:1 --etcd-cert=b", "--etcd-key <FILE>"),
+        ("serve --counters-user=a", "--counters-password-file <FILE>"),
+        ("serve --counters-cert=a", "--counters-key <FILE>"),
+        ("serve --counter-keys-max=1023", "1023 is not in 1024..=100000000"),
+        ("serve --counters-timeout=2s", "expected a duration of 1ms to 1s"),
+        ("serve --counters-timeout=0ms", "expected a duration of 1ms to 1s"),
+        ("serve --counters-timeout=5", "expected a duration of 1ms to 1s"),
+        ("serve --counters-connections=65", "65 is not in 1..=64"),
+        ("serve --counters-prefix=", "expected 1 to 64 printable characters"),
+        ("serve --log-format=xml", "[possible values: text, json]"),
+        ("check", "<PATH>"),
+        ("explain policies", "--path </PATH>"),
+        ("explain policies --path=/ --header=x-tenant-id", "expected NAME=VALUE, as in x-tenant-id=acme"),
+        ("explain policies --path=/ --client-ip=localhost", "invalid IP address syntax"),
+        ("bootstrap", "--gateway <NAME>"),
+        ("bootstrap --gateway=a --server-cert=b", "--server-ca <FILE>"),
+        ("bootstrap --gateway=a --downstream-connections-max=0", "0 is not in 1..=4294967295"),
+        ("bootstrap --gateway=a --xds=rest", "[possible values: sotw, delta]"),
+        ("get Thing", "expected one of Gateway, Service, Api, Plan, Tenant, RateLimits"),
+        ("get --output=xml", "[possible values: table, json, yaml]"),
+        ("get --server-cert=a", "--server-key <FILE>"),
+        ("apply", "--file <FILE>"),
+        ("apply -f a --base=new", "'new' for '--base <REVISION>'"),
+        ("delete Api", "<NAME>"),
+        ("register --service=Pay --address=127.0.0.1:1", "1 to 128 of a-z, 0-9"),
+        ("register --service=pay --address=pay:1", "invalid socket address syntax"),
+        ("register --service=pay --address=127.0.0.1:1 --weight=1001", "1001 is not in 1..=1000"),
+        ("register --service=pay --address=127.0.0.1:1 --ttl=1", "1 is not in 2..=3600"),
+    ];
+    for (line, words) in refused {
+        let Err(error) = parse(line) else { panic!("`{line}` is taken") };
+        assert_eq!(error.exit_code(), 2, "{line}");
+        let told = error.to_string();
+        assert!(told.contains(words), "`{line}` says {told}");
+    }
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (line, kind) in [
+        ("--help", ErrorKind::DisplayHelp),
+        ("serve --help", ErrorKind::DisplayHelp),
+        ("--version", ErrorKind::DisplayVersion),
+    ] {
+        let Err(shown) = parse(line) else { panic!("{line}") };
+        assert_eq!((shown.kind(), shown.exit_code()), (kind, 0), "{line}");
+    }
+}
+
+#[test]
+fn kinds_are_known_in_any_case() {
+    for kind in crate::names::Kind::ALL {
+        for text in [kind.as_str().to_owned(), kind.as_str().to_lowercase(), kind.as_str().to_uppercase()] {
+            assert_eq!(get::parse_kind(&text), Ok(kind), "{text}");
+        }
+    }
+    assert!(get::parse_kind("").is_err() && get::parse_kind("Apis").is_err());
+}
+
+#[test]
+fn verbs_that_read_files_say_which_they_cannot_read() {
+    for verb in ["check", "compile", "explain --path=/", "bootstrap --gateway=a --policies"] {
+        let told = failure(&format!("{verb} /nonexistent/policies"));
+        assert!(told.contains("/nonexistent/policies"), "{verb}: {told}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let told = failure(&format!("check {}", empty.path().to_str().unwrap()));
+    assert_eq!(told, "there is no document in the .yaml, .yml and .json files of these paths");
+    // The problems themselves went before, to standard error.
+    let broken =
+        folder("{kind: Plan, name: a, limits: [{rate: often}]}\n---\n{kind: Plan, name: B, limits: [{rate: 1/m}]}");
+    assert_eq!(failure(&format!("check {}", broken.path().to_str().unwrap())), "2 problems");
+    let broken = folder("{kind: Plan, name: a, limits: [{rate: often}]}");
+    assert_eq!(failure(&format!("compile {}", broken.path().to_str().unwrap())), "1 problem");
+}
+
+#[test]
+fn where_a_gateway_is_to_be_chosen_the_choices_are_told_in_order() {
+    let none = folder("{kind: Plan, name: a, limits: [{rate: 1/m}]}");
+    let two = folder(&[gateway("shop", 1), gateway("edge", 2)].concat());
+    let on = |verb: &str, folder: &tempfile::TempDir| failure(&format!("{verb} {}", folder.path().to_str().unwrap()));
+    assert_eq!(on("compile", &none), "there is no Gateway");
+    assert_eq!(on("compile", &two), "there are several gateways, choose one with --gateway: edge, shop");
+    let missing = "no Gateway is called \"pay\"; there are: edge, shop";
+    assert_eq!(on("compile --gateway=pay", &two), missing);
+    assert_eq!(on("bootstrap --gateway=pay --policies", &two), missing);
+    assert_eq!(on("explain --gateway=pay --path=/", &two), "there is no such Gateway");
+    let told =
+        on("bootstrap --gateway=shop --node-id=x --policies", &folder(&gateway("shop", 1).replace("clusters", "ids")));
+    assert_eq!(told, "the node id \"x\" is not one that `nodes` of Gateway shop selects");
+}
+
+#[test]
+fn etcd_is_asked_only_with_what_it_needs() {
+    let register = |flags: &str| failure(&format!("register --log=off --service=a --address=127.0.0.1:1 {flags}"));
+    assert_eq!(register(""), "--etcd is needed: that is where instances register");
+    let of = |flags: &str| failure(&format!("bootstrap --gateway=a {flags}"));
+    assert_eq!(
+        of("--etcd=https://a:1"),
+        "--etcd with https needs --etcd-ca, the authority that signed etcd's certificate"
+    );
+    assert_eq!(of("--etcd=https://a:1,b:2 --etcd-ca=c"), "--etcd: either all endpoints are https or none is");
+    let told = of("--etcd=a:1 --etcd-user=b --etcd-password-file=/nonexistent/password");
+    assert!(told.contains("/nonexistent/password"), "{told}");
+}
+
+/// How a change looks on the wire.
+#[test]
+fn an_edit_says_what_it_was_made_from_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let first = file("first.yaml", "# base version 41\n{kind: Plan, name: a}\n");
+    let second = file("second.yaml", "{kind: Plan, name: b}\n# base version 12 \n# base version soon\n");
+    let third = file("third.yaml", "{kind: Plan, name: c}");
+    let token = file("token", "# mine\n\nann: 0123456789abcdef \n");
+    let refusal = (409, r#"{"detail": "no"}"#);
+    let ask = |flags: &str, answers: &[(u16, &str)]| {
+        let server = StandIn::answering(answers);
+        let told = failure(&format!("{flags} --server={}/", server.url()));
+        (told, server.asked())
+    };
+    let header = |asked: &super::stand_in::Asked, name: &str| {
+        let value = asked.headers.iter().find_map(|header| header.strip_prefix(&format!("{name}: ")));
+        value.map(str::to_owned)
+    };
+
+    let (told, asked) = ask(&format!("apply -f {first} -f {second} --token-file={token}"), &[refusal]);
+    assert_eq!(told, "no (409)");
+    assert_eq!(asked[0].line, "POST /v1/apply");
+    assert_eq!(header(&asked[0], "x-config-base-version").as_deref(), Some("12"), "the oldest of those that are named");
+    assert_eq!(header(&asked[0], "authorization").as_deref(), Some("Bearer 0123456789abcdef"));
+    assert_eq!(header(&asked[0], "idempotency-key"), None);
+    assert_eq!(asked[0].body.split("\n---\n").count(), 2);
+
+    let flags = format!("apply -f {first} --base=7 --idempotency-key=once --force=100%");
+    let (_, asked) = ask(&flags, &[refusal]);
+    assert_eq!(asked[0].line, "POST /v1/apply?force=100%25");
+    assert_eq!(header(&asked[0], "x-config-base-version").as_deref(), Some("7"), "the flag is right");
+    assert_eq!(header(&asked[0], "idempotency-key").as_deref(), Some("once"));
+    assert_eq!(header(&asked[0], "authorization"), None);
+
+    // Where nothing names one, the newest.
+    let status = (200, r#"{"source": {"revision": 90}}"#);
+    let (_, asked) = ask(&format!("apply -f {third}"), &[status, refusal]);
+    assert_eq!(asked[0].line, "GET /v1/status");
+    assert_eq!(header(&asked[1], "x-config-base-version").as_deref(), Some("90"));
+    let (told, _) = ask(&format!("apply -f {third}"), &[(200, "{}")]);
+    assert_eq!(told, "the server has no revision");
+
+    let (_, asked) = ask("delete tenant a%/\u{e9} --base=3", &[refusal]);
+    assert_eq!((&*asked[0].line, &*asked[0].body), ("DELETE /v1/policies/Tenant/a%25%2F%C3%A9", ""));
+
+    let told = failure(&format!("apply -f {} --base=1", folder.path().join("gone.yaml").to_str().unwrap()));
+    assert!(told.contains("gone.yaml"), "{told}");
+    let told = failure(&format!("apply -f {first} --token-file=/nonexistent/token"));
+    assert!(told.starts_with("/nonexistent/token: "), "{told}");
+}
+
+#[test]
+fn an_answer_that_is_no_success_is_told_in_the_servers_words() {
+    let told = |status, body: &str| {
+        let server = StandIn::answering(&[(status, body)]);
+        let told = failure(&format!("delete Plan a --base=1 --server={}", server.url()));
+        server.asked();
+        told
+    };
+    assert_eq!(told(404, r#"{"title": "Not Found", "detail": "no Plan is there"}"#), "no Plan is there (404)");
+    // A proxy in between, say.
+    assert_eq!(told(502, "<html>Bad Gateway</html>"), "the server answers 502");
+    assert_eq!(told(500, r#"{"detail": 7}"#), "the server answers 500");
+    let problems = r#"{"detail": "it makes no sense", "problems": [
+        {"location": "body:3:7", "path": "rate", "message": "found \"often\"", "help": "did you mean 1/m?"},
+        {"location": "body:9:1", "path": "", "message": "is defined twice", "help": null}
+    ]}"#;
+    assert_eq!(
+        told(422, problems),
+        "it makes no sense (422)\n  body:3:7: rate: found \"often\" (did you mean 1/m?)\n  body:9:1: is defined twice"
+    );
+    // A success, but not one of a change.
+    assert!(told(200, "{}").starts_with("the server's answer: missing field `revision`"));
+    assert!(told(200, "done").starts_with("the server's answer: "));
+    let server = StandIn::answering(&[(200, r#"{"documents": 3}"#)]);
+    let told = failure(&format!("get --server={}", server.url()));
+    assert!(told.starts_with("the server answers something else than documents: "), "{told}");
+    server.asked();
+}
+
+#[test]
+fn a_server_that_cannot_be_asked_is_told_with_the_reason() {
+    let get = |flags: &str| failure(&format!("get {flags}"));
+    assert_eq!(
+        get("--server=https://127.0.0.1:1"),
+        "--server with https needs --server-ca, the authority that signed the server's certificate"
+    );
+    let told = get("--server=https://127.0.0.1:1 --server-ca=/nonexistent/ca.crt");
+    assert!(told.starts_with("--server-ca /nonexistent/ca.crt: "), "{told}");
+    let told = get("--server=::");
+    assert!(told.starts_with("--server \"::\": "), "{told}");
+    let tls =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name).to_str().unwrap().to_owned();
+    let (ca, certificate, other_key) = (tls("authority.crt"), tls("client.crt"), tls("server.key"));
+    let told = get(&format!("--server=https://127.0.0.1:1 --server-ca={}", tls("client.key")));
+    assert!(told.contains("client.key: expected a CERTIFICATE in PEM"), "{told}");
+    let identity = format!("--server-cert={certificate} --server-key={certificate}");
+    let told = get(&format!("--server=https://127.0.0.1:1 --server-ca={ca} {identity}"));
+    assert!(told.contains("expected a PRIVATE KEY in PEM"), "{told}");
+    let identity = format!("--server-cert={certificate} --server-key={other_key}");
+    let told = get(&format!("--server=https://127.0.0.1:1 --server-ca={ca} {identity}"));
+    assert!(told.starts_with(&format!("--server-cert {certificate}: ")), "{told}");
+    // A server of plain HTTP is no server of HTTPS.
+    let server = StandIn::answering(&[]);
+    let url = server.url().replace("http:", "https:");
+    server.asked();
+    let told = get(&format!("--server={url} --server-ca={ca}"));
+    assert!(told.starts_with(&format!("{url}: cannot be reached: ")), "{told}");
+}
