@@ -155,7 +155,7 @@ pub fn compile_gateway(
     let certificate = gateway.tls.as_ref().map(|files| tls::identity(secret::of_gateway(&gateway.name), files));
     resources.extend(certificate.map(|secret| encode(ResourceType::Secret, &secret.name, &secret)));
     let services: BTreeSet<_> = policies.apis.of_gateway(&gateway.name).map(|api| &api.service).collect();
-    for service in services.into_iter().filter_map(|name| policies.services.get(name)) {
+    for service in services.into_iter().filter_map(|name| policies.services.get(name.as_str())) {
         let name = service.name.as_str();
         resources.push(encode(ResourceType::Cluster, name, &cluster::service(service)));
         let secrets = cluster::secrets(service);
@@ -219,7 +219,7 @@ mod tests {
         let policies = PolicySet::of_all(parsed).unwrap().0;
         let rate_limit_service = RateLimitService { addresses: vec![address], ..Default::default() };
         let all = policies.gateways.keys().cloned().collect();
-        compile(&policies, &Registered::new(), &rate_limit_service, &Snapshot::default(), &all)
+        compile(&policies, &Registered::default(), &rate_limit_service, &Snapshot::default(), &all)
     }
 
     /// The resources that differ, as `group type name`.
@@ -274,7 +274,7 @@ mod tests {
             let policies = PolicySet::of_all(documents.map(|document| Arc::new(parse(&document).unwrap()))).unwrap().0;
             let addresses = addresses.iter().map(|address| HostPort::parse(address).unwrap()).collect();
             let service = RateLimitService { addresses, has_replicas: true, tls };
-            compile_gateway(&policies, &Registered::new(), &policies.gateways["shop"], &service)
+            compile_gateway(&policies, &Registered::default(), policies.gateways.get("shop").unwrap(), &service)
         };
         let changed = |tls, before: &[&str], after: &[&str]| {
             let (before, after) = (compiled(before, tls), compiled(after, tls));

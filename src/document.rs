@@ -5,7 +5,6 @@
 //! even inside a quoted or block scalar (YAML 1.2.2, rule 206 `c-forbidden`).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,16 +27,16 @@ pub struct Documents {
     pub revision: Revision,
     pub documents: SharedMap<Origin, Arc<Document>>,
     /// Instances that registered themselves; `None` where the source has no place for that.
-    pub instances: Option<Arc<Instances>>,
+    pub instances: Option<Instances>,
     /// The addresses of the rate limit services of all replicas, as `host:port`; none where the source knows no replicas.
     pub limiters: Arc<[Arc<str>]>,
 }
 
 /// Instances by the name that they registered under.
-pub type Instances = BTreeMap<Arc<str>, Vec<Instance>>;
+pub type Instances = SharedMap<Arc<str>, Arc<[Instance]>>;
 
 /// The instances of each service whose instances register themselves.
-pub type Registered = BTreeMap<Name, Arc<[Instance]>>;
+pub type Registered = SharedMap<Name, Arc<[Instance]>>;
 
 /// One instance of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -271,7 +271,7 @@ mod tests {
 
     fn registered() -> Registered {
         let instance = Instance { address: "10.0.0.7:80".parse().unwrap(), weight: 2, zone: None };
-        Registered::from([(Name::parse("order").unwrap(), [instance].into())])
+        [(Name::parse("order").unwrap(), [instance].into())].into_iter().collect()
     }
 
     fn save(state: &StateDir, revision: u64) {

@@ -15,6 +15,7 @@ mod offered;
 mod refusals;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,8 +23,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::document::{Documents, Registered};
-use crate::names::Revision;
+use crate::document::{Documents, Instances, Registered};
+use crate::names::{DocumentId, Revision};
+use crate::policy::set::PolicySet;
 
 use adopt::{Adopter, Adoption};
 use generation::Parts;
@@ -62,7 +64,7 @@ impl Live {
             announced: Mutex::default(),
             forms: Arc::default(),
         });
-        (Arc::clone(&live), Writer { live, settings, base, adopter: Adopter::default() })
+        (Arc::clone(&live), Writer { live, settings, base, instances: None, adopter: Adopter::default() })
     }
 
     /// The served generation and the refusals, at one moment.
@@ -120,6 +122,8 @@ pub struct Writer {
     settings: Settings,
     /// The generation that is served, or that was restored and waits to be; the empty one before either.
     base: Arc<Generation>,
+    /// What is registered in `base` comes from. `None`: nothing that the source has told yet.
+    instances: Option<Instances>,
     adopter: Adopter,
 }
 
@@ -150,7 +154,7 @@ impl Writer {
         let announced = std::mem::take(&mut *self.live.announced.lock());
         let Adoption { documents: adopted, policies, changed, refusals: refused, .. } =
             self.adopter.adopt(&self.base, documents, &announced, now);
-        let registered = generation::registered(&policies, documents.instances.as_deref(), &self.base.registered);
+        let registered = self.registered(documents.instances.clone().unwrap_or_default(), &policies, &changed);
         // A first set of which nothing can be served is no set: Envoys keep what they have.
         let rate_limit_service = self.settings.rate_limit_service.with_replicas(&documents.limiters);
         let is_first = self.live.generation().is_none() && (is_empty || !adopted.is_empty());
@@ -173,6 +177,17 @@ impl Writer {
         let next = Arc::new(self.base.next(number, parts, &changed));
         self.publish(next, refused, now);
         Adopted::Served
+    }
+
+    fn registered(&mut self, instances: Instances, policies: &PolicySet, changed: &BTreeSet<DocumentId>) -> Registered {
+        let before = self.instances.as_ref();
+        let mut services = generation::services_reached(policies, changed, before, &instances);
+        if before.is_none() {
+            services.extend(self.base.registered.keys().cloned());
+        }
+        let registered = generation::registered(policies, &instances, &self.base.registered, services);
+        self.instances = Some(instances);
+        registered
     }
 
     /// Begins with a set that was good once, without serving it: documents that the source has no good version of

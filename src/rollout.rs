@@ -23,7 +23,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use crate::clock::Timestamp;
 use crate::live::{Forms, Generation, Group, Served};
 use crate::names::{Name, NodeIdentity, StreamId, Version};
+use crate::snapshot::Snapshot;
 use crate::snapshot::feature::EnvoyVersion;
 use crate::snapshot::resource::ResourceType;
 use evidence::{Evidence, Proven};
@@ -98,25 +99,41 @@ impl Rollout {
         let before = self.offer();
         let Some(generation) = served.generation.as_deref() else { return };
         let sequence = before.sequence + 1;
-        let mut groups = BTreeMap::new();
-        for gateway in generation.snapshot.groups.keys() {
-            let old = before.groups.get(gateway);
-            let Some(offer) = group_offer(generation, gateway, sequence, old, proven.get(gateway)) else { continue };
-            if offer.hold.is_some() {
-                self.forms.offer(&generation.matcher, gateway, &offer.group, served.read_at);
+        let mut groups = before.groups.clone();
+        // All others have what they had.
+        let remade = self.reached(&before, generation);
+        for gateway in &remade {
+            let old = groups.remove(gateway);
+            if let Some(old) = &old {
+                before.end(old);
+                proven.advance(old);
             }
-            groups.insert(gateway.clone(), Arc::new(offer));
+            let new = group_offer(generation, gateway, sequence, old.as_ref(), proven.get(gateway));
+            let Some(new) = new.map(Arc::new) else {
+                proven.remove(gateway);
+                continue;
+            };
+            if new.hold.is_some() {
+                self.forms.offer(&generation.matcher, gateway, new.group(), served.read_at);
+            }
+            proven.advance(&new);
+            groups.insert(gateway.clone(), new);
         }
-        proven.retain(|gateway| groups.contains_key(gateway));
         let is_held = |gateway: &Name| groups.get(gateway).is_some_and(|group| group.hold.is_some());
         self.retries.lock().retain(is_held);
-        // The same resources, of newer documents.
-        groups.values().filter(|offer| offer.is_proven()).for_each(|offer| proven.advance(offer));
         let reselecting = reselecting(before.served.generation.as_deref(), generation);
         let selectors = before.selectors + u64::from(!reselecting.is_empty());
         let (number, unions) = (generation.number, Mutex::new(before.unions_kept(&groups)));
         let offer = Offer { number, served, sequence, selectors, groups, unions };
-        self.make(&before, offer, &reselecting, |reached| tell(number, reached));
+        self.make(&before, offer, &remade, &reselecting, |reached| tell(number, reached));
+    }
+
+    /// The gateways whose Envoys may be offered something else than before: what is held may have got another chance.
+    fn reached(&self, before: &Offer, generation: &Generation) -> BTreeSet<Name> {
+        let empty = Snapshot::default();
+        let known = before.served.generation.as_ref().map_or(&empty, |before| &before.snapshot);
+        let differing = generation.snapshot.groups.differing(&known.groups, Arc::ptr_eq);
+        differing.chain(self.retries.lock().gateways()).cloned().collect()
     }
 
     /// An Envoy has all of the group's resources of the type. The offer may no longer be the newest.
@@ -125,11 +142,9 @@ impl Rollout {
         group.evidence.acknowledge(resource_type);
         let offer = self.offer();
         let Some(newest) = offer.group(group.gateway.as_str()) else { return };
-        if group.is_proven() {
-            // Of those with the same resources the newest: its documents are what later ones are compared with.
-            let has_same_resources = Arc::ptr_eq(&newest.evidence, &group.evidence);
-            proven.advance(if has_same_resources { newest } else { group });
-        }
+        // Of those with the same resources the newest: its documents are what later ones are compared with.
+        let has_same_resources = Arc::ptr_eq(&newest.evidence, &group.evidence);
+        proven.advance(if has_same_resources { newest } else { group });
         // Another Envoy may have refused it just before this one was heard.
         let resources = group.resources().of_type(resource_type).by_name.values();
         let versions = resources.map(|resource| (&resource.name, resource.version));
@@ -160,8 +175,7 @@ impl Rollout {
         let Some(group) = generation.group(held.gateway.as_str()) else { return };
         // Whoever refuses it from now on is alone with that.
         let evidence = Arc::new(Evidence::of(|acknowledged| acknowledged == resource_type));
-        let (gateway, sequence) = (held.gateway.clone(), offer.sequence + 1);
-        self.replace(offer, GroupOffer { gateway, hold: None, sequence, group, evidence });
+        self.replace(offer, GroupOffer::new(&held.gateway, offer.sequence + 1, None, group, evidence));
     }
 
     /// An Envoy has refused something of a group. Holds the documents behind it, unless another Envoy took it, or none of
@@ -178,8 +192,9 @@ impl Rollout {
             return None;
         }
         let proven = proven.get(gateway)?;
-        let hold = hold::extended(group, &proven.group, nack, &blamed, generation.number);
-        let held = hold::apply(generation, gateway, &hold, &proven.group);
+        offer.end(group);
+        let hold = hold::extended(group, proven.group(), nack, &blamed, generation.number);
+        let held = hold::apply(generation, gateway, &hold, proven.group());
         self.forms.offer(&generation.matcher, gateway, &held, nack.at);
         let hold = Arc::new(hold);
         self.retries.lock().held(gateway, nack.at);
@@ -206,18 +221,25 @@ impl Rollout {
 
     /// The same offer with another group.
     fn replace(&self, offer: &Offer, group: GroupOffer) {
-        let (mut groups, sequence) = (offer.groups.clone(), group.sequence);
-        groups.insert(group.gateway.clone(), Arc::new(group));
+        let (mut groups, sequence, gateway) = (offer.groups.clone(), group.sequence, group.gateway.clone());
+        groups.insert(gateway.clone(), Arc::new(group));
         let Offer { number, selectors, ref served, .. } = *offer;
         let unions = Mutex::new(offer.unions_kept(&groups));
         let next = Offer { number, served: Arc::clone(served), sequence, selectors, groups, unions };
-        self.make(offer, next, &[], |_| ());
+        self.make(offer, next, &BTreeSet::from([gateway]), &[], |_| ());
     }
 
     /// Makes an offer, and wakes the streams that it reaches.
-    fn make(&self, before: &Offer, offer: Offer, reselecting: &[Name], tell: impl FnOnce(&[StreamId])) {
+    fn make(
+        &self,
+        before: &Offer,
+        offer: Offer,
+        remade: &BTreeSet<Name>,
+        reselecting: &[Name],
+        tell: impl FnOnce(&[StreamId]),
+    ) {
         let mut members = self.members.lock();
-        let reached = members.advance(before, &offer, reselecting);
+        let reached = members.advance(before, &offer, remade, reselecting);
         tell(&reached);
         self.offer.store(Arc::new(offer));
         members.wake(&reached);
@@ -233,11 +255,11 @@ fn group_offer(
 ) -> Option<GroupOffer> {
     let group = generation.group(gateway.as_str())?;
     let Some(old) = old else {
-        return Some(GroupOffer { gateway: gateway.clone(), hold: None, sequence, group, evidence: Arc::default() });
+        return Some(GroupOffer::new(gateway, sequence, None, group, Arc::default()));
     };
     let hold = old.hold.as_ref().and_then(|hold| hold.still_held(&group)).map(Arc::new);
     let group = match (&hold, proven) {
-        (Some(hold), Some(proven)) => hold::apply(generation, gateway, hold, &proven.group),
+        (Some(hold), Some(proven)) => hold::apply(generation, gateway, hold, proven.group()),
         _ => group,
     };
     Some(with_evidence_of(old, gateway, sequence, hold, group))
@@ -256,13 +278,14 @@ fn with_evidence_of(
     if is_same {
         group.resources = Arc::clone(old.resources());
     }
-    GroupOffer { gateway: gateway.clone(), hold, sequence, group, evidence }
+    GroupOffer::new(gateway, sequence, hold, group, evidence)
 }
 
 /// A type that did not change is as acknowledged as it was.
 fn evidence_of_types(old: &GroupOffer, group: &Group) -> Arc<Evidence> {
     Arc::new(Evidence::of(|resource_type| {
-        let [before, now] = [&old.group, group].map(|group| group.resources.of_type(resource_type).version);
+        let [before, now] =
+            [old.resources(), &group.resources].map(|resources| resources.of_type(resource_type).version);
         before == now && old.is_acknowledged(resource_type)
     }))
 }
@@ -273,13 +296,5 @@ fn reselecting(before: Option<&Generation>, after: &Generation) -> Vec<Name> {
     let Some(before) = before.map(|before| &before.policies.gateways) else {
         return gateways.keys().cloned().collect();
     };
-    if Arc::ptr_eq(before, gateways) {
-        return Vec::new();
-    }
-    let is_gone = |gateway: &&Name| !gateways.contains_key(*gateway);
-    let selects_other = |gateway: &&Name| match (before.get(*gateway), gateways.get(*gateway)) {
-        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.nodes != new.nodes,
-        _ => true,
-    };
-    before.keys().filter(is_gone).chain(gateways.keys().filter(selects_other)).cloned().collect()
+    gateways.differing(before, |new, old| new.nodes == old.nodes).cloned().collect()
 }

@@ -1,5 +1,5 @@
-//! A map whose copies share what they have in common: a copy costs one reference, the first change of a copy the
-//! references to its shards, a change of one entry one shard, and two maps that came from one another are compared by looking at the shards that differ.
+//! A map whose copies share what they have in common: a copy costs one reference, a change of one entry one shard and the
+//! references on the way to it, and two maps that came from one another are compared by looking at the shards that differ.
 //!
 //! That is what makes a change of one document among a hundred thousand a small one, from the source to the
 //! limiter, although each of them sees a whole and unchanging set.
@@ -15,15 +15,18 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// Enough that a shard of a million entries is copied within microseconds, few enough to be counted through.
-const SHARDS: usize = 1024;
+/// So many branches has a map, and so many shards a branch. A shard of a million entries is copied within microseconds,
+/// and all shards are counted through as soon. References are in two layers, because each that is copied is counted in
+/// memory of its own: for 1024 at once a change would wait longer than for all else.
+const WIDTH: usize = 32;
 
 pub struct SharedMap<K, V> {
-    /// Those that hold nothing are one and the same.
-    shards: Arc<[Shard<K, V>]>,
+    branches: Arc<[Branch<K, V>]>,
     len: usize,
 }
 
+/// Those that hold nothing are one and the same.
+type Branch<K, V> = Arc<[Shard<K, V>]>;
 type Shard<K, V> = Arc<HashTable<(K, V)>>;
 
 impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
@@ -31,8 +34,17 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.get_key_value(key).map(|(_, value)| value)
+    }
+
+    pub fn get_key_value<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
         let hash = hash(key);
-        self.shards.get(shard_of(hash))?.find(hash, |(own, _)| own.borrow() == key).map(|(_, value)| value)
+        let (branch, shard) = place_of(hash);
+        let entry = self.branches.get(branch)?.get(shard)?.find(hash, |(own, _)| own.borrow() == key);
+        entry.map(|(key, value)| (key, value))
     }
 
     /// Copies the shard of the key, if it is shared and has the key.
@@ -82,15 +94,24 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     where
         V: PartialEq,
     {
-        let shards = self.shards.iter().zip(&*before.shards).filter(|(new, old)| !Arc::ptr_eq(new, old));
-        shards.flat_map(move |(new, old)| {
-            let changed = new.iter().filter(|(key, value)| before.get(key) != Some(value));
+        self.differing(before, V::eq)
+    }
+
+    /// The keys whose values are not the `same` as those of `before`, and those that only one of the two has.
+    pub fn differing<'a>(&'a self, before: &'a Self, same: fn(&V, &V) -> bool) -> impl Iterator<Item = &'a K> {
+        let branches = self.branches.iter().zip(&*before.branches).filter(|(new, old)| !Arc::ptr_eq(new, old));
+        let shards = branches.flat_map(|(new, old)| new.iter().zip(&**old));
+        shards.filter(|(new, old)| !Arc::ptr_eq(new, old)).flat_map(move |(new, old)| {
+            let is_same = move |key, value| before.get(key).is_some_and(|before| same(value, before));
+            let changed = new.iter().filter(move |(key, value)| !is_same(key, value));
             changed.chain(old.iter().filter(|(key, _)| !self.contains_key(key))).map(|(key, _)| key)
         })
     }
 
     fn shard_mut(&mut self, hash: u64) -> Option<&mut HashTable<(K, V)>> {
-        Arc::make_mut(&mut self.shards).get_mut(shard_of(hash)).map(Arc::make_mut)
+        let (branch, shard) = place_of(hash);
+        let branch = Arc::make_mut(&mut self.branches).get_mut(branch)?;
+        Arc::make_mut(branch).get_mut(shard).map(Arc::make_mut)
     }
 }
 
@@ -105,7 +126,8 @@ impl<K, V> SharedMap<K, V> {
 
     /// In no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, value)| (key, value))
+        let shards = self.branches.iter().flat_map(|branch| branch.iter());
+        shards.flat_map(|shard| shard.iter()).map(|(key, value)| (key, value))
     }
 
     /// In no order.
@@ -117,6 +139,16 @@ impl<K, V> SharedMap<K, V> {
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
+
+    /// In the order of the keys, for what people see and what is to be the same on every replica.
+    pub fn sorted(&self) -> Vec<(&K, &V)>
+    where
+        K: Ord,
+    {
+        let mut entries: Vec<_> = self.iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries
+    }
 }
 
 fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
@@ -126,21 +158,29 @@ fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
     hasher.finish()
 }
 
-/// By bits that the table inside does not look at first.
-fn shard_of(hash: u64) -> usize {
-    (hash >> 32) as usize % SHARDS
+/// The branch and the shard in it, by bits that the table inside does not look at first.
+fn place_of(hash: u64) -> (usize, usize) {
+    let bits = (hash >> 32) as usize;
+    (bits / WIDTH % WIDTH, bits % WIDTH)
 }
 
 impl<K, V> Default for SharedMap<K, V> {
     fn default() -> Self {
-        let empty = Arc::new(HashTable::new());
-        Self { shards: vec![empty; SHARDS].into(), len: 0 }
+        let shard: Shard<K, V> = Arc::new(HashTable::new());
+        let branch: Branch<K, V> = vec![shard; WIDTH].into();
+        Self { branches: vec![branch; WIDTH].into(), len: 0 }
     }
 }
 
 impl<K, V> Clone for SharedMap<K, V> {
     fn clone(&self) -> Self {
-        Self { shards: Arc::clone(&self.shards), len: self.len }
+        Self { branches: Arc::clone(&self.branches), len: self.len }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.changed_since(other).next().is_none()
     }
 }
 
@@ -198,7 +238,8 @@ mod tests {
             let changed: BTreeSet<u32> = map.changed_since(&before).copied().collect();
             let keys = expected.keys().chain(expected_before.keys());
             let differing = keys.filter(|key| expected.get(key) != expected_before.get(key)).copied().collect();
-            prop_assert_eq!(changed, differing);
+            prop_assert_eq!(&changed, &differing);
+            prop_assert_eq!(map == before, differing.is_empty());
         }
     }
 
@@ -207,9 +248,17 @@ mod tests {
         let before: SharedMap<u32, u32> = (0..100_000).map(|key| (key, key)).collect();
         let mut after = before.clone();
         after.remove(&1_000_000);
-        assert!(Arc::ptr_eq(&before.shards, &after.shards));
+        assert!(Arc::ptr_eq(&before.branches, &after.branches));
         after.insert(7, 0);
-        let copied = before.shards.iter().zip(&*after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
-        assert_eq!(copied.count(), 1);
+        let [old, new] = [&before, &after].map(|map| map.branches.iter().flat_map(|branch| branch.iter()));
+        assert_eq!(old.zip(new).filter(|(old, new)| !Arc::ptr_eq(old, new)).count(), 1);
+    }
+
+    #[test]
+    fn every_shard_has_a_place_of_its_own() {
+        let places: BTreeSet<_> = (0..100_000_u32).map(|key| place_of(hash(&key))).collect();
+        assert_eq!(places.len(), WIDTH * WIDTH);
+        let map: SharedMap<u32, u32> = (0..1000).map(|key| (key, 0)).collect();
+        assert!(map.sorted().into_iter().map(|(key, _)| *key).eq(0..1000));
     }
 }

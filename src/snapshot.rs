@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::names::{Name, Version};
+use crate::shared_map::SharedMap;
 use feature::{EnvoyVersion, Need};
 use per_type::PerType;
 use resource::{Resource, ResourceType};
@@ -19,7 +20,7 @@ use resource::{Resource, ResourceType};
 /// The resources of every gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    pub groups: BTreeMap<Name, Arc<Resources>>,
+    pub groups: SharedMap<Name, Arc<Resources>>,
 }
 
 /// The resources of a group of Envoys, by type.
@@ -129,5 +130,117 @@ impl OfType {
 impl Default for OfType {
     fn default() -> Self {
         Self::new(BTreeMap::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::feature::{Feature, Older};
+    use super::*;
+
+    static FEATURE: Feature = Feature { name: "f", since: EnvoyVersion::new(1, 40), older: Older::Refuses };
+
+    fn resource(name: &str, content: u8) -> Arc<Resource> {
+        Arc::new(Resource::new(name, vec![content]))
+    }
+
+    /// Each resource a type, a name and a content.
+    fn resources(all: &[(ResourceType, &str, u8)]) -> Arc<Resources> {
+        Arc::new(Resources::new(all.iter().map(|(of_type, name, content)| (*of_type, resource(name, *content)))))
+    }
+
+    use ResourceType::{Cluster, Endpoint, Listener, Route};
+
+    #[test]
+    fn equal_resources_have_equal_versions_whatever_order_they_came_in() {
+        let one = resources(&[(Cluster, "a", 1), (Cluster, "b", 2), (Route, "r", 3)]);
+        let same = resources(&[(Route, "r", 3), (Cluster, "b", 2), (Cluster, "a", 1)]);
+        assert!(one.is_same(&same) && one == same);
+        for other in [
+            resources(&[(Cluster, "a", 1), (Cluster, "b", 2)]),
+            resources(&[(Cluster, "a", 1), (Cluster, "b", 9), (Route, "r", 3)]),
+            resources(&[(Cluster, "a", 2), (Cluster, "b", 1), (Route, "r", 3)]),
+            resources(&[(Cluster, "a", 1), (Cluster, "c", 2), (Route, "r", 3)]),
+            resources(&[(Endpoint, "a", 1), (Cluster, "b", 2), (Route, "r", 3)]),
+        ] {
+            assert!(!one.is_same(&other) && one != other, "{other:?}");
+        }
+        assert_eq!(one.of_type(Listener).version, Resources::default().of_type(Listener).version);
+    }
+
+    #[test]
+    fn they_are_told_in_the_order_in_which_they_are_sent() {
+        let all =
+            resources(&[(Route, "r", 1), (Listener, "l", 1), (Cluster, "b", 1), (Endpoint, "e", 1), (Cluster, "a", 1)]);
+        let told: Vec<_> = all.iter().map(|(of_type, resource)| (of_type, resource.name.to_string())).collect();
+        let expected = [(Cluster, "a"), (Cluster, "b"), (Endpoint, "e"), (Listener, "l"), (Route, "r")];
+        assert_eq!(told, expected.map(|(of_type, name)| (of_type, name.to_owned())));
+    }
+
+    #[test]
+    fn a_node_of_several_gateways_has_what_each_of_them_has() {
+        let one = resources(&[(Cluster, "shared", 1), (Route, "one", 2)]);
+        let other = resources(&[(Cluster, "shared", 1), (Route, "other", 3)]);
+        let union = Resources::union([&one, &other]);
+        assert!(union.is_same(&resources(&[(Cluster, "shared", 1), (Route, "one", 2), (Route, "other", 3)])));
+        assert!(Arc::ptr_eq(&Resources::union([&one]), &one), "of one it is the very same");
+        assert!(Resources::union([]).is_same(&Resources::default()));
+    }
+
+    #[test]
+    fn what_is_needed_is_unknown_to_older_envoys_only() {
+        let need = Arc::new(Need::new(&FEATURE, ["Api a".to_owned()]).unwrap());
+        let resources = Resources::default().with_needs(vec![need]);
+        let unknown = |minor| resources.unknown_to(EnvoyVersion::new(1, minor)).count();
+        assert_eq!([unknown(36), unknown(39), unknown(40), unknown(41)], [1, 1, 0, 0]);
+    }
+
+    /// Streams see by the object that nothing changed.
+    #[test]
+    fn what_came_out_equal_is_the_object_that_it_was() {
+        let before = resources(&[(Cluster, "a", 1), (Cluster, "b", 2), (Endpoint, "a", 3), (Route, "r", 4)]);
+        let shared = |new: &Arc<Resources>| Resources::clone(new).sharing_with(&before);
+        let same = resources(&[(Cluster, "a", 1), (Cluster, "b", 2), (Endpoint, "a", 3), (Route, "r", 4)]);
+        assert!(Arc::ptr_eq(&shared(&same), &before));
+        let other = resources(&[(Cluster, "a", 1), (Cluster, "b", 9), (Endpoint, "a", 3), (Route, "r", 4)]);
+        let shared = shared(&other);
+        assert!(shared.is_same(&other));
+        let is_kept = |of_type| Arc::ptr_eq(shared.of_type(of_type), before.of_type(of_type));
+        assert_eq!([Cluster, Endpoint, Route].map(is_kept), [false, true, true]);
+        let is_known =
+            |name| Arc::ptr_eq(&shared.of_type(Cluster).by_name[name], &before.of_type(Cluster).by_name[name]);
+        assert_eq!(["a", "b"].map(is_known), [true, false]);
+    }
+
+    /// Also where only that differs which is no resource.
+    #[test]
+    fn what_is_needed_now_is_told_although_no_resource_changed() {
+        let before = resources(&[(Cluster, "a", 1)]);
+        let need = Arc::new(Need::new(&FEATURE, ["Api a".to_owned()]).unwrap());
+        let shared = Resources::clone(&before).with_needs(vec![need]).sharing_with(&before);
+        assert!(Arc::ptr_eq(shared.of_type(Cluster), before.of_type(Cluster)));
+        assert_eq!((shared.needs().len(), before.needs().len()), (1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn sharing_changes_nothing_of_what_is_there(
+            before in prop::collection::vec((0..7_usize, "[a-c]", 0..3_u8), 0..12),
+            after in prop::collection::vec((0..7_usize, "[a-c]", 0..3_u8), 0..12),
+        ) {
+            let of = |all: Vec<(usize, String, u8)>| {
+                let all = all.into_iter();
+                Resources::new(all.map(|(of_type, name, content)| (ResourceType::ALL[of_type], resource(&name, content))))
+            };
+            let (before, after) = (Arc::new(of(before)), of(after));
+            let shared = after.clone().sharing_with(&before);
+            prop_assert_eq!(&*shared, &after);
+            for (of_type, resource) in shared.iter() {
+                let known = before.of_type(of_type).by_name.get(&resource.name).filter(|known| *known == resource);
+                prop_assert!(known.is_none_or(|known| Arc::ptr_eq(known, resource)));
+            }
+        }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let generation = output::build(&documents, RateLimitService::default())?;
     let gateways = &generation.policies.gateways;
     let gateway = gateways.get(args.gateway.as_str()).ok_or_else(|| {
-        let names = gateways.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = gateways.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         format!("no Gateway is called {:?}; there are: {names}", args.gateway)
     })?;
     let bootstrap = Bootstrap {

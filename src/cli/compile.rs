@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn choose(generation: &Generation, gateway: Option<&str>) -> Result<Arc<Resources>, Failure> {
     let groups = &generation.snapshot.groups;
-    let names = || groups.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || groups.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let found = match gateway {
         Some(gateway) => {
             groups.get(gateway).ok_or_else(|| format!("no Gateway is called {gateway:?}; there are: {}", names()))?

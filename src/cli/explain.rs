@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         headers,
         client_ip: args.client_ip,
     };
-    let gateways = generation.policies.gateways.values();
+    let gateways = generation.policies.gateways.sorted().into_iter().map(|(_, gateway)| gateway);
     let chosen = gateways.filter(|gateway| args.gateway.as_ref().is_none_or(|name| gateway.name.as_str() == name));
     let explanations: Vec<Explanation> =
         chosen.map(|gateway| explain(&generation.policies, &generation.matcher, gateway, &request)).collect();

@@ -131,7 +131,7 @@ fn methods_by_retry<'a>(policies: &PolicySet, api: &'a Api) -> Vec<(Vec<&'a str>
 /// The retry policy. Where some addresses of the service may be dead, a request that met one goes on to another:
 /// nobody has seen it yet.
 fn retry(policies: &PolicySet, api: &Api) -> Option<Retry> {
-    let service = policies.services.get(&api.service);
+    let service = policies.services.get(api.service.as_str());
     match service.is_some_and(|service| service.discovery.may_have_dead_addresses()) {
         true => Some(api.retry.clone().unwrap_or_else(Retry::of_connections).with_connections()),
         false => api.retry.clone(),

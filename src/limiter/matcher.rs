@@ -35,7 +35,7 @@ pub type Entries<'a> = [(&'a [u8], &'a [u8])];
 
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    gateways: Arc<HashMap<Name, Arc<GatewayLimits>>>,
+    gateways: SharedMap<Name, Arc<GatewayLimits>>,
     plans: Plans,
     tenants: Tenants,
     /// The beginning of every key.

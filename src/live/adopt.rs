@@ -452,7 +452,7 @@ limits: [{rate: 10/minute}]
         let other = "kind: Service\nname: pay\nendpoints: [127.0.0.1:1]\n";
         let broken = SHOP.replace("10/minute", "10/minit");
         assert_eq!(world.adopt(&[("a.yaml", &broken), ("b.yaml", other)]), Adopted::Served);
-        assert!(world.live.generation().unwrap().policies.services.contains_key("pay"));
+        assert!(world.live.generation().unwrap().policies.services.get("pay").is_some());
         assert_eq!(world.refused(), ["Api create"]);
     }
 
@@ -474,7 +474,7 @@ limits: [{rate: 10/minute}]
         assert_eq!(world.refused(), ["Service order"]);
         let refused = world.live.refused();
         assert!(refused.sorted()[0].problems[0].message.contains("Api create still refers to it"), "{refused:?}");
-        assert!(world.live.generation().unwrap().policies.services.contains_key("order"));
+        assert!(world.live.generation().unwrap().policies.services.get("order").is_some());
     }
 
     #[test]
@@ -545,12 +545,12 @@ limits: [{rate: 10/minute}]
         let other = "kind: Service\nname: gone\nendpoints: [127.0.0.1:1]\n";
         let restored = split(&"a.yaml".into(), format!("{SHOP}---\n{other}").as_bytes());
         let refused =
-            world.writer.restore(&Documents::new(Revision(7), restored), Registered::new(), Timestamp::default());
+            world.writer.restore(&Documents::new(Revision(7), restored), Registered::default(), Timestamp::default());
         assert_eq!((refused.len(), world.generation()), (0, 0), "not served yet");
         assert_eq!(world.adopt(&[("a.yaml", &SHOP.replace("10/minute", "10/minit"))]), Adopted::Served);
         assert_eq!((world.rate().as_str(), world.refused()), ("10/minute", vec!["Api create".to_owned()]));
         assert!(
-            !world.live.generation().unwrap().policies.services.contains_key("gone"),
+            world.live.generation().unwrap().policies.services.get("gone").is_none(),
             "the source does not have it"
         );
     }
@@ -560,7 +560,7 @@ limits: [{rate: 10/minute}]
         let mut world = World::new();
         assert!(!world.writer.serve_restored(Timestamp::default()));
         let restored = Documents::new(Revision(7), split(&"a.yaml".into(), SHOP.as_bytes()));
-        world.writer.restore(&restored, Registered::new(), Timestamp::default());
+        world.writer.restore(&restored, Registered::default(), Timestamp::default());
         assert!(world.writer.serve_restored(Timestamp::default()));
         assert_eq!((world.rate().as_str(), world.generation()), ("10/minute", 1));
         assert!(!world.writer.serve_restored(Timestamp::default()), "it is served already");

@@ -28,7 +28,8 @@ pub(super) fn gateways(before: Input<'_>, after: Input<'_>, changed: &BTreeSet<D
     if !reported_for_tenants.is_equivalent(&before.policies.reported_for_tenants) {
         return all();
     }
-    let (mut gateways, mut services) = (BTreeSet::new(), changed_instances(before.registered, after.registered));
+    let mut services: BTreeSet<Name> = after.registered.changed_since(before.registered).cloned().collect();
+    let mut gateways = BTreeSet::new();
     for id in changed {
         let name = &*id.name;
         match id.kind {
@@ -61,12 +62,6 @@ pub(super) fn gateways(before: Input<'_>, after: Input<'_>, changed: &BTreeSet<D
     gateways
 }
 
-/// The services whose registered instances differ.
-fn changed_instances(before: &Registered, after: &Registered) -> BTreeSet<Name> {
-    let is_changed = |service: &&Name| before.get(*service) != after.get(*service);
-    before.keys().chain(after.keys()).filter(is_changed).cloned().collect()
-}
-
 /// Dimensions that a plan's limits count by, by the Api that they are for: all that routes depend on.
 fn counted_by(plan: &Plan) -> Vec<(Option<&Name>, Vec<Dimension>)> {
     let of = |api, limits: &[Arc<Limit>]| {
@@ -79,7 +74,6 @@ fn counted_by(plan: &Plan) -> Vec<(Option<&Name>, Vec<Dimension>)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -150,7 +144,7 @@ mod tests {
             Documents::new(Revision::default(), split(&"p.yaml".into(), texts.join("\n---\n").as_bytes()));
         let port = 1 + choices.iter().sum::<usize>() % 3;
         let instance = Instance { address: format!("127.0.0.1:{port}").parse().unwrap(), weight: 1, zone: None };
-        documents.instances = Some(BTreeMap::from([("pay".into(), vec![instance])]).into());
+        documents.instances = Some([("pay".into(), [instance].into())].into_iter().collect());
         documents
     }
 
@@ -210,7 +204,7 @@ mod tests {
         // The port of an instance of `pay` is the choices' sum.
         writer.adopt(&documents(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), Timestamp::default());
         let after = live.latest();
-        let [before, after] = [&before, &after].map(|generation| &generation.snapshot.groups["side"]);
+        let [before, after] = [&before, &after].map(|generation| generation.snapshot.groups.get("side").unwrap());
         let types = ResourceType::ALL.into_iter();
         let new = types.filter(|of_type| !Arc::ptr_eq(before.of_type(*of_type), after.of_type(*of_type)));
         assert_eq!(new.collect::<Vec<_>>(), [ResourceType::Endpoint]);

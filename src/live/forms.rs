@@ -59,10 +59,9 @@ impl Forms {
     /// one are known.
     pub(super) fn advance(&self, served: &Generation, before: &Generation, next: &Generation, now: Timestamp) {
         let mut state = self.state.lock();
-        for (gateway, resources) in &next.snapshot.groups {
-            if !served.snapshot.groups.get(gateway).is_some_and(|served| Arc::ptr_eq(served, resources)) {
-                state.note_routes(gateway, &next.matcher, resources);
-            }
+        let (known, groups) = (&served.snapshot.groups, &next.snapshot.groups);
+        for (gateway, resources) in groups.differing(known, Arc::ptr_eq).filter_map(|name| groups.get_key_value(name)) {
+            state.note_routes(gateway, &next.matcher, resources);
         }
         let mut lost = before.matcher.forms_lost_in(&next.matcher).peekable();
         if lost.peek().is_some() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::affected;
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
-use crate::document::{Documents, Instances, Registered};
+use crate::document::{Documents, Instance, Instances, Registered};
 use crate::limiter::key::KeyHasher;
 use crate::limiter::matcher::Matcher;
-use crate::names::{DocumentId, Kind, NodeIdentity, Revision, secret};
+use crate::names::{DocumentId, Kind, Name, NodeIdentity, Revision, secret};
 use crate::policy::parse::{Parsed, Policy};
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
@@ -73,7 +73,7 @@ impl Generation {
             snapshot: Snapshot::default(),
             matcher: Matcher::empty(settings.counter_keys.clone()),
             documents: ParsedById::default(),
-            registered: Registered::new(),
+            registered: Registered::default(),
             rate_limit_service: settings.rate_limit_service.clone(),
         }
     }
@@ -87,7 +87,9 @@ impl Generation {
         let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
         let linked = PolicySet::link(&base.policies, &parsed, &ids);
         let policies = told_together(offered.problems(), &broken, &parsed, linked)?;
-        let registered = registered(&policies, documents.instances.as_deref(), &base.registered);
+        let instances = documents.instances.clone().unwrap_or_default();
+        let services = services_reached(&policies, &ids, None, &instances);
+        let registered = registered(&policies, &instances, &base.registered, services);
         let rate_limit_service = settings.rate_limit_service.clone();
         let parts = Parts { revision: documents.revision, documents: parsed, policies, registered, rate_limit_service };
         Ok(base.next(1, parts, &ids))
@@ -129,10 +131,12 @@ impl Generation {
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.
-    pub fn gateways_of(&self, node: &NodeIdentity) -> Vec<&str> {
+    pub fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
         let gateways = self.policies.gateways.values();
         let selecting = gateways.filter(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata));
-        selecting.map(|gateway| gateway.name.as_str()).collect()
+        let mut names: Vec<Name> = selecting.map(|gateway| gateway.name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The gateway's Envoys as they are to be.
@@ -163,8 +167,10 @@ impl Generation {
         };
         let ids = &ids;
         let mut registered = self.registered.clone();
-        for (service, instances) in &earlier.registered {
-            registered.entry(service.clone()).or_insert_with(|| Arc::clone(instances));
+        let differing = earlier.registered.changed_since(&self.registered);
+        for service in differing.filter(|service| !self.registered.contains_key(*service)) {
+            let instances = earlier.registered.get(service).map(Arc::clone);
+            registered.extend(instances.map(|instances| (service.clone(), instances)));
         }
         let resources =
             compile_gateway(&policies, &registered, policies.gateways.get(gateway)?, &self.rate_limit_service);
@@ -187,6 +193,12 @@ impl Generation {
 }
 
 impl Group {
+    /// With the same resources as other objects.
+    #[must_use]
+    pub fn with_resources(self, resources: Arc<Resources>) -> Self {
+        Self { resources, ..self }
+    }
+
     pub fn document(&self, id: &DocumentId) -> Option<&Arc<Parsed>> {
         self.documents.get(id)
     }
@@ -241,16 +253,53 @@ fn told_together(
     Err(problems)
 }
 
-/// The registered instances of each service: as the source says, or, where it says that there is none, as the service
-/// wants it.
-pub(super) fn registered(policies: &PolicySet, instances: Option<&Instances>, before: &Registered) -> Registered {
-    let of_service = |service: &Arc<Service>| {
-        let Discovery::Registry { name, when_empty } = &service.discovery else { return None };
-        let now = instances.and_then(|instances| instances.get(name.as_str())).map_or(&[][..], Vec::as_slice);
-        let kept = before.get(&service.name).filter(|_| now.is_empty() && *when_empty == WhenEmpty::Keep);
-        Some((service.name.clone(), kept.map_or_else(|| now.into(), Arc::clone)))
-    };
-    policies.services.values().filter_map(of_service).collect()
+/// The services of which other instances may be registered than `before`, where these documents changed. `None` before:
+/// nobody knows what the instances were.
+pub(super) fn services_reached(
+    policies: &PolicySet,
+    changed: &BTreeSet<DocumentId>,
+    before: Option<&Instances>,
+    instances: &Instances,
+) -> BTreeSet<Name> {
+    let changed = changed.iter().filter(|id| id.kind == Kind::Service).filter_map(|id| Name::parse(&id.name));
+    let mut services: BTreeSet<Name> = changed.collect();
+    match before {
+        Some(before) => {
+            let reached = instances.changed_since(before).flat_map(|registry| policies.services.of_registry(registry));
+            services.extend(reached.map(|service| service.name.clone()));
+        }
+        None => services.extend(policies.services.registered().map(|service| service.name.clone())),
+    }
+    services
+}
+
+/// The registered instances of each service, of which those of these services may be others than `before`: as the source
+/// says, or, where it says that there is none, as the service wants it.
+pub(super) fn registered(
+    policies: &PolicySet,
+    instances: &Instances,
+    before: &Registered,
+    services: BTreeSet<Name>,
+) -> Registered {
+    let mut registered = before.clone();
+    for name in services {
+        let known = before.get(&name);
+        let service = policies.services.get(name.as_str());
+        match service.and_then(|service| instances_of(service, instances, known)) {
+            Some(now) if known == Some(&now) => {}
+            Some(now) => drop(registered.insert(name, now)),
+            None => drop(registered.remove(&name)),
+        }
+    }
+    registered
+}
+
+/// `None` where the service's instances do not register themselves.
+fn instances_of(service: &Service, instances: &Instances, before: Option<&Arc<[Instance]>>) -> Option<Arc<[Instance]>> {
+    let Discovery::Registry { name, when_empty } = &service.discovery else { return None };
+    let now = instances.get(name.as_str()).filter(|now| !now.is_empty());
+    let kept = || before.filter(|_| *when_empty == WhenEmpty::Keep);
+    Some(now.or_else(kept).map_or_else(|| Arc::from([]), Arc::clone))
 }
 
 #[cfg(test)]
@@ -335,5 +384,70 @@ mod tests {
                 prop_assert_eq!(served.documents.len(), fresh.documents.len());
             }
         }
+    }
+
+    /// Services of which each registers itself under one of two names, keeps its last instances or does not, or is none.
+    fn registries(choices: &[usize]) -> Documents {
+        let text = |(n, choice): (usize, &usize)| match choice % 6 {
+            0 => String::new(),
+            1 => format!("{{kind: Service, name: s{n}, dns: 'a.example:80'}}"),
+            choice => {
+                let (registry, when_empty) = (choice % 2, ["keep", "empty"][choice / 2 - 1]);
+                format!("{{kind: Service, name: s{n}, registry: r{registry}, when_empty: {when_empty}}}")
+            }
+        };
+        let gateway = "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}".to_owned();
+        let texts: Vec<String> = std::iter::once(gateway).chain(choices.iter().enumerate().map(text)).collect();
+        Documents::new(Revision::default(), split(&"p.yaml".into(), texts.join("\n---\n").as_bytes()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Against all services looked up anew after every step of a history.
+        #[test]
+        fn instances_are_those_that_the_source_has_or_the_last_ones(
+            history in prop::collection::vec((prop::collection::vec(0..6_usize, 4), prop::array::uniform2(0..3_u16)), 1..10),
+        ) {
+            let (live, mut writer) = Live::new(settings());
+            let mut expected = std::collections::BTreeMap::<Name, Arc<[Instance]>>::new();
+            for (choices, ports) in history {
+                let mut documents = registries(&choices);
+                let of_registry = |(registry, port): (usize, &u16)| {
+                    let instance = |port: &u16| Instance { address: ([127, 0, 0, 1], *port).into(), weight: 1, zone: None };
+                    (format!("r{registry}").into(), Some(port).filter(|port| **port > 0).map(instance).into_iter().collect())
+                };
+                let instances: Instances = ports.iter().enumerate().map(of_registry).collect();
+                documents.instances = Some(instances.clone());
+                writer.adopt(&documents, Timestamp::default());
+                prop_assert!(live.refused().is_empty(), "{:?}", live.refused());
+                let generation = live.generation().unwrap();
+                let services = generation.policies.services.registered();
+                expected = services.map(|service| {
+                    let now = instances_of(service, &instances, expected.get(&service.name)).unwrap();
+                    (service.name.clone(), now)
+                }).collect();
+                let registered: std::collections::BTreeMap<_, _> = generation.registered.iter().map(|(name, now)| (name.clone(), Arc::clone(now))).collect();
+                prop_assert_eq!(&registered, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn instances_of_an_earlier_run_are_kept_for_services_that_are_still_there() {
+        let instance = |port: u16| -> Arc<[Instance]> {
+            [Instance { address: ([127, 0, 0, 1], port).into(), weight: 1, zone: None }].into()
+        };
+        let (live, mut writer) = Live::new(settings());
+        let name = |name| Name::parse(name).unwrap();
+        let kept = [(name("s0"), instance(1)), (name("s1"), instance(2)), (name("gone"), instance(3))];
+        let mut documents = registries(&[2, 4]);
+        documents.instances = Some(Instances::default());
+        writer.restore(&documents, kept.into_iter().collect(), Timestamp::default());
+        writer.adopt(&documents, Timestamp::default());
+        let registered = &live.generation().unwrap().registered;
+        assert_eq!(registered.get("s0"), Some(&instance(1)), "it keeps its last");
+        assert_eq!(registered.get("s1").map(|instances| instances.len()), Some(0), "it does not");
+        assert_eq!(registered.get("gone"), None);
     }
 }

@@ -1,20 +1,19 @@
 //! The Apis of a set, found by their name, by their gateway, and by the service that they lead to. A change of one costs what
 //! its gateway has, not what all gateways do.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::api::Api;
+use super::index::{Index, change};
 use crate::names::Name;
 use crate::shared_map::SharedMap;
 
 #[derive(Clone, Debug, Default)]
 pub struct Apis {
     by_name: SharedMap<Name, Arc<Api>>,
-    /// Ordered, so that whatever is made from them is the same on every replica.
-    by_gateway: SharedMap<Name, Arc<BTreeMap<Name, Arc<Api>>>>,
+    by_gateway: Index<Arc<Api>>,
     /// The gateways of the Apis that lead to a service, each with their number.
-    by_service: SharedMap<Name, Arc<BTreeMap<Name, usize>>>,
+    by_service: Index<usize>,
 }
 
 impl Apis {
@@ -51,39 +50,17 @@ impl Apis {
     pub(super) fn insert(&mut self, api: &Arc<Api>) {
         self.remove(api.name.as_str());
         self.by_name.insert(api.name.clone(), Arc::clone(api));
-        entry(&mut self.by_gateway, &api.gateway, |apis| drop(apis.insert(api.name.clone(), Arc::clone(api))));
-        entry(&mut self.by_service, &api.service, |gateways| *gateways.entry(api.gateway.clone()).or_default() += 1);
+        change(&mut self.by_gateway, &api.gateway, |apis| drop(apis.insert(api.name.clone(), Arc::clone(api))));
+        change(&mut self.by_service, &api.service, |gateways| *gateways.entry(api.gateway.clone()).or_default() += 1);
     }
 
     pub(super) fn remove(&mut self, name: &str) {
         let Some(api) = self.by_name.remove(name) else { return };
-        entry(&mut self.by_gateway, &api.gateway, |apis| drop(apis.remove(name)));
-        entry(&mut self.by_service, &api.service, |gateways| match gateways.get_mut(&api.gateway) {
+        change(&mut self.by_gateway, &api.gateway, |apis| drop(apis.remove(name)));
+        change(&mut self.by_service, &api.service, |gateways| match gateways.get_mut(&api.gateway) {
             Some(number) if *number > 1 => *number -= 1,
             _ => drop(gateways.remove(&api.gateway)),
         });
-    }
-}
-
-/// Changes what is kept under a key. What is empty is not kept.
-fn entry<V: Clone>(
-    index: &mut SharedMap<Name, Arc<BTreeMap<Name, V>>>,
-    key: &Name,
-    change: impl FnOnce(&mut BTreeMap<Name, V>),
-) {
-    match index.get_mut(key) {
-        Some(entries) => {
-            let entries = Arc::make_mut(entries);
-            change(entries);
-            if entries.is_empty() {
-                index.remove(key);
-            }
-        }
-        None => {
-            let mut entries = BTreeMap::new();
-            change(&mut entries);
-            index.insert(key.clone(), Arc::new(entries));
-        }
     }
 }
 
@@ -110,7 +87,7 @@ pub(crate) mod visits {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 

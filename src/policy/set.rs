@@ -10,7 +10,7 @@ use super::gateway::Gateway;
 use super::parse::{Parsed, Policy};
 use super::problem::{Path, Problem};
 use super::rate_limits::RateLimits;
-use super::service::{Discovery, Service};
+use super::services::Services;
 use super::tenant::{Plan, ReportedForTenants, Tenant};
 use crate::names::{DocumentId, Kind, Name, TenantName};
 use crate::shared_map::SharedMap;
@@ -19,12 +19,12 @@ use linker::{Linker, Misfit, located};
 /// Parsed documents by who they are.
 pub type ParsedById = SharedMap<DocumentId, Arc<Parsed>>;
 
-/// All policies at one revision, cross-checked. What the compiler goes through is ordered, so that whatever is made
-/// from it is the same on every replica.
+/// All policies at one revision, cross-checked. What the compiler goes through for a gateway is ordered, so that whatever is
+/// made from it is the same on every replica.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    pub gateways: Arc<BTreeMap<Name, Arc<Gateway>>>,
-    pub services: Arc<BTreeMap<Name, Arc<Service>>>,
+    pub gateways: SharedMap<Name, Arc<Gateway>>,
+    pub services: Services,
     pub apis: Apis,
     pub plans: Arc<BTreeMap<Name, Arc<Plan>>>,
     /// Many more than of anything else.
@@ -56,8 +56,7 @@ impl PolicySet {
 
     /// The problems of services whose instances register themselves, where they have no place to do so.
     pub fn registry_problems(&self, documents: &ParsedById) -> Vec<Problem> {
-        let is_registered = |service: &&Arc<Service>| matches!(service.discovery, Discovery::Registry { .. });
-        let services = self.services.values().filter(is_registered);
+        let services = self.services.registered();
         let parsed =
             services.filter_map(|service| documents.get(&DocumentId::new(Kind::Service, service.name.as_str())));
         let misfit = |document| Misfit {
@@ -96,8 +95,14 @@ impl PolicySet {
             };
         }
         match id.kind {
-            Kind::Gateway => put(&mut self.gateways, name(), policy_of!(Gateway)),
-            Kind::Service => put(&mut self.services, name(), policy_of!(Service)),
+            Kind::Gateway => match policy_of!(Gateway) {
+                Some(gateway) => drop(self.gateways.insert(gateway.name.clone(), Arc::clone(gateway))),
+                None => drop(self.gateways.remove(&*id.name)),
+            },
+            Kind::Service => match policy_of!(Service) {
+                Some(service) => self.services.insert(service),
+                None => self.services.remove(&id.name),
+            },
             Kind::Api => match policy_of!(Api) {
                 Some(api) => self.apis.insert(api),
                 None => self.apis.remove(&id.name),

@@ -36,15 +36,16 @@ impl Proven {
         self.0.get(gateway)
     }
 
-    /// Only goes forward: an acknowledgement of an older offer may be told after one of a newer offer.
+    /// Takes the group if it was acknowledged as a whole. Only goes forward: an acknowledgement of an older offer may be told
+    /// after one of a newer offer.
     pub(super) fn advance(&mut self, group: &Arc<GroupOffer>) {
-        if self.0.get(&group.gateway).is_some_and(|proven| proven.sequence > group.sequence) {
-            return;
+        let is_older = self.0.get(&group.gateway).is_some_and(|proven| proven.sequence > group.sequence);
+        if group.is_proven() && !is_older {
+            self.0.insert(group.gateway.clone(), Arc::clone(group));
         }
-        self.0.insert(group.gateway.clone(), Arc::clone(group));
     }
 
-    pub(super) fn retain(&mut self, is_served: impl Fn(&Name) -> bool) {
-        self.0.retain(|gateway, _| is_served(gateway));
+    pub(super) fn remove(&mut self, gateway: &Name) {
+        self.0.remove(gateway);
     }
 }

@@ -71,8 +71,8 @@ pub(super) fn extended(
     };
     let behind = blamed
         .iter()
-        .flat_map(|(name, _)| group.group.changed_behind(group.gateway.as_str(), (nack.resource_type, name), proven));
-    let documents: BTreeMap<_, _> = behind.map(|id| (id.clone(), group.group.document(&id).cloned())).collect();
+        .flat_map(|(name, _)| group.group().changed_behind(group.gateway.as_str(), (nack.resource_type, name), proven));
+    let documents: BTreeMap<_, _> = behind.map(|id| (id.clone(), group.group().document(&id).cloned())).collect();
     hold.is_whole |= documents.is_empty();
     hold.documents.extend(documents);
     hold.refused

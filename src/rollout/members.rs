@@ -88,10 +88,16 @@ impl Members {
     }
 
     /// Takes in which nodes are selected now by the gateways of which that changed. Gives the streams for which the offer
-    /// is another one than the offer before.
-    pub(super) fn advance(&mut self, before: &Offer, after: &Offer, reselecting: &[Name]) -> Vec<StreamId> {
+    /// is another one than the offer before, which differs from it in the groups that were made anew.
+    pub(super) fn advance(
+        &mut self,
+        before: &Offer,
+        after: &Offer,
+        remade: &BTreeSet<Name>,
+        reselecting: &[Name],
+    ) -> Vec<StreamId> {
         let mut reached: Vec<_> = reselecting.iter().flat_map(|gateway| self.reselect(gateway, after)).collect();
-        for gateway in after.groups_that_differ(before) {
+        for gateway in remade.iter().filter(|gateway| after.differs(before, gateway)) {
             reached.extend(self.by_gateway.get(gateway).into_iter().flatten());
         }
         if before.knows_the_unselected() != after.knows_the_unselected() {

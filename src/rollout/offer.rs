@@ -1,7 +1,7 @@
 //! What nodes are to have at one moment, and which node is to have what.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -10,6 +10,7 @@ use super::hold::Hold;
 use super::members::Member;
 use crate::live::{Group, Served};
 use crate::names::{Name, NodeIdentity, Version};
+use crate::shared_map::SharedMap;
 use crate::snapshot::Resources;
 use crate::snapshot::feature::Need;
 use crate::snapshot::resource::ResourceType;
@@ -24,12 +25,13 @@ pub struct Offer {
     pub(super) sequence: u64,
     /// Stays the same for as long as no gateway selects other nodes than before.
     pub(super) selectors: u64,
-    pub(super) groups: BTreeMap<Name, Arc<GroupOffer>>,
+    pub(super) groups: SharedMap<Name, Arc<GroupOffer>>,
     /// Resources of nodes that several gateways select, made when the first of them asks.
     pub(super) unions: Mutex<BTreeMap<Vec<Name>, Arc<Resources>>>,
 }
 
-/// The resources of one gateway, as its Envoys are to have them.
+/// The resources of one gateway, as its Envoys are to have them. It stays the same object through all offers that have
+/// nothing else for them.
 #[derive(Debug)]
 pub struct GroupOffer {
     pub gateway: Name,
@@ -37,8 +39,11 @@ pub struct GroupOffer {
     pub hold: Option<Arc<Hold>>,
     /// [`Offer::sequence`] of the offer that it was made for.
     pub(super) sequence: u64,
-    pub(super) group: Group,
     pub(super) evidence: Arc<Evidence>,
+    /// As the first generation has it that it was offered with.
+    first: Group,
+    /// As the last one has it, once it is known which that is: the same resources, of newer documents.
+    last: OnceLock<Group>,
 }
 
 /// The resources of one node, and the gateways that it has them from.
@@ -62,10 +67,7 @@ impl Offer {
     }
 
     pub(super) fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
-        let Some(generation) = &self.served.generation else { return Vec::new() };
-        let gateways = generation.policies.gateways.values();
-        let selecting = gateways.filter(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata));
-        selecting.map(|gateway| gateway.name.clone()).collect()
+        self.served.generation.as_ref().map_or_else(Vec::new, |generation| generation.gateways_of(node))
     }
 
     /// The resources of a node that was assigned to this offer. `None` where they are not known: before a first set is
@@ -97,21 +99,26 @@ impl Offer {
         self.served.generation.is_some() && !self.served.refused.may_miss_gateways()
     }
 
-    /// The gateways of which a node is to have something else than in the offer before, or is told something else.
-    pub(super) fn groups_that_differ<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Name> {
-        let differs = move |gateway: &&Name| {
-            let [old, new] = [before, self].map(|offer| offer.groups.get(*gateway));
-            let (Some(old), Some(new)) = (old, new) else { return true };
-            let [old_needs, new_needs] = [before, self].map(|offer| offer.newest(gateway).map(|newest| newest.needs()));
-            !Arc::ptr_eq(old.resources(), new.resources())
-                || old.hold.is_some() != new.hold.is_some()
-                || old_needs != new_needs
-        };
-        self.groups.keys().filter(differs)
+    /// True if the gateway's nodes are to have something else than in the offer before, or are told something else.
+    pub(super) fn differs(&self, before: &Self, gateway: &Name) -> bool {
+        let [old, new] = [before, self].map(|offer| offer.groups.get(gateway));
+        let (Some(old), Some(new)) = (old, new) else { return true };
+        let [old_needs, new_needs] = [before, self].map(|offer| offer.newest(gateway).map(|newest| newest.needs()));
+        !Arc::ptr_eq(old.resources(), new.resources())
+            || old.hold.is_some() != new.hold.is_some()
+            || old_needs != new_needs
+    }
+
+    /// What follows the group in its place has newer documents: those that this offer has it with are its last.
+    pub(super) fn end(&self, group: &GroupOffer) {
+        let newest = self.served.generation.as_ref().and_then(|generation| generation.group(group.gateway.as_str()));
+        if let (Some(newest), None) = (newest, &group.hold) {
+            group.last.get_or_init(|| newest.with_resources(Arc::clone(group.resources())));
+        }
     }
 
     /// The unions that nodes have and that are still the resources of their gateways: those nodes are not asked again.
-    pub(super) fn unions_kept(&self, groups: &BTreeMap<Name, Arc<GroupOffer>>) -> BTreeMap<Vec<Name>, Arc<Resources>> {
+    pub(super) fn unions_kept(&self, groups: &SharedMap<Name, Arc<GroupOffer>>) -> BTreeMap<Vec<Name>, Arc<Resources>> {
         let is_same = |gateway: &Name| match (self.groups.get(gateway), groups.get(gateway)) {
             (Some(old), Some(new)) => Arc::ptr_eq(old.resources(), new.resources()),
             (old, new) => old.is_none() && new.is_none(),
@@ -150,14 +157,31 @@ impl Offer {
         self.groups.get(gateway).is_some_and(|group| group.hold.is_some())
     }
 
+    /// In the order of the gateways' names.
     pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
-        self.groups.iter().filter_map(|(gateway, group)| Some((gateway, &**group.hold.as_ref()?)))
+        let groups = self.groups.sorted().into_iter();
+        groups.filter_map(|(gateway, group)| Some((gateway, &**group.hold.as_ref()?)))
     }
 }
 
 impl GroupOffer {
+    pub(super) fn new(
+        gateway: &Name,
+        sequence: u64,
+        hold: Option<Arc<Hold>>,
+        group: Group,
+        evidence: Arc<Evidence>,
+    ) -> Self {
+        Self { gateway: gateway.clone(), hold, sequence, evidence, first: group, last: OnceLock::new() }
+    }
+
     pub fn resources(&self) -> &Arc<Resources> {
-        &self.group.resources
+        &self.first.resources
+    }
+
+    /// Its documents are the newest that it was offered with once [`Offer::end`] is told of it, and where it is held.
+    pub(super) fn group(&self) -> &Group {
+        self.last.get().unwrap_or(&self.first)
     }
 
     /// True if some Envoy acknowledged all resources of the type.

@@ -51,6 +51,11 @@ impl Retries {
         .collect()
     }
 
+    /// Every group of which something is held is among them.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = &Name> {
+        self.0.keys()
+    }
+
     /// Forgets groups of which nothing is held any more: the next hold begins with the first pause.
     pub(super) fn retain(&mut self, is_held: impl Fn(&Name) -> bool) {
         self.0.retain(|gateway, _| is_held(gateway));

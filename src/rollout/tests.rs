@@ -329,3 +329,50 @@ fn a_hold_ends_when_another_took_what_was_refused_and_tells_of_it_later() {
     world.refuse("shop", ResourceType::Listener, "shop");
     assert!(world.group("shop").hold.is_none(), "another has it");
 }
+
+fn plan(rate: u32) -> String {
+    format!("---\n{{kind: Plan, name: gold, limits: [{{rate: {rate}/m}}]}}\n")
+}
+
+#[test]
+fn a_gateway_that_a_change_does_not_reach_is_offered_the_very_same() {
+    let mut world = World::proven();
+    let [shop, side] = ["shop", "side"].map(|gateway| world.group(gateway));
+    world.serve(&SHOP.replace("/create", "/new"));
+    assert!(Arc::ptr_eq(&side, &world.group("side")) && !Arc::ptr_eq(&shop, &world.group("shop")));
+    world.refuse("shop", ResourceType::Route, "shop");
+    assert!(Arc::ptr_eq(&side, &world.group("side")));
+}
+
+#[test]
+fn what_is_blamed_is_what_changed_since_the_last_set_that_worked() {
+    let mut world = World::proven();
+    // Nothing of this reaches an Envoy, so all of it worked.
+    (1..4).for_each(|rate| world.serve(&format!("{SHOP}{}", plan(rate))));
+    world.serve(&format!("{}{}", SHOP.replace("/create", "/bad"), plan(3)));
+    assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create"]);
+}
+
+#[test]
+fn an_acknowledgement_that_comes_after_the_next_offer_is_one_of_the_last_set_before_it() {
+    let mut world = World::proven();
+    world.serve(&SHOP.replace("/create", "/good"));
+    let good = world.group("shop");
+    (1..4).for_each(|rate| world.serve(&format!("{}{}", SHOP.replace("/create", "/good"), plan(rate))));
+    world.serve(&format!("{}{}", SHOP.replace("/create", "/bad"), plan(3)));
+    ResourceType::ALL.into_iter().for_each(|resource_type| world.rollout.acknowledged(&good, resource_type));
+    assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create"]);
+    assert!(world.is_offered("shop", &SHOP.replace("/create", "/good")));
+}
+
+#[test]
+fn what_is_held_are_the_versions_that_were_there_when_it_was_refused() {
+    let mut world = World::proven();
+    let bad = SHOP.replace("/create", "/bad");
+    world.serve(&format!("{bad}{}", plan(1)));
+    world.serve(&format!("{bad}{}", plan(2)));
+    assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create", "Plan gold"]);
+    // A change of something else gives neither another chance.
+    world.serve(&format!("{}{}", bad.replace("/pay", "/paid"), plan(2)));
+    assert_eq!(world.held("shop"), ["Api create", "Plan gold"]);
+}

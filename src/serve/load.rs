@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::SourceConfig;
-use crate::document::Documents;
+use crate::document::{Documents, Instances};
 use crate::last_good::{Kept, StateDir};
 use crate::live::{Adopted, Generation, Live, Refusal, Writer};
 use crate::metrics::{Metrics, ReloadLabels};
@@ -108,7 +108,7 @@ impl Loader {
         unusable.iter().for_each(|reason| tracing::warn!("a kept set cannot be used: {reason}"));
         let Kept { mut documents, registered, file } = kept?;
         // Where it came from there may have been a registry; what refers to one was good.
-        documents.instances = Some(Arc::default());
+        documents.instances = Some(Instances::default());
         let refused = self.writer.restore(&documents, registered, self.clock.now());
         tracing::info!(
             file = %shown::path(&file), revision = %documents.revision, documents = documents.documents.len(),

@@ -173,7 +173,7 @@ fn explained_tenant(world: &World, lines: &[String]) -> Option<String> {
         headers: lines.iter().map(header).collect(),
         client_ip: Ipv4Addr::LOCALHOST.into(),
     };
-    let gateway = &generation.policies.gateways["edge"];
+    let gateway = generation.policies.gateways.get("edge").unwrap();
     explain(&generation.policies, &generation.matcher, gateway, &request).tenant
 }
 

@@ -11,6 +11,7 @@ mod texts;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tierflow::compile::RateLimitService;
@@ -47,7 +48,7 @@ impl Set {
     /// As `check` does it.
     fn build(&self) -> Result<Generation, Vec<Problem>> {
         let documents = self.documents.iter().map(|drawn| drawn.document());
-        let instances = Some(self.instances.clone().into());
+        let instances = Some(self.instances.clone());
         let documents = Documents { instances, ..Documents::new(Revision::default(), documents) };
         let rate_limit_service = RateLimitService::default();
         Generation::build(
@@ -72,7 +73,10 @@ impl<'a> Judge<'a> {
     /// What it says of the sets, all of them at once; but for gateways that are said to need a newer one.
     fn judge(&self, sets: &[Set]) -> Result<(), String> {
         let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
-        let groups = generations.flat_map(|generation| generation.snapshot.groups.into_values());
+        let groups = generations.flat_map(|generation| {
+            let groups = generation.snapshot.groups.sorted().into_iter();
+            groups.map(|(_, group)| Arc::clone(group)).collect::<Vec<_>>()
+        });
         let groups = groups.filter(|group| group.unknown_to(self.version).next().is_none());
         let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
         let mut names = BTreeSet::new();

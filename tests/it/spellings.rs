@@ -161,7 +161,7 @@ async fn explain_says_of_any_request_what_envoy_does() {
             continue;
         }
         for (name, listen) in ESCAPED_SLASHES.into_iter().zip(gateways.listen) {
-            let gateway = &generation.policies.gateways[name];
+            let gateway = generation.policies.gateways.get(name).unwrap();
             let explained = explain(&generation.policies, &generation.matcher, gateway, &request);
             let lines: Vec<String> = std::iter::once(format!("host: {}", request.host))
                 .chain(request.headers.iter().map(|(name, value)| format!("{name}: {value}")))

@@ -107,7 +107,7 @@ impl Selection {
                 let gateway = policies.gateways.get(name.as_str());
                 vec![gateway.ok_or_else(|| SelectionError::unknown("Gateway", name, there))?]
             }
-            None => policies.gateways.values().collect(),
+            None => policies.gateways.sorted().into_iter().map(|(_, gateway)| gateway).collect(),
         };
         let Some(name) = &self.api else { return Ok(gateways.into_iter().map(|gateway| &**gateway).collect()) };
         let there = policies.apis.names().map(|name| name.as_str());

@@ -122,7 +122,7 @@ fn what_names_nothing_is_told_with_what_could_be_meant() {
 #[test]
 fn a_counter_has_the_key_that_requests_have() {
     let (policies, matcher) = set();
-    let gateway = &policies.gateways["shop"];
+    let gateway = policies.gateways.get("shop").unwrap();
     let api = policies.apis.get("create").unwrap();
     let id = descriptor::api_id(&api.name, &Form::of(&policies, gateway, api).id());
     let list = policies.rate_limits["list"].entries[0].id.clone();

@@ -17,7 +17,7 @@ use crate::shared_map::SharedMap;
 impl Matcher {
     /// A matcher that knows nothing yet. The hasher begins the key of each counter.
     pub fn empty(keys: KeyHasher) -> Self {
-        Self { gateways: Arc::default(), plans: Arc::default(), tenants: SharedMap::default(), keys }
+        Self { gateways: SharedMap::default(), plans: Arc::default(), tenants: SharedMap::default(), keys }
     }
 
     /// The matcher of a set that differs in these documents from the one that this matcher was made from. `affected` are the
@@ -33,12 +33,11 @@ impl Matcher {
             }
         }
         for name in affected {
-            let gateways = Arc::make_mut(&mut next.gateways);
             match policies.gateways.get(name) {
                 Some(gateway) => {
-                    drop(gateways.insert(name.clone(), Arc::new(GatewayLimits::new(policies, gateway))));
+                    drop(next.gateways.insert(name.clone(), Arc::new(GatewayLimits::new(policies, gateway))));
                 }
-                None => drop(gateways.remove(name)),
+                None => drop(next.gateways.remove(name)),
             }
         }
         next
@@ -66,8 +65,8 @@ impl Matcher {
 
     /// The forms that routes report in by this matcher's policies and no more by those of the next one.
     pub fn forms_lost_in<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = (&'a Name, &'a str)> {
-        let is_same = |name: &Name, gateway| next.gateways.get(name).is_some_and(|next| Arc::ptr_eq(next, gateway));
-        let others = self.gateways.iter().filter(move |(name, gateway)| !is_same(name, gateway));
+        let differing = self.gateways.differing(&next.gateways, Arc::ptr_eq);
+        let others = differing.filter_map(|name| self.gateways.get_key_value(name));
         let forms = others.flat_map(|(name, gateway)| gateway.ids().map(move |id| (name, id)));
         forms.filter(|(name, id)| !next.has(name, id))
     }

@@ -56,7 +56,7 @@ fn id(matcher: &Matcher, gateway: &str, api: &str) -> String {
 
 /// The id that the newest routes report for the only entry of all lists.
 fn list_id(matcher: &Matcher, gateway: &str) -> String {
-    matcher.gateways[gateway].rate_limits.keys().next().unwrap().clone()
+    matcher.gateways.get(gateway).unwrap().rate_limits.keys().next().unwrap().clone()
 }
 
 /// The limits that a request meets, as `tier:name=rate`, and the keys of their counters.

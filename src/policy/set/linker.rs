@@ -105,7 +105,7 @@ impl<'a> Linker<'a> {
         let set = self.set;
         let is_gone = |plan: &str| self.base.plans.contains_key(plan) && !set.plans.contains_key(plan);
         let gateways: Vec<&Arc<Gateway>> = match self.changed(Kind::Plan).any(is_gone) {
-            true => set.gateways.values().collect(),
+            true => set.gateways.sorted().into_iter().map(|(_, gateway)| gateway).collect(),
             false => self.changed_gateways().collect(),
         };
         for gateway in gateways {
@@ -152,7 +152,7 @@ impl<'a> Linker<'a> {
 
     /// An upgrade is one of a connection of HTTP/1.1. Upstreams that speak HTTP/2 hardly ever know its own kind (RFC 8441).
     fn check_upgrades(&mut self, from: &DocumentId, api: &Api) {
-        let service = self.set.services.get(&api.service);
+        let service = self.set.services.get(api.service.as_str());
         if let Some(service) = service.filter(|service| service.protocol != Protocol::Http1 && !api.upgrades.is_empty())
         {
             let message =
@@ -203,7 +203,7 @@ impl<'a> Linker<'a> {
         let set = self.set;
         let names: Box<dyn Iterator<Item = &Name>> = match kind {
             Kind::Gateway if !set.gateways.contains_key(name) => Box::new(set.gateways.keys()),
-            Kind::Service if !set.services.contains_key(name) => Box::new(set.services.keys()),
+            Kind::Service if set.services.get(name.as_str()).is_none() => Box::new(set.services.names()),
             Kind::Api if set.apis.get(name.as_str()).is_none() => Box::new(set.apis.names()),
             Kind::Plan if !set.plans.contains_key(name) => Box::new(set.plans.keys()),
             _ => return true,
@@ -225,7 +225,7 @@ impl<'a> Linker<'a> {
             return;
         }
         let mut by_port: BTreeMap<u16, Vec<&Arc<Gateway>>> = BTreeMap::new();
-        for gateway in self.set.gateways.values() {
+        for (_, gateway) in self.set.gateways.sorted() {
             by_port.entry(gateway.listen.port()).or_default().push(gateway);
         }
         let is_changed = |gateway: &Gateway| self.is_changed(Kind::Gateway, &gateway.name);
@@ -314,7 +314,7 @@ impl<'a> Linker<'a> {
         let mut gateways: BTreeSet<&Name> = self.changed_gateways().map(|gateway| &gateway.name).collect();
         for list in lists {
             match &list.gateway {
-                Some(gateway) => gateways.extend(set.gateways.get_key_value(gateway).map(|(name, _)| name)),
+                Some(gateway) => gateways.extend(set.gateways.get(gateway).map(|gateway| &gateway.name)),
                 None => return set.gateways.keys().collect(),
             }
         }

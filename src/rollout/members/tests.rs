@@ -1,6 +1,6 @@
 //! Whom an offer reaches: everybody for whom it is another one, and nobody else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

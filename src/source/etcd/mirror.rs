@@ -12,7 +12,7 @@ use super::registry::Registry;
 use super::required::Required;
 use crate::bulk::{BLOBS, Change, MANIFEST, Manifest, Unreadable, unpack};
 use crate::clock::Timestamp;
-use crate::document::{Document, Documents, Instances, Origin, requirements};
+use crate::document::{Document, Documents, Instance, Instances, Origin, requirements};
 use crate::etcd::events::Event;
 use crate::etcd::listing::Entry;
 use crate::etcd::{Section, root};
@@ -43,7 +43,7 @@ pub(super) struct Mirror {
     /// Documents that are as the manifest says, and not yet as their keys say.
     overlaid: HashSet<Origin>,
     /// The instances that were handed over last.
-    instances: Arc<Instances>,
+    instances: Instances,
     /// Events up to this one are applied.
     revision: u64,
     /// Keys that events deleted since the last listing began, and when: a listing that is older has them still.
@@ -106,7 +106,7 @@ impl Mirror {
             manifest: None,
             unreadable: None,
             overlaid: HashSet::new(),
-            instances: Arc::default(),
+            instances: Instances::default(),
             revision: 0,
             deleted: HashMap::new(),
         }
@@ -122,7 +122,7 @@ impl Mirror {
         Documents {
             revision: Revision(self.revision),
             documents: self.documents.clone(),
-            instances: Some(Arc::clone(&self.instances)),
+            instances: Some(self.instances.clone()),
             limiters: Arc::clone(self.fleet.addresses()),
         }
     }
@@ -135,10 +135,13 @@ impl Mirror {
 
     fn refresh_instances(&mut self, now: Timestamp) -> bool {
         let ready = self.registry.ready(now);
-        let is_changed = ready != *self.instances;
-        if is_changed {
-            self.instances = Arc::new(ready);
-        }
+        let gone: Vec<_> = self.instances.keys().filter(|service| !ready.contains_key(*service)).cloned().collect();
+        let is_known =
+            |(service, ready): &(_, Vec<Instance>)| self.instances.get(service).is_some_and(|known| **known == **ready);
+        let changed: Vec<_> = ready.into_iter().filter(|of_service| !is_known(of_service)).collect();
+        let is_changed = !gone.is_empty() || !changed.is_empty();
+        gone.iter().for_each(|service| drop(self.instances.remove(service)));
+        self.instances.extend(changed.into_iter().map(|(service, ready)| (service, ready.into())));
         is_changed
     }
 
@@ -601,7 +604,7 @@ mod tests {
         let key = "/t/services/order/a:1";
         let at = |mirror: &mut Mirror| {
             let instances = mirror.documents(NOW).instances.unwrap();
-            instances.get("order").map_or(0, Vec::len)
+            instances.get("order").map_or(0, |instances| instances.len())
         };
         assert!(mirror.apply(vec![put(key, "10.0.0.7:80", 11)], NOW).is_changed);
         assert_eq!(at(&mut mirror), 1);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::clock::Timestamp;
-use crate::document::{Instance, Instances};
+use crate::document::Instance;
 
 /// Time that a departure is remembered.
 const MEMORY_NANOS: u64 = 60_000_000_000;
@@ -88,13 +88,13 @@ impl Registry {
     }
 
     /// The instances that may take traffic, in the order of their names.
-    pub(super) fn ready(&mut self, now: Timestamp) -> Instances {
+    pub(super) fn ready(&mut self, now: Timestamp) -> BTreeMap<Arc<str>, Vec<Instance>> {
         let is_over = |registered: &Registration| registered.missing_until.is_some_and(|until| until <= now);
         let over = self.registered.iter().filter(|(_, registered)| is_over(registered)).map(|(name, _)| name.clone());
         for (service, name) in over.collect::<Vec<_>>() {
             self.remove(&service, &name, now);
         }
-        let mut ready = Instances::new();
+        let mut ready = BTreeMap::<_, Vec<_>>::new();
         for ((service, _), registered) in self.registered.iter().filter(|(_, registered)| registered.ready_at <= now) {
             if let Ok(instance) = &registered.instance {
                 ready.entry(Arc::clone(service)).or_default().push(instance.clone());
