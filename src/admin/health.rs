@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use crate::counters::Counters;
-use crate::counters::redis::Report;
 
 /// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
 const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
@@ -41,10 +40,11 @@ fn counters_json(counters: &Counters) -> Value {
             json!({ "name": "counter_keys", "ok": keys < keys_max, "value": keys, "threshold": keys_max })
         }
         Counters::Redis(redis) => {
-            let Report { connections_open, replicas, counts_alone, .. } = redis.report();
+            let report = redis.report();
+            let (is_whole, open) = (report.is_whole(), report.connections_open);
             json!({
-                "name": "counter_store", "ok": connections_open > 0, "value": connections_open, "threshold": 1,
-                "replicas": replicas, "counts_alone": counts_alone,
+                "name": "counter_store", "ok": is_whole, "value": open, "threshold": "a connection to each node",
+                "replicas": report.replicas, "counts_alone": report.counts_alone,
             })
         }
         #[cfg(test)]

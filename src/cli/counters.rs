@@ -12,7 +12,8 @@ use crate::counters::redis::{RedisSettings, RedisTls, RedisUser};
 pub(super) struct CountersArgs {
     /// The store of the counters: `memory` of this process, or a Redis or Valkey that replicas share, as in
     /// redis://10.0.0.6:6379 or rediss://10.0.0.6:6379/2 (TLS, database 2);
-    /// redis+sentinel://10.0.0.6:26379,10.0.0.7:26379/NAME is the master that these Sentinels know by that name.
+    /// redis+sentinel://10.0.0.6:26379,10.0.0.7:26379/NAME is the master that these Sentinels know by that name, and
+    /// redis+cluster://10.0.0.6:6379,10.0.0.7:6379 the Cluster that these nodes are of.
     #[arg(long, value_name = "STORE", default_value = "memory", env = "TIERFLOW_COUNTERS")]
     counters: String,
     /// The most counters that are kept in memory, 1024 to 100000000. Each takes at most 192 bytes while its limit is below

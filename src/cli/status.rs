@@ -50,9 +50,16 @@ struct Redis {
     connections: u64,
     connections_open: u64,
     trouble: Option<String>,
+    nodes: Vec<RedisNode>,
     replicas: Option<u64>,
     #[serde(default)]
     counts_alone: bool,
+}
+
+#[derive(Deserialize)]
+struct RedisNode {
+    address: Option<String>,
+    connections_open: u64,
 }
 
 #[derive(Deserialize)]
@@ -164,7 +171,7 @@ impl Status {
     fn is_well(&self) -> bool {
         let is_fresh = self.source.lag_seconds.is_some_and(|lag| lag <= LAG_SECONDS_MAX);
         let is_complete = self.generation.is_some() && self.refused.is_empty() && self.held.is_empty();
-        let has_counters = self.counters.redis.as_ref().is_none_or(|redis| redis.connections_open > 0);
+        let has_counters = self.counters.redis.as_ref().is_none_or(Redis::is_whole);
         is_complete
             && is_fresh
             && has_counters
@@ -215,9 +222,14 @@ impl Status {
 }
 
 impl Redis {
+    fn is_whole(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.iter().all(|node| node.connections_open > 0)
+    }
+
     /// As in "counters in redis://10.0.0.6:6379, 4 of 4 connections open, shared by 3 replicas".
     fn summary(&self) -> String {
-        let Self { address, connections, connections_open, trouble, replicas, counts_alone } = self;
+        let Self { address, connections, connections_open, trouble, nodes, replicas, counts_alone } = self;
+        let nodes = nodes_summary(address, nodes);
         let trouble = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
         let sharing = match (counts_alone, replicas) {
             (false, Some(replicas)) => format!(", shared by {replicas} replicas"),
@@ -225,7 +237,22 @@ impl Redis {
             (true, Some(replicas)) => format!("; on_error local: limit / {replicas}, of {replicas} replicas"),
             (true, None) => "; on_error local: the whole limit, no other replicas are known yet".to_owned(),
         };
-        format!("counters in {address}, {connections_open} of {connections} connections open{trouble}{sharing}")
+        format!("counters in {address}, {connections_open} of {connections} connections open{nodes}{trouble}{sharing}")
+    }
+}
+
+/// As in " to 3 nodes, none to 10.0.0.6:6379". Nothing where the store's address says it all.
+fn nodes_summary(address: &str, nodes: &[RedisNode]) -> String {
+    match nodes {
+        // A master that Sentinels know.
+        [RedisNode { address: Some(node), .. }] if !address.contains(node) => format!(" to {node}"),
+        [] | [_] => String::new(),
+        nodes => {
+            let is_away = |node: &&RedisNode| node.connections_open == 0;
+            let away: Vec<_> = nodes.iter().filter(is_away).filter_map(|node| node.address.as_deref()).collect();
+            let none = if away.is_empty() { String::new() } else { format!(", none to {}", away.join(", ")) };
+            format!(" to {} nodes{none}", nodes.len())
+        }
     }
 }
 
@@ -332,6 +359,7 @@ mod tests {
                 let redis = json!({
                     "address": "redis://a:1", "connections": 4, "connections_open": open, "trouble": trouble,
                     "replicas": replicas, "counts_alone": counts_alone,
+                    "nodes": [{ "address": "a:1", "connections_open": open }],
                 });
                 status["counters"] = json!({ "store": "redis", "redis": redis });
             });
@@ -351,6 +379,28 @@ mod tests {
             told(4, None, Some(3), false),
             "counters in redis://a:1, 4 of 4 connections open, shared by 3 replicas"
         );
+    }
+
+    #[test]
+    fn the_nodes_of_a_store_are_told_of() {
+        let told = |address: &str, nodes: &[(&str, u64)]| {
+            let open: u64 = nodes.iter().map(|(_, open)| open).sum();
+            let node = |(address, open): &(&str, u64)| json!({ "address": address, "connections_open": open });
+            let nodes: Vec<_> = nodes.iter().map(node).collect();
+            let redis = json!({
+                "address": address, "connections": 4, "connections_open": open, "trouble": null, "nodes": nodes,
+            });
+            let status = status(|status| status["counters"] = json!({ "store": "redis", "redis": redis }));
+            (status.is_well(), status.table().lines().nth(2).unwrap().to_owned())
+        };
+        let sentinel = "counters in redis+sentinel://s:1/m, 4 of 4 connections open to a:1";
+        assert_eq!(told("redis+sentinel://s:1/m", &[("a:1", 4)]), (true, sentinel.to_owned()));
+        let cluster = "counters in redis+cluster://a:1, 4 of 4 connections open to 2 nodes";
+        assert_eq!(told("redis+cluster://a:1", &[("a:1", 2), ("b:1", 2)]), (true, cluster.to_owned()));
+        let cut = "counters in redis+cluster://a:1, 2 of 4 connections open to 2 nodes, none to b:1";
+        assert_eq!(told("redis+cluster://a:1", &[("a:1", 2), ("b:1", 0)]), (false, cut.to_owned()));
+        let unknown = "counters in redis+cluster://a:1, 0 of 4 connections open";
+        assert_eq!(told("redis+cluster://a:1", &[]), (false, unknown.to_owned()));
     }
 
     #[test]

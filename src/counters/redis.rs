@@ -1,16 +1,20 @@
 //! Counters in Redis or Valkey, shared by all replicas.
 //!
 //! ```text
-//! admit --Question--> Link (one of a few connections, pipelined) --EVALSHA--> admit.lua in the store
-//!       <--Answer---                                             <---------
+//! admit --Question--> Node --> Link (one of a few connections, pipelined) --EVALSHA--> admit.lua in the store
+//!       <--Answer---                                                      <---------
 //! ```
 //!
+//! The node is one server, the master that [`sentinel`]s know, or one of a [`cluster`], where a request may have to ask two.
 //! One round trip decides a request over all its limits, on the store's clock. A question has a deadline, and one that
 //! comes to the store later is refused there: what waited in a store that hung charges nothing when it goes on.
-//! After several failures in a row all links are closed; while they are, requests are told at once that the store is away.
+//! After several failures in a row all links of a node are closed; while they are, requests are told at once that the store
+//! is away.
 
 mod back;
+mod cluster;
 mod failure;
+pub mod keys;
 mod link;
 pub mod local;
 mod node;
@@ -20,24 +24,29 @@ mod seen;
 mod sentinel;
 mod settings;
 pub mod settle;
+mod slots;
+mod topology;
 mod url;
 
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Admission, StoreAway};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::limiter::Charge;
 use crate::limiter::kept::Kept;
+use crate::limiter::key::CounterKey;
 use crate::limiter::peers::Peers;
 use crate::metrics::{Metrics, ReasonLabels};
 use back::AsksFrom;
-use link::Place;
+use cluster::Cluster;
+use link::{Follow, Place, Way};
 use local::Local;
 use node::Node;
-use roll::Roll;
+use roll::{Entry, Errand, Roll};
 use script::Question;
 use sentinel::Sentinels;
 
@@ -51,15 +60,21 @@ pub use url::{RedisForm, RedisUrl, ServerAddress};
 #[derive(Debug)]
 pub struct Redis {
     settings: Arc<RedisSettings>,
-    node: Node,
-    /// `None`: the server is a fixed one.
-    sentinels: Option<Arc<Sentinels>>,
+    servers: Servers,
     /// The counters of gateways that go on counting without the store.
     local: Local,
     roll: Roll,
     asks_from: AsksFrom,
     metrics: Arc<Metrics>,
     clock: Clock,
+}
+
+#[derive(Debug)]
+enum Servers {
+    One(Arc<Node>),
+    /// The one that is master.
+    Sentinel(Arc<Sentinels>, Arc<Node>),
+    Cluster(Arc<Cluster>),
 }
 
 /// The state of the store, for people.
@@ -70,6 +85,7 @@ pub struct Report {
     pub connections_open: usize,
     /// The last failure of a connection that is not open.
     pub trouble: Option<String>,
+    /// The servers that keep counters: one, or the masters of a Cluster.
     pub nodes: Vec<NodeReport>,
     /// The number of replicas when the store was last there, this one included. None before it ever was.
     pub replicas: Option<u32>,
@@ -77,46 +93,62 @@ pub struct Report {
     pub counts_alone: bool,
 }
 
+impl Report {
+    /// True where all counters are there.
+    pub fn is_whole(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.iter().all(|node| node.connections_open > 0)
+    }
+}
+
 impl Redis {
     /// A store that is away until [`Redis::keep`] runs and has opened a connection.
     pub fn new(settings: impl Into<Arc<RedisSettings>>, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let settings = settings.into();
-        let (place, sentinels) = match settings.url.form.clone() {
-            RedisForm::One(server) => (Place::Fixed(server), None),
+        let node = |place: &Place| Arc::new(Node::new(&settings, place, clock, &metrics));
+        let servers = match settings.url.form.clone() {
+            RedisForm::One(server) => Servers::One(node(&Place::Fixed(server))),
             RedisForm::Sentinel { sentinels, master } => {
                 let sentinels = Arc::new(Sentinels::new(Arc::clone(&settings), sentinels, master));
-                (Place::Master(Arc::clone(&sentinels)), Some(sentinels))
+                let node = node(&Place::Master(Arc::clone(&sentinels)));
+                Servers::Sentinel(sentinels, node)
             }
+            RedisForm::Cluster { .. } => Servers::Cluster(Arc::new(Cluster::new(&settings, clock, &metrics))),
         };
-        let node = Node::new(&settings, &place, clock, &metrics);
         let local = Local::new(settings.local_keys_max);
         let (roll, asks_from) = (Roll::new(), AsksFrom::default());
-        Self { settings, node, sentinels, local, roll, asks_from, metrics, clock }
+        Self { settings, servers, local, roll, asks_from, metrics, clock }
     }
 
     /// Opens the connections, and again whenever one is lost, until shutdown.
     pub async fn keep(&self, shutdown: CancellationToken) {
-        let watch = async {
-            if let Some(sentinels) = &self.sentinels {
-                sentinels.watch(self.node.links()).await;
+        let keep = async {
+            match &self.servers {
+                Servers::One(node) => node.keep().await,
+                Servers::Sentinel(sentinels, node) => {
+                    tokio::join!(node.keep(), sentinels.watch(node.links()));
+                }
+                Servers::Cluster(cluster) => cluster.topology.keep().await,
             }
         };
         tokio::select! {
-            _ = futures_util::future::join(self.node.keep(), watch) => {}
+            () = keep => {}
             () = self.tend(shutdown) => {}
+        }
+        if let Servers::Cluster(cluster) = &self.servers {
+            cluster.topology.close();
         }
     }
 
     /// As [`super::Counters::admit`].
     pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
-        self.ask(charges, |_, _, _| {}).await
+        self.ask(charges, &|_, _, _| {}).await
     }
 
     /// The same where this replica decides by itself while the store gives no answer.
     pub async fn admit_or_decide(&self, charges: &[Charge]) -> Admission {
         if self.asks_from.is_reached(self.clock.now()) {
             let follow = |charge: &Charge, kept: &Kept, at| self.local.follow(charge, kept, at);
-            if let Ok(admission) = self.ask(charges, follow).await {
+            if let Ok(admission) = self.ask(charges, &follow).await {
                 return admission;
             }
             if !self.is_there() {
@@ -147,40 +179,75 @@ impl Redis {
         self.local.mirror.sweeps_per_round()
     }
 
-    async fn ask(
-        &self,
-        charges: &[Charge],
-        follow: impl Fn(&Charge, &Kept, Timestamp),
-    ) -> Result<Admission, StoreAway> {
-        self.node.ask(&Question::new(charges), follow).await.map_err(|failure| {
+    async fn ask(&self, charges: &[Charge], follow: Follow<'_>) -> Result<Admission, StoreAway> {
+        self.decide(charges, follow).await.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
     }
 
-    /// Has the store count hits after the fact, in the order given. Not for a request's path: it may take half a second.
+    async fn decide(&self, charges: &[Charge], follow: Follow<'_>) -> Result<Admission, Failure> {
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => {
+                let by = Instant::now() + self.settings.deadline;
+                let answer = node.ask(&Question::new(charges), by, Way::Usual, follow).await?;
+                answer.admission.ok_or(Failure::Late)
+            }
+            Servers::Cluster(cluster) => cluster.admit(charges, follow).await,
+        }
+    }
+
+    /// Has the store count hits after the fact, in the order given for each counter. Not for a request's path: it may take
+    /// half a second.
     ///
     /// Of what failed, nobody knows whether it was settled, but for [`Failure::Away`] and [`Failure::Late`]: then it was
     /// not. There are up to [`settle::SETTLEMENTS_MAX`] in one call of the script, and none are settled after those that failed.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
-        for some in settlements.chunks(settle::SETTLEMENTS_MAX) {
-            self.node.settle(some).await?;
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => {
+                for some in settlements.chunks(settle::SETTLEMENTS_MAX) {
+                    node.settle(some, Way::Usual).await?;
+                }
+                Ok(())
+            }
+            Servers::Cluster(cluster) => cluster.settle(settlements).await,
         }
-        Ok(())
     }
 
-    /// True where a question would be asked at all.
+    /// Goes to the roll of replicas.
+    async fn go_to_roll(&self, errand: Errand) -> Result<Entry, Failure> {
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => node.call_roll(&self.roll, errand, Way::Usual).await,
+            Servers::Cluster(cluster) => cluster.call_roll(&self.roll, errand).await,
+        }
+    }
+
+    /// What can be settled together: a slot of a Cluster.
+    fn slot(&self, key: CounterKey) -> u16 {
+        match &self.servers {
+            Servers::One(_) | Servers::Sentinel(..) => 0,
+            Servers::Cluster(_) => keys::slot(&self.settings.prefix, key),
+        }
+    }
+
+    /// True where a question would be asked at all, of some counters at least.
     pub fn is_there(&self) -> bool {
-        self.node.is_there()
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => node.is_there(),
+            Servers::Cluster(cluster) => cluster.topology.map().nodes().iter().any(|node| node.is_there()),
+        }
     }
 
     pub fn report(&self) -> Report {
-        let nodes = vec![self.node.report()];
+        let (nodes, trouble) = match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => (vec![node.report()], None),
+            Servers::Cluster(cluster) => (cluster.topology.reports(), cluster.topology.trouble()),
+        };
         Report {
             address: self.settings.url.to_string(),
             connections: nodes.iter().map(|node| node.connections).sum(),
             connections_open: nodes.iter().map(|node| node.connections_open).sum(),
-            trouble: nodes.iter().find_map(|node| node.trouble.clone()),
+            trouble: trouble.or_else(|| nodes.iter().find_map(|node| node.trouble.clone())),
             nodes,
             replicas: self.roll.is_met().then(|| self.peers().count.get()),
             counts_alone: !self.is_there() || !self.asks_from.is_reached(self.clock.now()),

@@ -13,7 +13,7 @@ use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
 use crate::clock::Timestamp;
 use crate::policy::limit::Algorithm;
-use crate::policy::rate::Rate;
+use crate::policy::rate::{Rate, Window};
 
 /// The sub-buckets before the current one, each of the window's 60th part.
 pub const SLOTS: usize = sliding_ring::SUB_BUCKETS_PER_WINDOW as usize;
@@ -53,6 +53,17 @@ pub struct KeptRing {
 }
 
 impl Kept {
+    /// The time that the newest hits are counted at: their own, or where they are in a sub-bucket or a window, its begin.
+    pub fn counted_at(&self, window: Window) -> Timestamp {
+        match self {
+            Self::Nothing => Timestamp::default(),
+            Self::Log(times) => times.last().copied().unwrap_or_default(),
+            Self::Ring(ring) => sliding_ring::begins(window, ring.index),
+            Self::FixedWindow { number, .. } => FixedWindow::begins(window, *number),
+            Self::TokenBucket { newest, .. } => *newest,
+        }
+    }
+
     /// The cell that it stands for.
     pub fn into_cell(self, rate: Rate, algorithm: Algorithm) -> Cell {
         let window = rate.window;

@@ -194,17 +194,17 @@ impl Matcher {
 
     /// The beginning of the keys of an Api's counters.
     fn key_of_api(&self, gateway: &str, api: &str) -> KeyHasher {
-        self.key("api", gateway).part(api.as_bytes())
+        self.key("api", gateway).part(api.as_bytes()).home()
     }
 
     /// The beginning of the keys of a tenant's counters over all Apis.
     fn key_of_tenant(&self, gateway: &str, tenant: &[u8]) -> KeyHasher {
-        self.key("tenant", gateway).part(tenant)
+        self.key("tenant", gateway).part(tenant).home()
     }
 
     /// The beginning of the keys of a tenant's counters for one Api.
-    fn key_of_tenant_at(&self, gateway: &str, tenant: &[u8], api: &str) -> KeyHasher {
-        self.key_of_tenant(gateway, tenant).part(b"api").part(api.as_bytes())
+    fn key_at_api(tenant: KeyHasher, api: &str) -> KeyHasher {
+        tenant.part(b"api").part(api.as_bytes())
     }
 
     /// The beginning of the keys of the counters of lists.

@@ -80,9 +80,12 @@ fn address_of(store: &Redis) -> Option<String> {
 }
 
 /// What was written before is on the replica as well.
-async fn replicated(master: &Server) {
+pub(crate) async fn replicated(master: &Server, key: &str) {
+    let mut connection = master.connection().await;
+    // It waits for what this connection wrote.
+    redis::cmd("SET").arg(key).arg("").exec_async(&mut connection).await.unwrap();
     let caught_up = async || {
-        let wait = redis::cmd("WAIT").arg(1).arg(100).query_async::<u32>(&mut master.connection().await).await;
+        let wait = redis::cmd("WAIT").arg(1).arg(100).query_async::<u32>(&mut connection.clone()).await;
         (wait.unwrap() == 1).then_some(())
     };
     eventually("the replica has it", caught_up).await;
@@ -107,7 +110,7 @@ async fn when_the_master_dies_counters_go_on_at_the_one_that_takes_over() {
         is_there(store).await;
         spend(store, 5).await;
     }
-    replicated(&master).await;
+    replicated(&master, "mark").await;
     master.redis.kill();
     for store in &stores {
         // It is found out by asking.
@@ -147,7 +150,8 @@ async fn a_master_that_the_sentinels_have_replaced_is_left_though_it_answers() {
     monitor(&second).await;
     leads_to(&store, &second).await;
     assert_eq!(left(&store).await, 100);
-    assert_eq!(store.report().connections_open, 2);
+    let reopened = async || (store.report().connections_open == 2).then_some(());
+    eventually("all its connections are open", reopened).await;
 }
 
 #[tokio::test]

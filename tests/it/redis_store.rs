@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 use tierflow::clock::Clock;
-use tierflow::counters::redis::{Redis, RedisSettings, RedisTls, RedisUser};
+use tierflow::counters::redis::{Redis, RedisSettings, RedisTls, RedisUser, keys};
 use tierflow::counters::{Admission, Outcome, StoreAway};
 use tierflow::limiter::Charge;
 use tierflow::limiter::key::KeyHasher;
@@ -321,8 +321,7 @@ async fn what_else_stands_under_a_counters_key_counts_as_nothing_and_harms_no_ot
             for hits in [1, 20] {
                 store.admit(&[charge(hits)]).await.unwrap();
             }
-            for suffix in ["", ":ring"] {
-                let name = format!("tierflow:{:032x}{suffix}", key.as_u128());
+            for name in [keys::head("tierflow:", key), keys::ring("tierflow:", key)] {
                 let mut command = redis::cmd(words[0]);
                 if words == &list {
                     let _: redis::Value = redis::cmd("DEL").arg(&name).query_async(&mut connection).await.unwrap();

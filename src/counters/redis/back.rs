@@ -8,6 +8,7 @@
 //! not handed over yet. So each goes on alone, and hands over what it admits, until a time that they share
 //! ([`roll`](super::roll)).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ impl Redis {
     /// Tells the store what it does not have yet, and that the others are one less.
     async fn leave(&self) {
         self.hand_over().await;
-        let _ = self.node.call_roll(&self.roll, Errand::Leave).await;
+        let _ = self.go_to_roll(Errand::Leave).await;
     }
 
     /// To the next tick, or the time from which the store is asked: then the last hits are handed over.
@@ -108,7 +109,7 @@ impl Redis {
     }
 
     async fn call_roll(&self, errand: Errand) -> Result<(), Failure> {
-        let entry = self.node.call_roll(&self.roll, errand).await?;
+        let entry = self.go_to_roll(errand).await?;
         let now = self.clock.now();
         self.roll.note(&entry, now);
         if self.asks_from.get().is_none() {
@@ -121,7 +122,7 @@ impl Redis {
     async fn hand_over(&self) {
         let now = self.roll.at_store(self.clock.now());
         for debts in self.local.owed.take() {
-            stream::iter(calls(debts, now))
+            stream::iter(self.calls(debts, now))
                 .for_each_concurrent(HAND_OVER_CALLS, |debts| self.settle_debts(debts, now))
                 .await;
         }
@@ -142,22 +143,23 @@ impl Redis {
             }
         }
     }
-}
 
-/// As many debts together as the store settles in one call.
-fn calls(debts: Vec<Debt>, now: Timestamp) -> Vec<Vec<Debt>> {
-    let mut calls: Vec<Vec<Debt>> = Vec::new();
-    let mut room = 0;
-    for mut debt in debts {
-        let settlements = debt.settlements(now).count();
-        match calls.last_mut() {
-            Some(call) if settlements <= room => call.push(debt),
-            _ => {
-                calls.push(vec![debt]);
-                room = SETTLEMENTS_MAX;
+    /// As many debts together as the store settles in one call. One that fails was not done, or not known to be, as a whole.
+    fn calls(&self, debts: Vec<Debt>, now: Timestamp) -> Vec<Vec<Debt>> {
+        // The calls of each slot, and the room in the last of them.
+        let mut by_slot = BTreeMap::<u16, (Vec<Vec<Debt>>, usize)>::new();
+        for mut debt in debts {
+            let (calls, room) = by_slot.entry(self.slot(debt.key())).or_default();
+            let settlements = debt.settlements(now).count();
+            match calls.last_mut() {
+                Some(call) if settlements <= *room => call.push(debt),
+                _ => {
+                    calls.push(vec![debt]);
+                    *room = SETTLEMENTS_MAX;
+                }
             }
+            *room = room.saturating_sub(settlements);
         }
-        room = room.saturating_sub(settlements);
+        by_slot.into_values().flat_map(|(calls, _)| calls).collect()
     }
-    calls
 }

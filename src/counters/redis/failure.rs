@@ -20,6 +20,11 @@ pub enum Failure {
     NotMaster(String),
     #[error("{0} is the master now")]
     Replaced(String),
+    #[error("no node of the Cluster serves the slot")]
+    Unserved,
+    /// What each node said.
+    #[error("no node of the Cluster says which one serves what: {0}")]
+    NoMap(String),
     #[error("{0}")]
     Refused(RedisError),
     #[error("{0}")]
@@ -35,6 +40,7 @@ impl Failure {
             Self::Late => "late",
             Self::Nonsense(_) => "nonsense",
             Self::NoMaster(_) | Self::NotMaster(_) | Self::Replaced(_) => "no_master",
+            Self::Unserved | Self::NoMap(_) => "cluster_down",
             Self::File(_) => "file",
             Self::Refused(error) => reason_of(error),
         }
@@ -42,7 +48,12 @@ impl Failure {
 
     /// True where it says something of the store, and not of one question or of what is known of it already.
     pub(super) fn is_the_stores(&self) -> bool {
-        !matches!(self.reason(), "away" | "nonsense" | "other")
+        !matches!(self.reason(), "away" | "nonsense" | "moved" | "try_again" | "other")
+    }
+
+    /// True where a node of a Cluster does not serve what it was asked for, and does not have to.
+    pub(super) fn is_redirect(&self) -> bool {
+        matches!(self.reason(), "moved" | "try_again")
     }
 
     /// True where the connection is of no use any more, or leads to a server that must not be written to.
@@ -59,6 +70,8 @@ fn reason_of(error: &RedisError) -> &'static str {
         (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "loading",
         (ErrorKind::Server(ServerErrorKind::MasterDown), _) => "master_down",
         (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => "cluster_down",
+        (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask), _) => "moved",
+        (ErrorKind::Server(ServerErrorKind::TryAgain), _) => "try_again",
         (_, Some("OOM")) => "out_of_memory",
         (_, Some("MISCONF")) => "misconfigured",
         (_, Some("BUSY")) => "busy",

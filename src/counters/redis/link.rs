@@ -4,26 +4,25 @@
 //! is as good as none.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::failure::Failure;
 use super::roll::{self, Entry, Errand, Roll};
-use super::script::{self, Question};
+use super::script::{self, Answer, Question};
 use super::sentinel::Sentinels;
 use super::settings::RedisSettings;
 use super::settle::{self, Settlement};
 use super::url::ServerAddress;
 use crate::clock::{Clock, Timestamp};
-use crate::counters::Admission;
 use crate::limiter::kept::Kept;
 use crate::limiter::key::KeyHasher;
 use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
@@ -47,10 +46,23 @@ pub(super) enum Place {
     Master(Arc<Sentinels>),
 }
 
+/// Is told what the store keeps for each counter, as of the store's time.
+pub(super) type Follow<'a> = &'a (dyn Fn(&Charge, &Kept, Timestamp) + Sync);
+
+/// How a node of a Cluster is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    Usual,
+    /// As one that is just taking the slot over, which another node said (`ASKING`).
+    Asking,
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     settings: Arc<RedisSettings>,
     place: Place,
+    /// The home of the key that it is probed by.
+    probe_home: Arc<AtomicU16>,
     clock: Clock,
     connection: ArcSwapOption<MultiplexedConnection>,
     /// The server that it was last opened to.
@@ -62,10 +74,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(settings: Arc<RedisSettings>, place: Place, clock: Clock) -> Self {
+    pub(super) fn new(settings: Arc<RedisSettings>, place: Place, probe_home: Arc<AtomicU16>, clock: Clock) -> Self {
         Self {
             settings,
             place,
+            probe_home,
             clock,
             connection: ArcSwapOption::empty(),
             address: ArcSwapOption::empty(),
@@ -93,22 +106,23 @@ impl Link {
     pub(super) async fn ask(
         &self,
         question: &Question<'_>,
-        follow: impl Fn(&Charge, &Kept, Timestamp),
-    ) -> Result<Admission, Failure> {
+        by: Instant,
+        way: Way,
+        follow: Follow<'_>,
+    ) -> Result<Answer, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
-        let deadline = self.settings.deadline;
-        let answer = self.decide(&connection, question, self.latest(deadline), deadline, follow).await;
+        let answer = self.decide(&connection, question, self.latest(self.settings.deadline), by, way, follow).await;
         self.close_after(&answer);
         answer
     }
 
     /// Has the store settle, over the connection as it is.
-    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
+    pub(super) async fn settle(&self, settlements: &[Settlement], way: Way) -> Result<(), Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
         let (prefix, latest) = (&self.settings.prefix, self.latest(SETTLE));
         let by_hash = settle::command("EVALSHA", settle::hash(), prefix, settlements, latest);
         let by_text = || settle::command("EVAL", settle::TEXT, prefix, settlements, latest);
-        let answer = evaluate(&connection, by_hash, by_text, SETTLE).await;
+        let answer = evaluate(&connection, by_hash, by_text, Instant::now() + SETTLE, way).await;
         self.close_after(&answer);
         let bytes = answer?;
         match settle::read(&bytes) {
@@ -119,12 +133,12 @@ impl Link {
     }
 
     /// Goes to the roll of replicas, over the connection as it is.
-    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand) -> Result<Entry, Failure> {
+    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand, way: Way) -> Result<Entry, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
-        let prefix = &self.settings.prefix;
-        let by_hash = roll.command("EVALSHA", roll::hash(), prefix, errand);
-        let by_text = || roll.command("EVAL", roll::TEXT, prefix, errand);
-        let answer = evaluate(&connection, by_hash, by_text, SETTLE).await;
+        let key = roll::key(&self.settings.prefix);
+        let by_hash = roll.command("EVALSHA", roll::hash(), &key, errand);
+        let by_text = || roll.command("EVAL", roll::TEXT, &key, errand);
+        let answer = evaluate(&connection, by_hash, by_text, Instant::now() + SETTLE, way).await;
         self.close_after(&answer);
         let bytes = answer?;
         roll::read(&bytes).ok_or(Failure::Nonsense(bytes.len()))
@@ -139,9 +153,14 @@ impl Link {
     }
 
     /// Asks something else than for a decision, which says nothing of how quick the store is with those.
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Failure> {
-        let mut connection = MultiplexedConnection::clone(&*self.connection.load_full().ok_or(Failure::Away)?);
-        let answer = timeout(patience, command.query_async(&mut connection)).await;
+    pub(super) async fn query<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        patience: Duration,
+        way: Way,
+    ) -> Result<T, Failure> {
+        let connection = self.connection.load_full().ok_or(Failure::Away)?;
+        let answer = timeout(patience, send(&connection, command, way)).await;
         let answer = answer.map_err(|_| Failure::Unanswered).and_then(|answer| answer.map_err(Failure::Refused));
         self.close_after(&answer);
         answer
@@ -162,16 +181,17 @@ impl Link {
         connection: &MultiplexedConnection,
         question: &Question<'_>,
         latest: Timestamp,
-        deadline: Duration,
-        follow: impl Fn(&Charge, &Kept, Timestamp),
-    ) -> Result<Admission, Failure> {
+        by: Instant,
+        way: Way,
+        follow: Follow<'_>,
+    ) -> Result<Answer, Failure> {
         let prefix = &self.settings.prefix;
         let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
         let by_text = || question.command("EVAL", script::TEXT, prefix, latest);
-        let bytes = evaluate(connection, by_hash, by_text, deadline).await?;
+        let bytes = evaluate(connection, by_hash, by_text, by, way).await?;
         let answer = question.read_and(&bytes, follow).ok_or(Failure::Nonsense(bytes.len()))?;
         self.ahead.fetch_max(micros(answer.at) - micros(self.clock.now()), Ordering::Relaxed);
-        answer.admission.ok_or(Failure::Late)
+        if answer.admission.is_some() { Ok(answer) } else { Err(Failure::Late) }
     }
 
     /// The time on the store's clock after which a question that is asked now is not waited for. The store is given as
@@ -217,13 +237,22 @@ impl Link {
         }
     }
 
-    /// Finds out what no request does where there are none. Its deadline is a long one: a busy machine closes nothing.
+    /// Finds out what no request does where there are none.
     async fn probe(&self) {
         let Some(connection) = self.connection.load_full() else { return };
-        let latest = Timestamp::from_nanos(u64::MAX);
-        if let Err(failure) = self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT, |_, _, _| {}).await
-        {
+        if let Err(failure) = self.decides(&connection).await {
             self.close(&failure);
+        }
+    }
+
+    /// Has the script decide something. The deadline is a long one: a busy machine closes nothing.
+    async fn decides(&self, connection: &MultiplexedConnection) -> Result<(), Failure> {
+        let probe = [probe(self.probe_home.load(Ordering::Relaxed))];
+        let (latest, by) = (Timestamp::from_nanos(u64::MAX), Instant::now() + CONNECT);
+        match self.decide(connection, &Question::new(&probe), latest, by, Way::Usual, &|_, _, _| {}).await {
+            // A node of a Cluster that serves another slot than it did is well.
+            Err(failure) if failure.is_redirect() => Ok(()),
+            answer => answer.map(drop),
         }
     }
 
@@ -249,8 +278,7 @@ impl Link {
         }
         self.address.store(Some(Arc::new(server)));
         self.ahead.store(i64::MIN, Ordering::Relaxed);
-        let latest = Timestamp::from_nanos(u64::MAX);
-        self.decide(&connection, &Question::new(&[probe()]), latest, CONNECT, |_, _, _| {}).await?;
+        self.decides(&connection).await?;
         Ok(connection)
     }
 }
@@ -267,22 +295,36 @@ async fn evaluate(
     connection: &MultiplexedConnection,
     by_hash: Cmd,
     by_text: impl FnOnce() -> Cmd,
-    deadline: Duration,
+    by: Instant,
+    way: Way,
 ) -> Result<Vec<u8>, Failure> {
-    let mut connection = connection.clone();
     let asked = async {
-        match by_hash.query_async(&mut connection).await {
-            Err(error) if is_unknown_script(&error) => by_text().query_async(&mut connection).await,
+        match send(connection, &by_hash, way).await {
+            Err(error) if is_unknown_script(&error) => send(connection, &by_text(), way).await,
             answer => answer,
         }
     };
-    timeout(deadline, asked).await.map_err(|_| Failure::Unanswered)?.map_err(Failure::Refused)
+    timeout_at(by, asked).await.map_err(|_| Failure::Unanswered)?.map_err(Failure::Refused)
+}
+
+/// Sends a command. A node that is to answer for a slot that it is just taking over is told so right before.
+async fn send<T: FromRedisValue>(connection: &MultiplexedConnection, command: &Cmd, way: Way) -> RedisResult<T> {
+    let mut connection = connection.clone();
+    match way {
+        Way::Usual => command.query_async(&mut connection).await,
+        Way::Asking => {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("ASKING").ignore().add_command(command.clone());
+            let (answer,) = pipeline.query_async(&mut connection).await?;
+            Ok(answer)
+        }
+    }
 }
 
 /// A charge that is always admitted, and writes.
-fn probe() -> Charge {
+fn probe(home: u16) -> Charge {
     let rate = Rate { limit: LIMIT_MAX, window: Window::SECOND };
-    let key = KeyHasher::seeded([0; 16]).part(b"probe").finish();
+    let key = KeyHasher::seeded([0; 16]).part(b"probe").finish().at_home(home);
     Charge { key, rate, algorithm: Algorithm::FixedWindow, mode: Mode::Enforce, hits: 1 }
 }
 

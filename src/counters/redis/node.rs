@@ -1,22 +1,21 @@
 //! One server of the store: a few links to it, and a breaker over all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::failure::Failure;
-use super::link::{Link, Place};
+use super::link::{Follow, Link, Place, Way};
 use super::roll::{Entry, Errand, Roll};
-use super::script::Question;
+use super::script::{Answer, Question};
 use super::settings::RedisSettings;
 use super::settle::Settlement;
-use crate::clock::{Clock, Timestamp};
-use crate::counters::Admission;
-use crate::limiter::Charge;
-use crate::limiter::kept::Kept;
+use super::url::ServerAddress;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// Failures in a row after which all links are closed.
@@ -29,6 +28,8 @@ pub(super) struct Node {
     questions: AtomicUsize,
     /// Failures in a row.
     failures: AtomicU32,
+    /// The home of the key that it is probed by: one that it serves, in a Cluster.
+    probe_home: Arc<AtomicU16>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -38,6 +39,9 @@ pub(super) struct Node {
 pub struct NodeReport {
     /// Where its last connection led. `None`: there was none yet.
     pub address: Option<String>,
+    /// How many slots of a Cluster it serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     pub connections: usize,
     pub connections_open: usize,
     /// The last failure of a connection that is not open.
@@ -47,11 +51,13 @@ pub struct NodeReport {
 impl Node {
     /// A server that is away until [`Node::keep`] runs and has opened a connection.
     pub(super) fn new(settings: &Arc<RedisSettings>, place: &Place, clock: Clock, metrics: &Arc<Metrics>) -> Self {
-        let link = |_| Link::new(Arc::clone(settings), place.clone(), clock);
+        let probe_home = Arc::<AtomicU16>::default();
+        let link = |_| Link::new(Arc::clone(settings), place.clone(), Arc::clone(&probe_home), clock);
         Self {
             links: (0..settings.connections).map(link).collect(),
             questions: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
+            probe_home,
             metrics: Arc::clone(metrics),
             clock,
         }
@@ -65,31 +71,38 @@ impl Node {
     pub(super) async fn ask(
         &self,
         question: &Question<'_>,
-        follow: impl Fn(&Charge, &Kept, Timestamp),
-    ) -> Result<Admission, Failure> {
+        by: Instant,
+        way: Way,
+        follow: Follow<'_>,
+    ) -> Result<Answer, Failure> {
         let link = self.next().ok_or(Failure::Away)?;
         let started = self.clock.now();
-        let answer = link.ask(question, follow).await;
+        let answer = link.ask(question, by, way, follow).await;
         self.metrics.counter_store_seconds.observe(self.clock.now().since(started).as_secs_f64());
         self.judge(&answer);
         answer
     }
 
-    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), Failure> {
-        self.next().ok_or(Failure::Away)?.settle(settlements).await
+    pub(super) async fn settle(&self, settlements: &[Settlement], way: Way) -> Result<(), Failure> {
+        self.next().ok_or(Failure::Away)?.settle(settlements, way).await
     }
 
     /// As [`Link::query`].
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Failure> {
-        self.next().ok_or(Failure::Away)?.query(command, patience).await
+    pub(super) async fn query<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        patience: Duration,
+        way: Way,
+    ) -> Result<T, Failure> {
+        self.next().ok_or(Failure::Away)?.query(command, patience, way).await
     }
 
-    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand) -> Result<Entry, Failure> {
-        self.next().ok_or(Failure::Away)?.call_roll(roll, errand).await
+    pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand, way: Way) -> Result<Entry, Failure> {
+        self.next().ok_or(Failure::Away)?.call_roll(roll, errand, way).await
     }
 
     /// A server that fails several times in a row is not asked again until it has decided something over a new connection.
-    fn judge(&self, answer: &Result<Admission, Failure>) {
+    fn judge(&self, answer: &Result<Answer, Failure>) {
         match answer {
             Ok(_) => self.failures.store(0, Ordering::Relaxed),
             Err(failure) if failure.is_the_stores() => {
@@ -113,14 +126,26 @@ impl Node {
         self.links.iter().any(Link::is_open)
     }
 
+    pub(super) fn address(&self) -> Option<Arc<ServerAddress>> {
+        self.links.iter().find_map(Link::address)
+    }
+
+    pub(super) fn probe_home(&self) -> u16 {
+        self.probe_home.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_probe_home(&self, home: u16) {
+        self.probe_home.store(home, Ordering::Relaxed);
+    }
+
     pub(super) fn links(&self) -> &[Link] {
         &self.links
     }
 
     pub(super) fn report(&self) -> NodeReport {
-        let address = self.links.iter().find_map(Link::address);
         NodeReport {
-            address: address.map(|address| address.to_string()),
+            address: self.address().map(|address| address.to_string()),
+            slots: None,
             connections: self.links.len(),
             connections_open: self.links.iter().filter(|link| link.is_open()).count(),
             trouble: self.links.iter().find_map(Link::trouble),

@@ -29,6 +29,11 @@ pub(super) fn hash() -> &'static str {
 
 const NANOS_PER_MICRO: u64 = 1000;
 
+/// The roll's key.
+pub(super) fn key(prefix: &str) -> String {
+    format!("{prefix}replicas")
+}
+
 /// The reason to go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Errand {
@@ -65,14 +70,14 @@ impl Roll {
         Self { id, peers: AtomicU64::new(1), is_met: AtomicBool::new(false), ahead: AtomicI64::new(0) }
     }
 
-    pub(super) fn command(&self, verb: &'static str, script: &str, prefix: &str, errand: Errand) -> Cmd {
+    pub(super) fn command(&self, verb: &'static str, script: &str, key: &str, errand: Errand) -> Cmd {
         let errand = match errand {
             Errand::Stay => "stay",
             Errand::Return => "return",
             Errand::Leave => "leave",
         };
         let mut command = redis::cmd(verb);
-        command.arg(script).arg(1).arg(format!("{prefix}replicas")).arg(&self.id).arg(errand);
+        command.arg(script).arg(1).arg(key).arg(&self.id).arg(errand);
         command
     }
 

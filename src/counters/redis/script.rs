@@ -21,6 +21,8 @@ use std::sync::LazyLock;
 use redis::{Cmd, Script};
 use smallvec::SmallVec;
 
+use super::keys;
+use super::settle::Settlement;
 use crate::clock::Timestamp;
 use crate::counters::{Admission, Outcome};
 use crate::limiter::kept::{Kept, KeptRing, SLOTS};
@@ -48,6 +50,8 @@ pub struct Question<'a> {
     /// The charges of each counter, by the first of each. More than one is rare: the same limit, found twice.
     counters: SmallVec<[&'a Charge; 8]>,
     charges: &'a [Charge],
+    /// True where nothing is charged but limits in shadow.
+    is_look: bool,
 }
 
 /// The script's answer.
@@ -57,6 +61,8 @@ pub struct Answer {
     pub at: Timestamp,
     /// `None`: the store came to the question too late, and charged nothing.
     pub admission: Option<Admission>,
+    /// The counters that were charged, and the time that the hits are counted at.
+    charged: SmallVec<[(CounterKey, Timestamp); 4]>,
 }
 
 impl<'a> Question<'a> {
@@ -67,7 +73,22 @@ impl<'a> Question<'a> {
                 counters.push(charge);
             }
         }
-        Self { counters, charges }
+        Self { counters, charges, is_look: false }
+    }
+
+    /// A question about a request that is denied already, which charges no limit that enforces.
+    pub fn of_look(charges: &'a [Charge]) -> Self {
+        Self { is_look: true, ..Self::new(charges) }
+    }
+
+    /// What takes back that the request was charged, but for limits in shadow, which stand alone.
+    pub(super) fn refund(&self, answer: &Answer) -> impl Iterator<Item = Settlement> {
+        let enforcing = self.counters.iter().filter(|counter| counter.is_enforced());
+        enforcing.filter_map(|counter| {
+            let Charge { key, rate, algorithm, .. } = **counter;
+            let (_, at) = answer.charged.iter().find(|(charged, _)| *charged == key)?;
+            Some(Settlement { key, rate, algorithm, at: *at, hits: -i64::from(self.hits(key)) })
+        })
     }
 
     /// The command that asks the script, by its text or its hash. The store's clock is read in it; a store that comes to
@@ -76,10 +97,10 @@ impl<'a> Question<'a> {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(2 * self.counters.len());
         for counter in &self.counters {
-            command.arg(head_key(prefix, counter.key));
+            command.arg(keys::head(prefix, counter.key));
         }
         for counter in &self.counters {
-            command.arg(ring_key(prefix, counter.key));
+            command.arg(keys::ring(prefix, counter.key));
         }
         command.arg(self.packed(latest).as_slice());
         command
@@ -88,7 +109,8 @@ impl<'a> Question<'a> {
     fn packed(&self, latest: Timestamp) -> SmallVec<[u8; 128]> {
         let mut packed = SmallVec::from_slice(&micros(latest).to_le_bytes());
         for counter in &self.counters {
-            packed.extend_from_slice(&pack(counter, self.asked(counter.key), self.hits(counter.key)));
+            let hits = if self.is_look && counter.is_enforced() { 0 } else { self.hits(counter.key) };
+            packed.extend_from_slice(&pack(counter, self.asked(counter.key), hits));
         }
         packed
     }
@@ -103,14 +125,18 @@ impl<'a> Question<'a> {
         let mut reader = Reader(answer);
         let at = reader.time()?;
         let admitted = match reader.u8()? {
-            LATE => return Some(Answer { at, admission: None }),
+            LATE => return Some(Answer { at, admission: None, charged: SmallVec::new() }),
             admitted => admitted == ADMITTED,
         };
         let flags = reader.take(self.counters.len())?;
         let mut verdicts: SmallVec<[(CounterKey, bool, Kept); 4]> = SmallVec::new();
+        let mut charged = SmallVec::new();
         for (counter, flag) in self.counters.iter().zip(flags) {
             let kept = reader.counter(flag & WITH_RING != 0)?;
             follow(counter, &kept, at);
+            if flag & CHARGED != 0 {
+                charged.push((counter.key, kept.counted_at(counter.rate.window)));
+            }
             verdicts.push((counter.key, flag & CHARGED != 0, kept));
         }
         let verdict = |charge: &Charge| {
@@ -123,7 +149,7 @@ impl<'a> Question<'a> {
             })
         };
         let outcomes = self.charges.iter().map(|charge| verdict(charge).map(Outcome::Judged)).collect::<Option<_>>()?;
-        reader.0.is_empty().then_some(Answer { at, admission: Some(Admission { admitted, outcomes }) })
+        reader.0.is_empty().then_some(Answer { at, admission: Some(Admission { admitted, outcomes }), charged })
     }
 
     /// All that the request is charged to one counter.
@@ -136,16 +162,6 @@ impl<'a> Question<'a> {
     fn asked(&self, key: CounterKey) -> u32 {
         self.hits(key).max(1)
     }
-}
-
-/// The key of a counter's head.
-pub(super) fn head_key(prefix: &str, key: CounterKey) -> String {
-    format!("{prefix}{:032x}", key.as_u128())
-}
-
-/// The key of a counter's ring.
-pub(super) fn ring_key(prefix: &str, key: CounterKey) -> String {
-    format!("{prefix}{:032x}:ring", key.as_u128())
 }
 
 /// A time as the scripts have it.

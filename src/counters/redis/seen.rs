@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue};
 
-use super::Redis;
-use super::script::{head_key, read_kept, ring_key};
+use super::link::Way;
+use super::script::read_kept;
+use super::{Failure, Redis, Servers, keys};
 use crate::clock::Timestamp;
 use crate::counters::StoreAway;
 use crate::limiter::key::CounterKey;
@@ -29,7 +30,7 @@ impl Redis {
         // A store before 7.0 knows no EVAL_RO; the script writes nothing all the same.
         let command = |charge: &Charge| {
             let [head, ring] = self.keys(charge.key);
-            redis::cmd("EVAL").arg(LOOK).arg(2).arg(head).arg(ring).to_owned()
+            (charge.key, redis::cmd("EVAL").arg(LOOK).arg(2).arg(head).arg(ring).to_owned())
         };
         let looked: Vec<Looked> = self.query_all(charges.iter().map(command).collect()).await?;
         Ok(charges.iter().zip(looked).map(|(charge, looked)| usage(charge, looked)).collect())
@@ -37,15 +38,15 @@ impl Redis {
 
     /// As [`Counters::reset`](crate::counters::Counters::reset).
     pub async fn reset(&self, charges: &[Charge]) -> Result<Vec<bool>, StoreAway> {
-        let command = |charge: &Charge| redis::cmd("DEL").arg(&self.keys(charge.key)).to_owned();
+        let command = |charge: &Charge| (charge.key, redis::cmd("DEL").arg(&self.keys(charge.key)).to_owned());
         let deleted: Vec<u64> = self.query_all(charges.iter().map(command).collect()).await?;
         Ok(deleted.into_iter().map(|keys| keys > 0).collect())
     }
 
-    async fn query_all<T: FromRedisValue>(&self, commands: Vec<Cmd>) -> Result<Vec<T>, StoreAway> {
+    async fn query_all<T: FromRedisValue>(&self, commands: Vec<(CounterKey, Cmd)>) -> Result<Vec<T>, StoreAway> {
         let mut answers = Vec::with_capacity(commands.len());
         for some in commands.chunks(AT_ONCE) {
-            let told = try_join_all(some.iter().map(|command| self.node.query(command, PATIENCE))).await;
+            let told = try_join_all(some.iter().map(|(key, command)| self.query(*key, command))).await;
             answers.extend(told.map_err(|failure| {
                 self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
                 StoreAway
@@ -54,9 +55,16 @@ impl Redis {
         Ok(answers)
     }
 
+    async fn query<T: FromRedisValue>(&self, key: CounterKey, command: &Cmd) -> Result<T, Failure> {
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => node.query(command, PATIENCE, Way::Usual).await,
+            Servers::Cluster(cluster) => cluster.query(key, command, PATIENCE).await,
+        }
+    }
+
     fn keys(&self, key: CounterKey) -> [String; 2] {
         let prefix = &self.settings.prefix;
-        [head_key(prefix, key), ring_key(prefix, key)]
+        [keys::head(prefix, key), keys::ring(prefix, key)]
     }
 }
 

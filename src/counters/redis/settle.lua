@@ -125,7 +125,8 @@ local function drained(elapsed, limit, window)
   return floor(elapsed / window) * limit + whole, carry
 end
 
--- A debt has no past: hits are owed from now on. Those that are taken away may have been drained since they were owed.
+-- A debt has no past: hits are owed from now on. Those that are taken away may have been drained since they were owed, and
+-- only the rest of them is taken.
 local function bucket(i, head, limit, window, at, hits)
   local newest, rate, debt, rest = now, limit, 0, 0
   if head and byte(head) == BUCKET and #head == BUCKET_BYTES then
@@ -138,9 +139,13 @@ local function bucket(i, head, limit, window, at, hits)
   end
   if hits < 0 then
     local whole, part = drained(max(now - at, 0), max(limit, rate), window)
-    hits = min(hits + whole + (part > 0 and 1 or 0), 0)
+    if hits + whole < 0 then
+      debt, rest = debt + hits + whole, rest + part
+      if rest >= window then debt, rest = debt + 1, rest - window end
+    end
+  else
+    debt = min(debt + hits, HITS_MAX)
   end
-  debt = min(debt + hits, HITS_MAX)
   if debt < 0 then debt, rest = 0, 0 end
   local needed = min((debt + 1) * window / max(limit, 1), LASTS_MAX)
   local lasts = ceil(newest + 2 * needed)

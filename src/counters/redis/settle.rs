@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Script};
 
-use super::script::{head_key, micros, ring_key};
+use super::keys;
+use super::script::micros;
 use crate::clock::Timestamp;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Algorithm, Rate};
@@ -52,10 +53,10 @@ pub fn command(verb: &'static str, script: &str, prefix: &str, settlements: &[Se
     let mut command = redis::cmd(verb);
     command.arg(script).arg(2 * settlements.len());
     for settlement in settlements {
-        command.arg(head_key(prefix, settlement.key));
+        command.arg(keys::head(prefix, settlement.key));
     }
     for settlement in settlements {
-        command.arg(ring_key(prefix, settlement.key));
+        command.arg(keys::ring(prefix, settlement.key));
     }
     let packed = settlements.iter().flat_map(pack);
     command.arg(micros(latest).to_le_bytes().into_iter().chain(packed).collect::<Vec<u8>>());

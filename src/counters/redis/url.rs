@@ -1,10 +1,10 @@
-//! The URL of a store: one server, or a master that Sentinels know.
+//! The URL of a store: one server, a master that Sentinels know, or a Cluster.
 
 use std::fmt;
 use std::str::FromStr;
 
-const EXPECTED: &str = "expected memory, redis://HOST:PORT[/DB], redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DB], \
-                        each with rediss instead of redis for TLS";
+const EXPECTED: &str = "expected memory, redis://HOST:PORT[/DB], redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DB] or \
+                        redis+cluster://HOST:PORT,HOST:PORT, each with rediss instead of redis for TLS";
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
@@ -23,6 +23,10 @@ pub enum RedisForm {
         sentinels: Vec<ServerAddress>,
         /// The name that the Sentinels know the master by.
         master: String,
+    },
+    Cluster {
+        /// Some of its nodes, which know the others.
+        nodes: Vec<ServerAddress>,
     },
 }
 
@@ -56,7 +60,7 @@ impl FromStr for RedisUrl {
         let form = match form {
             None => match <[_; 1]>::try_from(Option::<Vec<_>>::ok_or(servers(PORT), EXPECTED)?) {
                 Ok([server]) => RedisForm::One(server),
-                Err(_) => return Err("it has several servers; expected redis+sentinel://"),
+                Err(_) => return Err("it has several servers; expected redis+sentinel:// or redis+cluster://"),
             },
             Some("sentinel") => {
                 let master = parts.next().filter(|master| !master.is_empty());
@@ -65,12 +69,13 @@ impl FromStr for RedisUrl {
                 let sentinels = Option::ok_or(servers(SENTINEL_PORT), EXPECTED)?;
                 RedisForm::Sentinel { sentinels, master: master.to_owned() }
             }
-            Some("cluster") => return Err("Redis Cluster is not supported yet"),
+            Some("cluster") => RedisForm::Cluster { nodes: Option::ok_or(servers(PORT), EXPECTED)? },
             Some(_) => return Err(EXPECTED),
         };
         let database = parts.next().map_or(Ok(0), str::parse).map_err(|_| "expected the number of a database")?;
         match form {
             _ if parts.next().is_some() => Err(EXPECTED),
+            RedisForm::Cluster { .. } if database != 0 => Err("a Cluster has no databases but 0"),
             form => Ok(Self { form, is_tls, database }),
         }
     }
@@ -81,7 +86,7 @@ impl RedisUrl {
     pub fn servers(&self) -> &[ServerAddress] {
         match &self.form {
             RedisForm::One(server) => std::slice::from_ref(server),
-            RedisForm::Sentinel { sentinels, .. } => sentinels,
+            RedisForm::Sentinel { sentinels: servers, .. } | RedisForm::Cluster { nodes: servers } => servers,
         }
     }
 }
@@ -113,6 +118,7 @@ impl fmt::Display for RedisUrl {
         let form = match self.form {
             RedisForm::One(_) => "",
             RedisForm::Sentinel { .. } => "+sentinel",
+            RedisForm::Cluster { .. } => "+cluster",
         };
         let servers: Vec<_> = self.servers().iter().map(ServerAddress::to_string).collect();
         write!(f, "redis{}{form}://{}", if self.is_tls { "s" } else { "" }, servers.join(","))?;
@@ -134,6 +140,8 @@ mod tests {
             "rediss://store.internal:6380/2",
             "redis://[::1]:7000",
             "redis+sentinel://10.0.0.6:26379,10.0.0.7:26379/counters",
+            "redis+cluster://10.0.0.6:6379,10.0.0.7:6379",
+            "rediss+cluster://a:1",
             "rediss+sentinel://[fd00::1]:26379,b:26379/counters/3",
         ] {
             assert_eq!(text.parse::<RedisUrl>().map(|url| url.to_string()).as_deref(), Ok(text));
@@ -161,7 +169,7 @@ mod tests {
             ("redis+sentinel://a:1,b:2", "name of the master"),
             ("redis+sentinel://a:1,/m", "expected memory"),
             ("redis+sentinel://a:1/m/x", "number of a database"),
-            ("redis+cluster://a:1", "not supported yet"),
+            ("redis+cluster://a:1/1", "no databases but 0"),
         ] {
             let error = text.parse::<RedisUrl>().unwrap_err();
             assert!(error.contains(expected) && !error.contains("s3cr3t"), "{text}: {error}");

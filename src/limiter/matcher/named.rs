@@ -47,7 +47,7 @@ impl Matcher {
             let over_all = tenancy.limits(&tenant, None)?.over_all;
             let over_all = over_all.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect();
             let for_api = |api: &&Name| {
-                let key = self.key_of_tenant_at(gateway.as_str(), &tenant, api.as_str());
+                let key = Self::key_at_api(key.clone(), api.as_str());
                 let limits = tenancy.limits(&tenant, Some(*api))?.for_api;
                 Ok(limits.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect())
             };

@@ -147,7 +147,7 @@ impl<'a> Search<'a> {
         let Some(found) = &mut self.found else { return };
         let key = self.matcher.key_of_tenant(self.name, tenant);
         found.add(over_all.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
-        let key = self.matcher.key_of_tenant_at(self.name, tenant, api);
+        let key = Matcher::key_at_api(key, api);
         found.add(for_api.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
     }
 

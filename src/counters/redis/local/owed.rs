@@ -105,6 +105,10 @@ impl Debt {
         Self { key, rate, algorithm, cell: Cell::new(rate, algorithm, begins), unit }
     }
 
+    pub fn key(&self) -> CounterKey {
+        self.key
+    }
+
     /// What the store has to add.
     pub fn settlements(&mut self, now: Timestamp) -> impl Iterator<Item = Settlement> {
         // Time passes for it.
