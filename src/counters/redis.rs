@@ -25,6 +25,7 @@ mod sentinel;
 mod settings;
 pub mod settle;
 mod slots;
+mod store_clock;
 mod topology;
 mod url;
 

@@ -48,6 +48,7 @@ mod ports_tls;
 mod proxy;
 mod random_policies;
 mod redis_away;
+mod redis_clock;
 mod redis_cluster;
 mod redis_fleet;
 mod redis_script;

@@ -260,16 +260,43 @@ async fn a_slot_that_moves_under_load_loses_no_hit_and_doubles_none() {
     assert_eq!(left(&store, api).await, 9000 - admitted);
 }
 
+#[tokio::test]
+async fn a_question_is_sent_on_to_where_its_slot_has_gone() {
+    let cluster = Cluster::start(&[]).await;
+    let store = cluster.store().await;
+    // More hits than a log has, so that it has both of its keys.
+    let counter = Charge { hits: 20, ..charge("sale", 1000, 0) };
+    let slot = slot(&cluster.masters[0], counter.key).await;
+    let source = cluster.owner(slot);
+    let target = cluster.masters.iter().find(|server| server.redis.address != source.redis.address).unwrap();
+    assert_eq!(spend(&store, counter).await, 980);
+    begin_move(slot, source, target).await;
+    assert_eq!(spend(&store, counter).await, 960);
+    move_keys(slot, source, target).await;
+    assert_eq!(spend(&store, counter).await, 940, "its keys are there, and the slot is not");
+    end_move(slot, source, target).await;
+    assert_eq!(spend(&store, counter).await, 920);
+}
+
 /// As `redis-cli --cluster reshard` does it.
 async fn move_slot(slot: u16, from: &Server, to: &Server) {
-    let (slot, ids) = (slot.to_string(), [id(from).await, id(to).await]);
-    to.say(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await;
-    from.say(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]).await;
+    begin_move(slot, from, to).await;
+    move_keys(slot, from, to).await;
+    end_move(slot, from, to).await;
+}
+
+async fn begin_move(slot: u16, from: &Server, to: &Server) {
+    let slot = slot.to_string();
+    to.say(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from).await]).await;
+    from.say(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to).await]).await;
+}
+
+async fn move_keys(slot: u16, from: &Server, to: &Server) {
     let mut connection: MultiplexedConnection = from.connection().await;
     let port = to.redis.address.port();
     loop {
         let mut of_slot = redis::cmd("CLUSTER");
-        of_slot.arg("GETKEYSINSLOT").arg(&slot).arg(5);
+        of_slot.arg("GETKEYSINSLOT").arg(slot).arg(5);
         let keys: Vec<String> = of_slot.query_async(&mut connection).await.unwrap();
         if keys.is_empty() {
             break;
@@ -278,8 +305,12 @@ async fn move_slot(slot: u16, from: &Server, to: &Server) {
         migrate.arg("127.0.0.1").arg(port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
         let _: redis::Value = migrate.query_async(&mut connection).await.unwrap();
     }
+}
+
+async fn end_move(slot: u16, from: &Server, to: &Server) {
+    let (slot, id) = (slot.to_string(), id(to).await);
     for server in [to, from] {
-        server.say(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]).await;
+        server.say(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
     }
 }
 

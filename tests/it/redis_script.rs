@@ -40,7 +40,7 @@ impl Store {
     /// Asks the script; with a time of its own where it was loaded for that.
     pub(crate) async fn admit(&mut self, script: &str, charges: &[Charge], at: Option<Timestamp>) -> Answer {
         let question = Question::new(charges);
-        let mut command = question.command("EVALSHA", script, "test:", Timestamp::from_nanos(u64::MAX));
+        let mut command = question.command("EVALSHA", script, "test:", Timestamp::from_nanos(u64::MAX), 0);
         if let Some(at) = at {
             give_time(&mut command, at);
         }

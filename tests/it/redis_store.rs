@@ -32,9 +32,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(extra: &[&str]) -> Self {
+        Self::start_with(extra, &[])
+    }
+
+    pub(crate) fn start_with(extra: &[&str], env: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let extra: Vec<_> = extra.iter().map(|&arg| arg.to_owned()).collect();
-        let redis = kit::redis::Redis::start(&folder.path().join("redis"), free_address(), &extra).unwrap();
+        let redis = kit::redis::Redis::start_with(&folder.path().join("redis"), free_address(), &extra, env).unwrap();
         Self { redis, _folder: folder }
     }
 
@@ -217,9 +221,15 @@ async fn no_key_stays_for_ever() {
         assert!(keys.len() >= 3, "{keys:?}");
         for key in keys {
             let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
-            assert!(left > 0 && left < 24 * 3_600_000, "{key}: {left} ms");
+            assert!(left > 0 && left < longest(&key), "{key}: {left} ms");
         }
     }
+}
+
+/// The most milliseconds that a key may be kept for. The skew of the clock outlives all counters.
+pub(crate) fn longest(key: &str) -> i64 {
+    let days = if key.ends_with("}skew") { 401 } else { 1 };
+    days * 24 * 3_600_000
 }
 
 /// The commands that the manual says a user needs.

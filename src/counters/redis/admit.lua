@@ -1,8 +1,8 @@
 -- Decides one request over all its counters and charges them: all that enforce if all of those have room, else none
 -- of them; each in shadow that has room.
 --
--- KEYS: the head of each counter, then the ring of each. ARGV[1]: the time after which nobody waits for the answer, then
--- a charge for each counter, as `script.rs` packs them.
+-- KEYS: the head of each counter, then the ring of each. ARGV[1]: the time after which nobody waits for the answer, the
+-- clock's skew, then a charge for each counter, as `script.rs` packs them.
 -- Answers the time of the decision, whether the request is admitted, and each counter as it was left.
 --
 -- A head is all that a decision reads and writes while time stays in one sub-bucket; a ring is written when it moves on.
@@ -15,23 +15,24 @@ local LOG, RING, WINDOW, BUCKET = 108, 114, 102, 98 -- l, r, f, b
 local RING_BYTES, WINDOW_BYTES, BUCKET_BYTES = 18, 13, 33
 local CHARGED, WITH_RING = 1, 2
 local DENIED, ADMITTED, LATE = 0, 1, 2
-local NOTHING, LASTS_MAX = '-', 366 * 86400 * 1000000
+local NOTHING, LASTS_MAX, JUMP_MAX = '-', 366 * 86400 * 1000000, 10000000
 local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local sub, rep, byte, find = string.sub, string.rep, string.byte, string.find
 
 local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
 local counters = #KEYS / 2
 local charges = ARGV[1]
-if now > unpack_at('<d', charges) then return pack('<dB', now, LATE) end
+local latest, skew = unpack_at('<dd', charges)
+local now = time[1] * 1000000 + time[2] - skew
+if now > latest then return pack('<dB', now, LATE) end
 local heads = call('MGET', unpack(KEYS, 1, counters))
 
 -- What nearly every request meets: rings that stay in their sub-bucket and have room to spare. It is done first and
 -- without the functions below, which Redis would have to make anew for each call.
 local after, is_usual = {}, true
 for i = 1, counters do
-  local kind, room, hits, _, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 16)
+  local kind, room, hits, _, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 8)
   local head = heads[i]
   if kind ~= SLIDING or not head or byte(head) ~= RING or #head ~= RING_BYTES then is_usual = false break end
   local _, index, oldest, sum, current = unpack_at('<BdBI4I4', head)
@@ -63,10 +64,16 @@ local function ring_of(i)
   return slots and #slots == 4 * SLOTS and slots
 end
 
+-- The milliseconds that a key is kept for which counts for that long. It expires by a clock that may jump, so it is kept
+-- for longer by the 60th part of its window and by 10 s.
+local function expiry(micros, window)
+  return ceil((micros + window / SLOTS + JUMP_MAX) / 1000)
+end
+
 local function begin_ring(i, index, oldest, sum, current, slots, step)
   charged[i] = pack('<BdBI4I4', RING, index, oldest, sum, current)
   rings[i] = slots
-  expiries[i] = ceil((SLOTS + 1) * step / 1000) + 1
+  expiries[i] = expiry((SLOTS + 1) * step, SLOTS * step)
 end
 
 -- A log has the time of each hit. One more that does not fit turns it into a ring.
@@ -83,7 +90,7 @@ local function log(i, head, window, room, hits)
   local times = head and sub(head, first) or ''
   if used + hits <= LOG_HITS_MAX then
     charged[i] = pack('<BB', LOG, used + hits) .. times .. rep(pack('<d', newest), hits)
-    expiries[i] = ceil(window / 1000) + 1
+    expiries[i] = expiry(window, window)
     return used
   end
   local step = ceil(window / SLOTS)
@@ -144,7 +151,7 @@ local function fixed(i, head, window, room, hits)
   if head then tag, number, count = unpack_at('<BdI4', head) end
   if number < present then
     number, count = present, 0
-    expiries[i] = ceil(((present + 1) * window - now) / 1000) + 1
+    expiries[i] = expiry((present + 1) * window - now, window)
   end
   if count <= room and hits > 0 then charged[i] = pack('<BdI4', WINDOW, number, count + hits) end
   return count
@@ -179,7 +186,7 @@ local function bucket(i, head, limit, window, room, hits, is_refreshed)
     local needed = min((debt + hits + 1) * window / max(limit, 1), LASTS_MAX)
     if now + needed > lasts then
       lasts = ceil(now + 2 * needed)
-      expiries[i] = ceil(2 * needed / 1000) + 1
+      expiries[i] = expiry(2 * needed, window)
     end
     charged[i] = pack('<BdI4I4dd', BUCKET, newest, limit, debt + hits, rest, lasts)
   end
@@ -190,7 +197,7 @@ local admitted, in_shadow = ADMITTED, {}
 -- What is left of the room after the charge, below 0 where it does not fit once more.
 local left = {}
 for i = 1, counters do
-  local kind, room, hits, limit, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 16)
+  local kind, room, hits, limit, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 8)
   if kind >= SHADOW then kind, in_shadow[i] = kind - SHADOW, true end
   local head, used = sound(heads[i], kind)
   heads[i] = head
@@ -232,7 +239,7 @@ for i = 1, counters do
     head, ring, flag = charged[i], rings[i], CHARGED
     write(i, head)
   elseif is_stale[i] then
-    local _, room, _, limit, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 16)
+    local _, room, _, limit, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 8)
     bucket(i, heads[i], limit, window, room, 0, true)
     head = charged[i]
     write(i, head)

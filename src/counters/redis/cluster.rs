@@ -195,6 +195,12 @@ impl Cluster {
         }
     }
 
+    /// The skew of the clock that a counter goes by.
+    pub(super) fn skew(&self, key: CounterKey) -> i64 {
+        let node = self.topology.node(keys::slot(&self.settings.prefix, key));
+        node.map_or(0, |node| node.skew())
+    }
+
     /// Once: where the answer is lost, it may have been done, and is not tried again.
     async fn give_back(&self, charged: &[Settlement]) {
         if let Err(failure) = self.settle(charged).await {

@@ -4,7 +4,7 @@
 //! is as good as none.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -21,8 +21,9 @@ use super::script::{self, Answer, Question};
 use super::sentinel::Sentinels;
 use super::settings::RedisSettings;
 use super::settle::{self, Settlement};
-use super::url::ServerAddress;
-use crate::clock::{Clock, Timestamp};
+use super::store_clock::{self, StoreClock, Told};
+use super::url::{RedisForm, ServerAddress};
+use crate::clock::Timestamp;
 use crate::limiter::kept::Kept;
 use crate::limiter::key::KeyHasher;
 use crate::limiter::{Algorithm, Charge, LIMIT_MAX, Mode, Rate, Window};
@@ -63,27 +64,29 @@ pub(super) struct Link {
     place: Place,
     /// The home of the key that it is probed by.
     probe_home: Arc<AtomicU16>,
-    clock: Clock,
+    time: Arc<StoreClock>,
     connection: ArcSwapOption<MultiplexedConnection>,
     /// The server that it was last opened to.
     address: ArcSwapOption<ServerAddress>,
     closed: Notify,
-    /// The store's clock less ours, in microseconds; at least that.
-    ahead: AtomicI64,
     trouble: Mutex<Option<String>>,
 }
 
 impl Link {
-    pub(super) fn new(settings: Arc<RedisSettings>, place: Place, probe_home: Arc<AtomicU16>, clock: Clock) -> Self {
+    pub(super) fn new(
+        settings: Arc<RedisSettings>,
+        place: Place,
+        probe_home: Arc<AtomicU16>,
+        time: Arc<StoreClock>,
+    ) -> Self {
         Self {
             settings,
             place,
             probe_home,
-            clock,
+            time,
             connection: ArcSwapOption::empty(),
             address: ArcSwapOption::empty(),
             closed: Notify::new(),
-            ahead: AtomicI64::new(0),
             trouble: Mutex::default(),
         }
     }
@@ -111,7 +114,8 @@ impl Link {
         follow: Follow<'_>,
     ) -> Result<Answer, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
-        let answer = self.decide(&connection, question, self.latest(self.settings.deadline), by, way, follow).await;
+        let answer =
+            self.decide(&connection, question, self.time.latest(self.settings.deadline), by, way, follow).await;
         self.close_after(&answer);
         answer
     }
@@ -119,9 +123,9 @@ impl Link {
     /// Has the store settle, over the connection as it is.
     pub(super) async fn settle(&self, settlements: &[Settlement], way: Way) -> Result<(), Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Away)?;
-        let (prefix, latest) = (&self.settings.prefix, self.latest(SETTLE));
-        let by_hash = settle::command("EVALSHA", settle::hash(), prefix, settlements, latest);
-        let by_text = || settle::command("EVAL", settle::TEXT, prefix, settlements, latest);
+        let (prefix, latest, skew) = (&self.settings.prefix, self.time.latest(SETTLE), self.time.skew());
+        let by_hash = settle::command("EVALSHA", settle::hash(), prefix, settlements, latest, skew);
+        let by_text = || settle::command("EVAL", settle::TEXT, prefix, settlements, latest, skew);
         let answer = evaluate(&connection, by_hash, by_text, Instant::now() + SETTLE, way).await;
         self.close_after(&answer);
         let bytes = answer?;
@@ -185,20 +189,13 @@ impl Link {
         way: Way,
         follow: Follow<'_>,
     ) -> Result<Answer, Failure> {
-        let prefix = &self.settings.prefix;
-        let by_hash = question.command("EVALSHA", script::hash(), prefix, latest);
-        let by_text = || question.command("EVAL", script::TEXT, prefix, latest);
+        let (prefix, skew) = (&self.settings.prefix, self.time.skew());
+        let by_hash = question.command("EVALSHA", script::hash(), prefix, latest, skew);
+        let by_text = || question.command("EVAL", script::TEXT, prefix, latest, skew);
         let bytes = evaluate(connection, by_hash, by_text, by, way).await?;
         let answer = question.read_and(&bytes, follow).ok_or(Failure::Nonsense(bytes.len()))?;
-        self.ahead.fetch_max(micros(answer.at) - micros(self.clock.now()), Ordering::Relaxed);
+        self.time.learn(answer.at, skew);
         if answer.admission.is_some() { Ok(answer) } else { Err(Failure::Late) }
-    }
-
-    /// The time on the store's clock after which a question that is asked now is not waited for. The store is given as
-    /// long again, because what is known of its clock is only that it is not behind.
-    fn latest(&self, deadline: Duration) -> Timestamp {
-        let now = micros(self.clock.now()).saturating_add(self.ahead.load(Ordering::Relaxed));
-        Timestamp::from_nanos(u64::try_from(now).unwrap_or(0).saturating_mul(1000)) + 2 * deadline
     }
 
     /// Opens it, and again whenever it is closed.
@@ -245,14 +242,52 @@ impl Link {
         }
     }
 
-    /// Has the script decide something. The deadline is a long one: a busy machine closes nothing.
+    /// Has the server tell its time and decide something. The deadline is a long one: a busy machine closes nothing.
     async fn decides(&self, connection: &MultiplexedConnection) -> Result<(), Failure> {
-        let probe = [probe(self.probe_home.load(Ordering::Relaxed))];
-        let (latest, by) = (Timestamp::from_nanos(u64::MAX), Instant::now() + CONNECT);
-        match self.decide(connection, &Question::new(&probe), latest, by, Way::Usual, &|_, _, _| {}).await {
+        let decided = async {
+            self.agree(connection).await?;
+            let probe = [probe(self.probe_home.load(Ordering::Relaxed))];
+            let (latest, by) = (Timestamp::from_nanos(u64::MAX), Instant::now() + CONNECT);
+            self.decide(connection, &Question::new(&probe), latest, by, Way::Usual, &|_, _, _| {}).await
+        };
+        match decided.await {
             // A node of a Cluster that serves another slot than it did is well.
             Err(failure) if failure.is_redirect() => Ok(()),
             answer => answer.map(drop),
+        }
+    }
+
+    /// Agrees with the other replicas on the skew of the server's clock.
+    async fn agree(&self, connection: &MultiplexedConnection) -> Result<(), Failure> {
+        // Another link is just at it.
+        let Ok(_turn) = self.time.turn.try_lock() else { return Ok(()) };
+        let (known, asked) = (self.time.skew(), self.time.now());
+        let mut told = self.tell_time(connection, known, known).await?;
+        if let Some(jump) = self.time.jump(told, asked) {
+            let seconds = Duration::from_micros(jump.unsigned_abs()).as_secs_f64().copysign(jump as f64);
+            tracing::warn!(
+                "the clock of the counter store has jumped by {seconds} s, and counters go on as if it had not"
+            );
+            told = self.tell_time(connection, told.skew, told.skew.saturating_add(jump)).await?;
+        }
+        self.time.adopt(told);
+        Ok(())
+    }
+
+    async fn tell_time(&self, connection: &MultiplexedConnection, known: i64, wanted: i64) -> Result<Told, Failure> {
+        let key = self.skew_key();
+        let by_hash = store_clock::command("EVALSHA", store_clock::hash(), &key, known, wanted);
+        let by_text = || store_clock::command("EVAL", store_clock::TEXT, &key, known, wanted);
+        let bytes = evaluate(connection, by_hash, by_text, Instant::now() + CONNECT, Way::Usual).await?;
+        store_clock::read(&bytes).ok_or(Failure::Nonsense(bytes.len()))
+    }
+
+    /// All servers that take over from each other have one; each node of a Cluster has its own, in a slot that it serves.
+    fn skew_key(&self) -> String {
+        let (prefix, home) = (&self.settings.prefix, self.probe_home.load(Ordering::Relaxed));
+        match (&self.settings.url.form, &self.place) {
+            (RedisForm::Cluster { .. }, Place::Fixed(server)) => format!("{prefix}{{{home:04x}}}skew:{server}"),
+            _ => format!("{prefix}{{{home:04x}}}skew"),
         }
     }
 
@@ -277,7 +312,6 @@ impl Link {
             check_role(&mut connection, &server).await?;
         }
         self.address.store(Some(Arc::new(server)));
-        self.ahead.store(i64::MIN, Ordering::Relaxed);
         self.decides(&connection).await?;
         Ok(connection)
     }
@@ -330,8 +364,4 @@ fn probe(home: u16) -> Charge {
 
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-fn micros(at: Timestamp) -> i64 {
-    i64::try_from(at.as_nanos() / 1000).unwrap_or(i64::MAX)
 }

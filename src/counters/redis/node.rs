@@ -14,6 +14,7 @@ use super::roll::{Entry, Errand, Roll};
 use super::script::{Answer, Question};
 use super::settings::RedisSettings;
 use super::settle::Settlement;
+use super::store_clock::StoreClock;
 use super::url::ServerAddress;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub(super) struct Node {
     failures: AtomicU32,
     /// The home of the key that it is probed by: one that it serves, in a Cluster.
     probe_home: Arc<AtomicU16>,
+    time: Arc<StoreClock>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -52,12 +54,14 @@ impl Node {
     /// A server that is away until [`Node::keep`] runs and has opened a connection.
     pub(super) fn new(settings: &Arc<RedisSettings>, place: &Place, clock: Clock, metrics: &Arc<Metrics>) -> Self {
         let probe_home = Arc::<AtomicU16>::default();
-        let link = |_| Link::new(Arc::clone(settings), place.clone(), Arc::clone(&probe_home), clock);
+        let time = Arc::new(StoreClock::new(clock));
+        let link = |_| Link::new(Arc::clone(settings), place.clone(), Arc::clone(&probe_home), Arc::clone(&time));
         Self {
             links: (0..settings.connections).map(link).collect(),
             questions: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             probe_home,
+            time,
             metrics: Arc::clone(metrics),
             clock,
         }
@@ -98,7 +102,8 @@ impl Node {
     }
 
     pub(super) async fn call_roll(&self, roll: &Roll, errand: Errand, way: Way) -> Result<Entry, Failure> {
-        self.next().ok_or(Failure::Away)?.call_roll(roll, errand, way).await
+        let entry = self.next().ok_or(Failure::Away)?.call_roll(roll, errand, way).await?;
+        Ok(entry.less(self.time.skew()))
     }
 
     /// A server that fails several times in a row is not asked again until it has decided something over a new connection.
@@ -130,8 +135,9 @@ impl Node {
         self.links.iter().find_map(Link::address)
     }
 
-    pub(super) fn probe_home(&self) -> u16 {
-        self.probe_home.load(Ordering::Relaxed)
+    /// The skew of its clock, in microseconds.
+    pub(super) fn skew(&self) -> i64 {
+        self.time.skew()
     }
 
     pub(super) fn set_probe_home(&self, home: u16) {

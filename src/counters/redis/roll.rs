@@ -53,6 +53,15 @@ pub(super) struct Entry {
     pub(super) asks_from: Timestamp,
 }
 
+impl Entry {
+    /// By the counters' time, where the store's clock has a skew.
+    pub(super) fn less(self, skew: i64) -> Self {
+        let nanos = skew.saturating_mul(1000).saturating_neg();
+        let less = |at: Timestamp| Timestamp::from_nanos(at.as_nanos().saturating_add_signed(nanos));
+        Self { at: less(self.at), asks_from: less(self.asks_from), ..self }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Roll {
     /// A random name for this process.

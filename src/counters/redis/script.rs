@@ -6,7 +6,7 @@
 //!
 //! | | bytes |
 //! |---|---|
-//! | question | time after which nobody waits f64, each charge |
+//! | question | time after which nobody waits f64, skew of the clock f64, each charge |
 //! | charge | algorithm (8 more in shadow) u8, room f64, hits u32, limit u32, window f64 |
 //! | answer | time f64, admitted (1, or 0, or 2: too late) u8, a flag u8 for each counter, each counter |
 //! | counter | head, and its ring where the flag says so |
@@ -57,7 +57,7 @@ pub struct Question<'a> {
 /// The script's answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// The store's time.
+    /// The time of the decision.
     pub at: Timestamp,
     /// `None`: the store came to the question too late, and charged nothing.
     pub admission: Option<Admission>,
@@ -91,9 +91,9 @@ impl<'a> Question<'a> {
         })
     }
 
-    /// The command that asks the script, by its text or its hash. The store's clock is read in it; a store that comes to
-    /// it after `latest` does nothing.
-    pub fn command(&self, verb: &'static str, script: &str, prefix: &str, latest: Timestamp) -> Cmd {
+    /// The command that asks the script, by its text or its hash. It goes by the store's clock less the skew, in
+    /// microseconds; a store that comes to it after `latest` does nothing.
+    pub fn command(&self, verb: &'static str, script: &str, prefix: &str, latest: Timestamp, skew: i64) -> Cmd {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(2 * self.counters.len());
         for counter in &self.counters {
@@ -102,12 +102,13 @@ impl<'a> Question<'a> {
         for counter in &self.counters {
             command.arg(keys::ring(prefix, counter.key));
         }
-        command.arg(self.packed(latest).as_slice());
+        command.arg(self.packed(latest, skew).as_slice());
         command
     }
 
-    fn packed(&self, latest: Timestamp) -> SmallVec<[u8; 128]> {
+    fn packed(&self, latest: Timestamp, skew: i64) -> SmallVec<[u8; 128]> {
         let mut packed = SmallVec::from_slice(&micros(latest).to_le_bytes());
+        packed.extend_from_slice(&(skew as f64).to_le_bytes());
         for counter in &self.counters {
             let hits = if self.is_look && counter.is_enforced() { 0 } else { self.hits(counter.key) };
             packed.extend_from_slice(&pack(counter, self.asked(counter.key), hits));

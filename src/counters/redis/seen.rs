@@ -33,7 +33,7 @@ impl Redis {
             (charge.key, redis::cmd("EVAL").arg(LOOK).arg(2).arg(head).arg(ring).to_owned())
         };
         let looked: Vec<Looked> = self.query_all(charges.iter().map(command).collect()).await?;
-        Ok(charges.iter().zip(looked).map(|(charge, looked)| usage(charge, looked)).collect())
+        Ok(charges.iter().zip(looked).map(|(charge, looked)| usage(charge, looked, self.skew(charge.key))).collect())
     }
 
     /// As [`Counters::reset`](crate::counters::Counters::reset).
@@ -62,6 +62,14 @@ impl Redis {
         }
     }
 
+    /// The skew of the clock that a counter goes by.
+    fn skew(&self, key: CounterKey) -> i64 {
+        match &self.servers {
+            Servers::One(node) | Servers::Sentinel(_, node) => node.skew(),
+            Servers::Cluster(cluster) => cluster.skew(key),
+        }
+    }
+
     fn keys(&self, key: CounterKey) -> [String; 2] {
         let prefix = &self.settings.prefix;
         [keys::head(prefix, key), keys::ring(prefix, key)]
@@ -69,8 +77,9 @@ impl Redis {
 }
 
 /// What else stands under the key counts as nothing, as it does where requests are decided.
-fn usage(charge: &Charge, (seconds, micros, head, ring): Looked) -> Option<Usage> {
-    let at = Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(micros.saturating_mul(1000)));
+fn usage(charge: &Charge, (seconds, micros, head, ring): Looked, skew: i64) -> Option<Usage> {
+    let micros = seconds.saturating_mul(1_000_000).saturating_add(micros).saturating_add_signed(skew.saturating_neg());
+    let at = Timestamp::from_nanos(micros.saturating_mul(1000));
     let kept = read_kept(&head?, ring.as_deref())?;
     Some(kept.into_cell(charge.rate, charge.algorithm).usage(charge.rate.limit, charge.algorithm, at))
 }

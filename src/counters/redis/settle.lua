@@ -1,7 +1,7 @@
 -- Adds hits to counters at the time that they belong to, or takes hits away from there.
 --
--- KEYS: the head of each counter, then the ring of each. ARGV[1]: the time after which nobody waits for the answer, then
--- a settlement for each counter, as `settle.rs` packs them. One counter may be there several times.
+-- KEYS: the head of each counter, then the ring of each. ARGV[1]: the time after which nobody waits for the answer, the
+-- clock's skew, then a settlement for each counter, as `settle.rs` packs them. One counter may be there several times.
 -- Answers the time, and whether it came to it in time; else nothing is changed.
 --
 -- It keeps the forms and the rules of `admit.lua`, and never counts less than that would: hits are taken away only
@@ -13,24 +13,26 @@ local SLIDING, FIXED = 0, 1
 local LOG, RING, WINDOW, BUCKET = 108, 114, 102, 98 -- l, r, f, b
 local RING_BYTES, WINDOW_BYTES, BUCKET_BYTES = 18, 13, 33
 local DONE, LATE = 1, 2
-local LASTS_MAX = 366 * 86400 * 1000000
+local LASTS_MAX, JUMP_MAX = 366 * 86400 * 1000000, 10000000
 local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local byte = string.byte
 
 local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
 local counters = #KEYS / 2
 local settlements = ARGV[1]
-if now > unpack_at('<d', settlements) then return pack('<dB', now, LATE) end
+local latest, skew = unpack_at('<dd', settlements)
+local now = time[1] * 1000000 + time[2] - skew
+if now > latest then return pack('<dB', now, LATE) end
 
 -- MGET, unlike GET, takes a key of another type for none.
 local function get(key)
   return call('MGET', key)[1]
 end
 
-local function keep(key, value, micros)
-  call('SET', key, value, 'PX', ceil(micros / 1000) + 1)
+-- Keeps a key that counts for that long, as `admit.lua` does.
+local function keep(key, value, micros, window)
+  call('SET', key, value, 'PX', ceil((micros + window / SLOTS + JUMP_MAX) / 1000))
 end
 
 -- Writes a ring whose newest sub-bucket is `newest`, after hits were added to the one called `index`, or taken from it.
@@ -47,8 +49,8 @@ local function write_ring(i, step, counts, newest, index, hits)
     slots[number % SLOTS + 1] = pack('<I4', counts[number] or 0)
     if (counts[number] or 0) > 0 then oldest = age end
   end
-  keep(KEYS[i], pack('<BdBI4I4', RING, newest, oldest, sum, counts[newest] or 0), (SLOTS + 1) * step)
-  keep(KEYS[counters + i], table.concat(slots), (SLOTS + 1) * step)
+  keep(KEYS[i], pack('<BdBI4I4', RING, newest, oldest, sum, counts[newest] or 0), (SLOTS + 1) * step, SLOTS * step)
+  keep(KEYS[counters + i], table.concat(slots), (SLOTS + 1) * step, SLOTS * step)
 end
 
 local function ring(i, head, window, at, hits)
@@ -98,7 +100,7 @@ local function log(i, head, window, at, hits)
   for _ = 1, hits do times[#times + 1] = at end
   table.sort(times)
   for number, hit in ipairs(times) do times[number] = pack('<d', hit) end
-  keep(KEYS[i], pack('<BB', LOG, #times) .. table.concat(times), window)
+  keep(KEYS[i], pack('<BB', LOG, #times) .. table.concat(times), window, window)
 end
 
 local function fixed(i, head, window, at, hits)
@@ -111,7 +113,7 @@ local function fixed(i, head, window, at, hits)
   if floor(at / window) < present then return end
   if number < present then count = 0 end
   count = min(max(count + hits, 0), HITS_MAX)
-  keep(KEYS[i], pack('<BdI4', WINDOW, present, count), (present + 1) * window - now)
+  keep(KEYS[i], pack('<BdI4', WINDOW, present, count), (present + 1) * window - now, window)
 end
 
 -- As in `admit.lua`.
@@ -149,11 +151,11 @@ local function bucket(i, head, limit, window, at, hits)
   if debt < 0 then debt, rest = 0, 0 end
   local needed = min((debt + 1) * window / max(limit, 1), LASTS_MAX)
   local lasts = ceil(newest + 2 * needed)
-  keep(KEYS[i], pack('<BdI4I4dd', BUCKET, newest, limit, debt, rest, lasts), lasts - now)
+  keep(KEYS[i], pack('<BdI4I4dd', BUCKET, newest, limit, debt, rest, lasts), lasts - now, window)
 end
 
 for i = 1, counters do
-  local kind, limit, window, at, hits = unpack_at('<BI4ddd', settlements, SETTLEMENT_BYTES * i - 20)
+  local kind, limit, window, at, hits = unpack_at('<BI4ddd', settlements, SETTLEMENT_BYTES * i - 12)
   local head = get(KEYS[i])
   if kind == FIXED then
     fixed(i, head, window, at, hits)

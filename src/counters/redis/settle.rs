@@ -3,7 +3,7 @@
 //!
 //! | | bytes |
 //! |---|---|
-//! | question | time after which nobody waits f64, each settlement |
+//! | question | time after which nobody waits f64, skew of the clock f64, each settlement |
 //! | settlement | algorithm u8, limit u32, window f64, time f64, hits f64 |
 //! | answer | time f64, done (1, or 2: too late) u8 |
 //!
@@ -49,7 +49,14 @@ pub struct Settlement {
 }
 
 /// The command that settles. A store that comes to it after `latest` does nothing.
-pub fn command(verb: &'static str, script: &str, prefix: &str, settlements: &[Settlement], latest: Timestamp) -> Cmd {
+pub fn command(
+    verb: &'static str,
+    script: &str,
+    prefix: &str,
+    settlements: &[Settlement],
+    latest: Timestamp,
+    skew: i64,
+) -> Cmd {
     let mut command = redis::cmd(verb);
     command.arg(script).arg(2 * settlements.len());
     for settlement in settlements {
@@ -59,7 +66,8 @@ pub fn command(verb: &'static str, script: &str, prefix: &str, settlements: &[Se
         command.arg(keys::ring(prefix, settlement.key));
     }
     let packed = settlements.iter().flat_map(pack);
-    command.arg(micros(latest).to_le_bytes().into_iter().chain(packed).collect::<Vec<u8>>());
+    command
+        .arg([micros(latest), skew as f64].into_iter().flat_map(f64::to_le_bytes).chain(packed).collect::<Vec<u8>>());
     command
 }
 

@@ -194,14 +194,14 @@ impl Topology {
         });
     }
 
-    /// A node is probed by a key that it serves.
+    /// A node is probed by a key that it serves, and keeps the skew of its clock beside it: all replicas take the same.
     fn set_probe(&self, node: &Arc<Node>, map: &SlotMap) {
         let is_own = |home: &u16| {
             let key = CounterKey::default().at_home(*home);
             let owner = map.node(keys::slot(&self.settings.prefix, key));
             owner.is_some_and(|owner| Arc::ptr_eq(owner, node))
         };
-        let home = Some(node.probe_home()).filter(is_own).or_else(|| (0..=u16::MAX).find(is_own));
+        let home = (0..=u16::MAX).find(is_own);
         // A prefix with braces leaves all nodes but one without keys.
         if let Some(home) = home {
             node.set_probe_home(home);
