@@ -206,6 +206,10 @@ impl Tierflow {
         self.program.signal(signal);
     }
 
+    pub(crate) fn process(&self) -> u32 {
+        self.program.0.id()
+    }
+
     /// The handle is left for another.
     pub(crate) fn kill(&mut self) {
         self.program.kill();

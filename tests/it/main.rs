@@ -55,6 +55,7 @@ mod redis_script;
 mod redis_sentinel;
 mod redis_settle;
 mod redis_store;
+mod redis_windows;
 mod refused;
 mod registry;
 mod reload_broken;

@@ -13,7 +13,7 @@ use tierflow::policy::rate::Rate;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::eventually;
+use crate::harness::{Setup, Tierflow, any_addresses, eventually, free_address, gateway};
 use crate::proxy::{Fault, Proxy};
 use crate::redis_store::{Server, algorithms, charge, is_there, remaining, settings};
 
@@ -155,8 +155,8 @@ async fn replicas_admit_together_what_the_store_had_left_and_it_knows_of_it_when
     }
 }
 
-/// The first that is back would be let in by what the other has not handed over yet. What it takes for the other to be
-/// back in time is up to the machine, so there is more than one try.
+/// The first that is back would be let in by what the other has not handed over yet. Whether the other is back in time is
+/// up to the machine, so there is more than one try.
 #[tokio::test]
 async fn who_is_back_first_waits_for_what_the_others_admitted() {
     let server = Server::start(&[]);
@@ -180,15 +180,16 @@ async fn who_is_back_first_waits_for_what_the_others_admitted() {
             })
             .await;
         }
-        let before = second.handed_over();
+        let before = [first, second].map(Replica::handed_over);
         assert_eq!(second.spend_all(&charge).await, LIMIT / 2);
+        let mut spent = 10;
+        assert!(first.store.admit_or_decide(&[Charge { hits: spent, ..charge }]).await.admitted);
         proxies[0].set(Fault::None);
-        is_there(&first.store).await;
+        eventually("the first is back", async || (first.handed_over() > before[0]).then_some(())).await;
         proxies[1].set(Fault::None);
-        let mut spent = 0;
         let mut is_second_in_time = false;
         eventually("the first asks the store", async || {
-            let has_handed_over = second.handed_over() > before;
+            let has_handed_over = second.handed_over() > before[1];
             spent += first.spend_all(&charge).await;
             let asks = !first.counts_alone();
             is_second_in_time |= has_handed_over && !asks;
@@ -203,4 +204,176 @@ async fn who_is_back_first_waits_for_what_the_others_admitted() {
         }
     }
     panic!("the first never waited for the second");
+}
+
+/// What is wrong with a store, and what the counter has left when it is well again. One replica alone has all of what was
+/// left.
+async fn limit_holds(
+    replica: &Replica,
+    number: usize,
+    fault: &str,
+    breaks: impl AsyncFnOnce(),
+    mends: impl AsyncFnOnce(),
+) -> u32 {
+    let charge = counter(number, Algorithm::SlidingWindow);
+    assert!(replica.store.admit_or_decide(&[Charge { hits: 40, ..charge }]).await.admitted);
+    assert_eq!(replica.look(&charge).await, 60);
+    breaks().await;
+    eventually("the store is away", async || {
+        replica.store.admit_or_decide(&[Charge { hits: 0, ..charge }]).await;
+        replica.counts_alone().then_some(())
+    })
+    .await;
+    assert_eq!(replica.spend_all(&charge).await, 60, "{fault}");
+    mends().await;
+    eventually("the store is asked again", async || (!replica.counts_alone()).then_some(())).await;
+    replica.look(&charge).await
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_the_store_the_limit_holds() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.redis.address).await;
+    let replica = &fleet(&[format!("redis://{}", proxy.address)]).await[0];
+    let nobody = free_address().port().to_string();
+    let say = async |words: &[&str]| server.say(words).await;
+
+    let hangs = limit_holds(replica, 200, "it hangs", async || server.signal("STOP"), async || server.signal("CONT"));
+    assert_eq!(hangs.await, 0);
+    let [blackhole, none] = [Fault::Blackhole, Fault::None];
+    let cut_off =
+        limit_holds(replica, 201, "nothing comes through", async || proxy.set(blackhole), async || proxy.set(none));
+    assert_eq!(cut_off.await, 0);
+    let read_only = limit_holds(
+        replica,
+        202,
+        "it is a replica",
+        async || say(&["REPLICAOF", "127.0.0.1", &nobody]).await,
+        async || say(&["REPLICAOF", "NO", "ONE"]).await,
+    );
+    assert_eq!(read_only.await, 0);
+    let full = limit_holds(
+        replica,
+        203,
+        "it is full",
+        async || say(&["CONFIG", "SET", "maxmemory", "1"]).await,
+        async || say(&["CONFIG", "SET", "maxmemory", "0"]).await,
+    );
+    assert_eq!(full.await, 0);
+    say(&["CONFIG", "SET", "busy-reply-threshold", "1"]).await;
+    let (mut killer, mut busy) = (server.connection().await, server.connection().await);
+    let is_busy = limit_holds(
+        replica,
+        204,
+        "it is busy",
+        async || {
+            tokio::spawn(async move {
+                redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<redis::Value>(&mut busy).await
+            });
+        },
+        async || {
+            let _: redis::Value = redis::cmd("SCRIPT").arg("KILL").query_async(&mut killer).await.unwrap();
+        },
+    );
+    assert_eq!(is_busy.await, 0);
+}
+
+#[tokio::test]
+async fn a_store_that_was_killed_counts_what_passed_without_it() {
+    // Loading takes long enough to be met.
+    let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+    let mut server = Server::start(&slow);
+    let replica = &fleet(&[server.url()]).await[0];
+    let charge = counter(300, Algorithm::SlidingWindow);
+    assert!(replica.store.admit_or_decide(&[Charge { hits: 40, ..charge }]).await.admitted);
+    let is_away = async || {
+        replica.store.admit_or_decide(&[Charge { hits: 0, ..charge }]).await;
+        replica.counts_alone().then_some(())
+    };
+    server.redis.kill();
+    eventually("the store is away", is_away).await;
+    assert_eq!(replica.spend_all(&charge).await, 60);
+    server.redis.restart().unwrap();
+    eventually("the store is asked again", async || (!replica.counts_alone()).then_some(())).await;
+    assert_eq!(replica.look(&charge).await, 40, "it came back empty, and counts what was admitted without it");
+
+    let mut connection = server.connection().await;
+    let fill = "for i = 1, 6000 do redis.call('SET', 'filler' .. i, string.rep('x', 100)) end";
+    let _: redis::Value = redis::cmd("EVAL").arg(fill).arg(0).query_async(&mut connection).await.unwrap();
+    server.say(&["SAVE"]).await;
+    server.redis.kill();
+    eventually("the store is away", is_away).await;
+    assert_eq!(replica.spend_all(&charge).await, 40);
+    server.redis.restart().unwrap();
+    let trouble = async || replica.store.report().trouble.filter(|trouble| trouble.to_lowercase().contains("loading"));
+    eventually("it is said that the store is loading", trouble).await;
+    assert_eq!(replica.spend_all(&charge).await, 0);
+    eventually("the store is asked again", async || (!replica.counts_alone()).then_some(())).await;
+    assert_eq!(replica.look(&charge).await, 0, "it has what was saved, and what was admitted since");
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_its_scripts_is_not_away() {
+    let server = Server::start(&[]);
+    let replica = &fleet(&[server.url()]).await[0];
+    let charge = counter(400, Algorithm::SlidingWindow);
+    for _ in 0..LIMIT {
+        server.say(&["SCRIPT", "FLUSH"]).await;
+        assert!(replica.store.admit_or_decide(&[charge]).await.admitted);
+    }
+    assert_eq!(replica.spend_all(&charge).await, 0);
+}
+
+/// Files and threads of a process, and its memory in KiB.
+fn held_by(process: u32) -> (usize, usize, usize) {
+    let entries = |folder: &str| std::fs::read_dir(format!("/proc/{process}/{folder}")).unwrap().count();
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    (entries("fd"), entries("task"), resident.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind_by_a_store_that_goes_and_comes_fifty_times() {
+    const CYCLES: usize = 50;
+    const KIB_MORE_MAX: usize = 8 * 1024;
+    let server = Server::start(&[]);
+    server.connection().await;
+    let proxy = Proxy::start(server.redis.address).await;
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    let gateway = gateway(&Setup { on_error: "local", ..Default::default() }, free_address(), free_address());
+    std::fs::write(policies.join("gateway.yaml"), gateway).unwrap();
+    let source = vec![format!("--policies={}", policies.display())];
+    let store = [format!("--counters=redis://{}", proxy.address), "--counters-timeout=1s".to_owned()];
+    let tierflow = Tierflow::serve(&folder.path().join("tierflow.log"), source, &store, any_addresses()).await;
+    let connections_are = async |open: usize| {
+        let is_so = async || {
+            let status = tierflow.status().await;
+            (status["counters"]["redis"]["connections_open"] == open).then_some(())
+        };
+        eventually("connections come and go", is_so).await;
+    };
+    let mut before = None;
+    for cycle in 0..CYCLES {
+        connections_are(4).await;
+        // What a process takes once it has.
+        if cycle == CYCLES / 5 {
+            before = Some(held_by(tierflow.process()));
+        }
+        proxy.set(Fault::Cut);
+        connections_are(0).await;
+        proxy.set(Fault::None);
+    }
+    connections_are(4).await;
+    let (files, threads, memory) = before.unwrap();
+    let least = async || {
+        let (files_now, threads_now, _) = held_by(tierflow.process());
+        (files_now <= files && threads_now <= threads).then_some(())
+    };
+    eventually("no more files and threads than before", least).await;
+    let (_, _, memory_now) = held_by(tierflow.process());
+    assert!(memory_now <= memory + KIB_MORE_MAX, "{memory} KiB, then {memory_now}");
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut server.connection().await).await.unwrap();
+    assert!(clients.lines().count() <= 5, "four of Tierflow's, and one that asks:\n{clients}");
 }

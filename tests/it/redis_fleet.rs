@@ -161,3 +161,50 @@ async fn while_the_store_is_away_the_gateway_decides_and_status_says_so() {
     let metrics = tierflow.ask("/metrics").await.text();
     assert!(metrics.contains("tierflow_counter_store_errors_total{reason="), "{metrics}");
 }
+
+/// A tenant that is denied tells a replica what is left of the Api's limit, and takes nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_admits_the_limit_and_no_more_while_the_store_goes_and_comes() {
+    let policies = format!("{}{PLAN}", api("60/h"));
+    let setup = Setup { policies: &policies, gateway: TENANT, on_error: "local", ..Default::default() };
+    let fleet = Fleet::start(3, setup).await;
+    let told = async |number: usize| counters(&fleet.replicas[number].1).await;
+    for number in 0..3 {
+        eventually("the replicas know each other", async || (told(number).await["replicas"] == 3).then_some(())).await;
+    }
+    assert_eq!(storm(&fleet, 192, "noisy").await, 20);
+    for (edge, _) in &fleet.replicas {
+        assert_eq!(edge.send("GET", "/sale", &[("x-tenant-id", "noisy")]).await.status, 429);
+    }
+
+    fleet.server.signal("STOP");
+    assert_eq!(storm(&fleet, 192, "second").await, 20, "a tenant that nobody knows yet has its whole limit");
+    assert_eq!(storm(&fleet, 192, "noisy").await, 0, "one that has used it up has nothing");
+    // Of the last hit of the Api's limit a replica has the part that has used up the tenant's.
+    let third = storm(&fleet, 192, "third").await;
+    assert_eq!((third, storm(&fleet, 192, "fourth").await), (19, 1), "the Api's limit is used up");
+    assert_eq!(storm(&fleet, 192, "fifth").await, 0);
+    for (number, (_, tierflow)) in fleet.replicas.iter().enumerate() {
+        assert_eq!((&told(number).await["counts_alone"], &told(number).await["replicas"]), (&true.into(), &3.into()));
+        let ready = tierflow.json("/readyz").await;
+        assert_eq!(ready["ready"], true);
+        let row = ready["checks"].as_array().unwrap().iter().find(|row| row["name"] == "counter_store").unwrap();
+        assert_eq!((&row["ok"], &row["counts_alone"]), (&false.into(), &true.into()));
+        let status = crate::harness::tierflow(&["status", &format!("--server=http://{}", tierflow.admin())]);
+        let table = String::from_utf8(status.stdout).unwrap();
+        assert!(!status.status.success() && table.contains("on_error local: limit / 3, of 3 replicas"), "{table}");
+    }
+
+    fleet.server.signal("CONT");
+    eventually("all ask the store again", async || {
+        assert_eq!(storm(&fleet, 64, "fifth").await, 0);
+        for number in 0..3 {
+            if told(number).await["counts_alone"] == true {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    assert_eq!(storm(&fleet, 192, "sixth").await, 0);
+}

@@ -32,8 +32,7 @@ impl Counter {
     async fn start(rate: &str, algorithm: Algorithm) -> Self {
         let mut store = Store::start().await;
         let admit = store.load(&with_time_given(script::TEXT, "expiries[i]")).await;
-        let settle =
-            store.load(&with_time_given(settle::TEXT, "ceil((micros + window / SLOTS + JUMP_MAX) / 1000)")).await;
+        let settle = store.load(&settling_with_time_given()).await;
         Self { store, admit, settle, charge: charge(0, Rate::parse(rate).unwrap(), algorithm) }
     }
 
@@ -55,6 +54,11 @@ impl Counter {
         let answer: Vec<u8> = command.query_async(&mut self.store.connection).await.unwrap();
         assert_eq!(settle::read(&answer), Some(true));
     }
+}
+
+/// The script that settles, as [`with_time_given`] has it.
+pub(crate) fn settling_with_time_given() -> String {
+    with_time_given(settle::TEXT, "ceil((micros + window / SLOTS + JUMP_MAX) / 1000)")
 }
 
 fn charge(name: usize, rate: Rate, algorithm: Algorithm) -> Charge {

@@ -18,7 +18,7 @@ use tierflow::policy::limit::{Algorithm, Mode};
 use tierflow::policy::rate::Rate;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{eventually, free_address};
+use crate::harness::{self, eventually, free_address};
 use crate::kit;
 use crate::tls::certificate;
 
@@ -49,7 +49,10 @@ impl Server {
     /// A connection of the test's own.
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        eventually("Redis answers", async || client.get_multiplexed_async_connection().await.ok()).await
+        let connect = async || client.get_multiplexed_async_connection().await.ok();
+        let mut connection = eventually("Redis answers", connect).await;
+        connection.set_response_timeout(harness::DEADLINE);
+        connection
     }
 
     pub(crate) async fn say(&self, words: &[&str]) {

@@ -69,14 +69,13 @@ impl Redis {
                 }
                 continue;
             }
-            self.hand_over().await;
+            // Who is back has handed over everything before the roll says when to ask.
             let is_back = self.asks_from.get().is_none();
+            self.hand_over().await;
             if !is_back && self.clock.now() < roll_call {
                 continue;
             }
-            let answer =
-                self.call_roll(if is_back && self.roll.is_met() { Errand::Return } else { Errand::Stay }).await;
-            match answer {
+            match self.call_roll(is_back).await {
                 Ok(()) => {
                     is_told = false;
                     roll_call = self.clock.now() + ROLL_CALL;
@@ -108,11 +107,13 @@ impl Redis {
         ahead.map_or(TICK, |ahead| ahead.min(TICK))
     }
 
-    async fn call_roll(&self, errand: Errand) -> Result<(), Failure> {
+    async fn call_roll(&self, is_back: bool) -> Result<(), Failure> {
+        let errand = if is_back && self.roll.is_met() { Errand::Return } else { Errand::Stay };
         let entry = self.go_to_roll(errand).await?;
         let now = self.clock.now();
         self.roll.note(&entry, now);
-        if self.asks_from.get().is_none() {
+        // An answer to a call from before the store went away says nothing of the way back.
+        if is_back {
             self.asks_from.set(now + entry.asks_from.since(entry.at));
         }
         Ok(())
