@@ -46,6 +46,12 @@ impl Shifted {
         std::fs::rename(new, &self.shift).unwrap();
     }
 
+    /// What all replicas take off its time.
+    async fn skew(&self) -> String {
+        let mut connection = self.server.connection().await;
+        redis::cmd("GET").arg("tierflow:{0000}skew").query_async(&mut connection).await.unwrap()
+    }
+
     async fn store(&self) -> Arc<Redis> {
         let store = opening(settings(&self.server.url()));
         is_there(&store).await;
@@ -85,7 +91,11 @@ async fn a_clock_that_jumps_over_a_window_refunds_nothing() {
     for (charge, jump) in [(fixed, 900), (few, 87_100), (many, 87_100), (bucket, 9000)] {
         let before = spend(&store, charge).await;
         assert_eq!(before, 100 - charge.hits);
+        let skew = server.skew().await;
         server.jump(jump);
+        assert_eq!(left(&store, charge).await, before, "{charge:?} {jump}");
+        let is_found = async || (server.skew().await != skew).then_some(());
+        eventually("the jump is found", is_found).await;
         assert_eq!(left(&store, charge).await, before, "{charge:?} {jump}");
         // A replica that begins now has seen no jump.
         let second = server.store().await;
