@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use tierflow::counters::redis::{Redis, RedisSettings, keys};
+use tierflow::counters::redis::{Redis, RedisSettings, RedisTls, keys};
 use tierflow::counters::{Admission, Outcome};
 use tierflow::limiter::Charge;
 use tierflow::limiter::key::{CounterKey, KeyHasher};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{eventually, free_address};
 use crate::redis_sentinel::replicated;
 use crate::redis_store::{Server, opening, settings};
+use crate::tls::certificate;
 
 /// Nodes with a third of the slots each, and a replica where it is asked for.
 struct Cluster {
@@ -80,6 +81,18 @@ impl Cluster {
         let store = opening(self.settings());
         all_are_there(&store).await;
         store
+    }
+
+    /// A limit of 100 a day whose counter is at a node.
+    async fn charge_at(&self, number: usize) -> Charge {
+        for home in 0.. {
+            let charge = charge(&format!("home{home}"), 100, 0);
+            let slot = slot(&self.masters[number], charge.key).await;
+            if self.owner(slot).redis.address == self.masters[number].redis.address {
+                return charge;
+            }
+        }
+        unreachable!("some of so many homes are there")
     }
 
     /// The node that has a slot.
@@ -224,6 +237,23 @@ async fn after_a_storm_each_tier_is_charged_what_was_admitted() {
     }
 }
 
+#[tokio::test]
+async fn what_was_charged_is_given_back_where_the_next_node_hangs_or_who_asked_has_gone() {
+    let cluster = Cluster::start(&["--cluster-require-full-coverage", "no"]).await;
+    let (store, second) = (cluster.store().await, cluster.store().await);
+    let hasty = opening(RedisSettings { deadline: Duration::from_millis(250), ..cluster.settings() });
+    all_are_there(&hasty).await;
+    let (api, tenant) = (cluster.charge_at(0).await, cluster.charge_at(1).await);
+    cluster.masters[0].signal("STOP");
+    let asked = tokio::spawn(async move { store.admit(&[api, tenant]).await });
+    settles_at(&second, tenant, 99).await;
+    assert!(hasty.admit(&[api, tenant]).await.is_err());
+    settles_at(&second, tenant, 99).await;
+    asked.abort();
+    settles_at(&second, tenant, 100).await;
+    cluster.masters[0].signal("CONT");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_under_load_loses_no_hit_and_doubles_none() {
     let cluster = Cluster::start(&[]).await;
@@ -320,15 +350,7 @@ async fn a_node_that_dies_takes_its_slots_along_until_its_replica_takes_over() {
     let mut cluster = Cluster::start(&flags).await;
     cluster.add_replica(0, &flags).await;
     let store = cluster.store().await;
-    let mut homes = (0..).map(|number| charge(&format!("home{number}"), 100, 0));
-    let mut of_node = async |wanted: usize| loop {
-        let charge = homes.next().unwrap();
-        let slot = slot(&cluster.masters[1], charge.key).await;
-        if cluster.owner(slot).redis.address == cluster.masters[wanted].redis.address {
-            break charge;
-        }
-    };
-    let (lost, kept) = (of_node(0).await, of_node(1).await);
+    let (lost, kept) = (cluster.charge_at(0).await, cluster.charge_at(1).await);
     assert!(store.admit(&[Charge { hits: 10, ..lost }, Charge { hits: 10, ..kept }]).await.unwrap().admitted);
     replicated(&cluster.masters[0], &keys::head("mark", lost.key)).await;
     cluster.masters[0].redis.kill();
@@ -340,4 +362,32 @@ async fn a_node_that_dies_takes_its_slots_along_until_its_replica_takes_over() {
     assert_eq!(left(&store, lost).await, 90 - both, "what was replicated is not lost");
     settles_at(&store, kept, 89 - both).await;
     assert_eq!(spend(&store, lost).await, 89 - both);
+}
+
+/// A node that is alone has not heard its own address from another.
+#[tokio::test]
+async fn a_cluster_is_reached_over_tls_by_a_node_that_does_not_know_its_own_address() {
+    let [tls, bus] = [free_address(), free_address()];
+    let (port, bus) = (tls.port().to_string(), bus.port().to_string());
+    let [cert, key, authority] = ["server.crt", "server.key", "authority.crt"].map(certificate);
+    let server = Server::start(
+        &[
+            &["--cluster-enabled", "yes", "--cluster-port", &bus, "--tls-cluster", "yes", "--tls-port", &port],
+            &["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &authority][..],
+        ]
+        .concat(),
+    );
+    server.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let store = opening(RedisSettings {
+        tls: RedisTls {
+            ca: Some(authority.into()),
+            identity: Some((certificate("client.crt").into(), certificate("client.key").into())),
+        },
+        deadline: Duration::from_secs(5),
+        ..settings(&format!("rediss+cluster://{tls}"))
+    });
+    let request = [charge("sale", 90, 0), charge("acme", 60, 0)];
+    let told = eventually("the store decides", async || store.admit(&request).await.ok()).await;
+    assert_eq!(remaining(&told), [89, 59]);
+    assert_eq!(store.report().nodes[0].address, Some(tls.to_string()));
 }
