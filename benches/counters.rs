@@ -36,7 +36,8 @@ fn measure(keys: u64) {
     let mut longest_admit = Duration::ZERO;
     for (key, rate) in (0..keys).zip(rates.into_iter().cycle()) {
         let key = hasher.clone().part(&key.to_le_bytes()).finish();
-        let charge = Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 20 };
+        let charge =
+            Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 20, is_exact: false };
         let took = timed(|| assert!(memory.admit(&[charge], start, OnError::Deny).admitted));
         longest_admit = longest_admit.max(took);
     }

@@ -60,6 +60,8 @@ pub struct ExplainedLimit {
     pub status: u16,
     /// The hits that this request costs.
     pub cost: u32,
+    /// Where replicas share the counters, the store is asked about each request.
+    pub exact: bool,
 }
 
 pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
@@ -158,5 +160,6 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         mode: limit.mode.as_str(),
         status: limit.status,
         cost: applied.charge.hits,
+        exact: limit.is_exact,
     }
 }

@@ -60,6 +60,8 @@ pub struct Charge {
     pub mode: Mode,
     /// The cost of the request. With 0, it is asked whether one hit would pass, and nothing is counted.
     pub hits: u32,
+    /// A store that replicas share is asked about each request: none of them answers for it.
+    pub is_exact: bool,
 }
 
 impl Charge {
@@ -109,7 +111,7 @@ pub(crate) mod fixture {
     pub(crate) fn charge(key: u64, rate: &str) -> Charge {
         let key = key::KeyHasher::seeded([7; 16]).part(&key.to_le_bytes()).finish();
         let rate = Rate::parse(rate).unwrap();
-        Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 1 }
+        Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 1, is_exact: false }
     }
 
     impl Charge {

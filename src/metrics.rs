@@ -27,6 +27,7 @@ pub struct Metrics {
     pub counter_store_decided_alone: Counter,
     pub counter_store_hits_handed_over: Counter,
     pub counter_store_hits_dropped: Counter,
+    pub leases: LeaseMetrics,
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
@@ -44,6 +45,28 @@ pub struct Metrics {
     pub xds_unread_bytes: Gauge,
     pub xds_unread_closed: Family<ReasonLabels, Counter>,
     pub xds_convergence_seconds: Histogram,
+}
+
+/// Hits of the counter store that are taken in advance. The hot path has the counters themselves at hand.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseMetrics {
+    pub leases: Counter,
+    pub hits_leased: Counter,
+    pub hits_used: Counter,
+    pub hits_given_back: Counter,
+    pub decisions_by_lease: Counter,
+    pub decisions_by_store: Counter,
+    pub denials_from_memory: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HitLabels {
+    pub hits: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByLabels {
+    pub by: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,6 +172,7 @@ impl Default for Metrics {
                 Counter::default(),
             ),
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
+            leases: LeaseMetrics::registered(r),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
             reloads: register(
                 r,
@@ -216,6 +240,28 @@ impl Default for Metrics {
         let help = "From the reading of a change until the last connected Envoy that it reaches answered to it";
         registry.register_with_unit("xds_convergence", help, Unit::Seconds, metrics.xds_convergence_seconds.clone());
         Self { registry, ..metrics }
+    }
+}
+
+impl LeaseMetrics {
+    fn registered(registry: &mut Registry) -> Self {
+        let help = "Leases that were taken of counters in the store";
+        let leases = register(registry, "counter_leases", help, Counter::default());
+        let help = "Hits of leases, by what became of them";
+        let hits: Family<_, Counter> = register(registry, "counter_lease_hits", help, Family::default());
+        let hits = |hits_are| hits.get_or_create_owned(&HitLabels { hits: hits_are });
+        let help = "Requests that were decided with a counter store, by where";
+        let decisions: Family<_, Counter> = register(registry, "counter_decisions", help, Family::default());
+        let decisions = |by| decisions.get_or_create_owned(&ByLabels { by });
+        Self {
+            leases,
+            hits_leased: hits("leased"),
+            hits_used: hits("used"),
+            hits_given_back: hits("given_back"),
+            decisions_by_lease: decisions("lease"),
+            decisions_by_store: decisions("store"),
+            denials_from_memory: decisions("denied_from_memory"),
+        }
     }
 }
 

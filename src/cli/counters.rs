@@ -47,6 +47,16 @@ pub(super) struct CountersArgs {
     /// The number of connections to each server of the store.
     #[arg(long, value_name = "N", default_value_t = RedisSettings::CONNECTIONS, value_parser = clap::value_parser!(u8).range(1..=64), env = "TIERFLOW_COUNTERS_CONNECTIONS")]
     counters_connections: u8,
+    /// Whether hits of counters that are asked for often are taken in advance, to answer most requests without the store.
+    /// A limit with `exact: true` never is.
+    #[arg(long, value_name = "SWITCH", default_value = "on", env = "TIERFLOW_COUNTERS_LEASES")]
+    counters_leases: Switch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 impl CountersArgs {
@@ -75,6 +85,7 @@ impl CountersArgs {
             connections: self.counters_connections,
             deadline: self.counters_timeout,
             local_keys_max: keys_max,
+            leases: self.counters_leases == Switch::On,
         };
         settings.check().map_err(|error| format!("--counters: {error}"))?;
         Ok(CountersConfig::Redis(Arc::new(settings)))

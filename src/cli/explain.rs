@@ -106,7 +106,8 @@ fn limit_rows(explanation: &Explanation) -> Vec<String> {
     let header = ["TIER", "LIMIT", "RATE", "COUNTED BY", "ALGORITHM", "MODE", "COST"].map(str::to_owned);
     let row = |limit: &crate::explain::ExplainedLimit| {
         let by = if limit.by.is_empty() { "-".to_owned() } else { limit.by.join(" ") };
-        let texts = [limit.tier, &limit.name, &limit.rate, &by, limit.algorithm, limit.mode];
+        let mode = if limit.exact { format!("{}, exact", limit.mode) } else { limit.mode.to_owned() };
+        let texts = [limit.tier, &limit.name, &limit.rate, &by, limit.algorithm, &mode];
         let [tier, name, rate, by, algorithm, mode] = texts.map(str::to_owned);
         [tier, name, rate, by, algorithm, mode, limit.cost.to_string()]
     };

@@ -15,6 +15,9 @@ mod back;
 mod cluster;
 mod failure;
 pub mod keys;
+mod lease;
+mod leased;
+mod leases;
 mod link;
 pub mod local;
 mod node;
@@ -44,11 +47,12 @@ use crate::limiter::peers::Peers;
 use crate::metrics::{Metrics, ReasonLabels};
 use back::AsksFrom;
 use cluster::Cluster;
+use leases::{Leases, Take};
 use link::{Follow, Place, Way};
 use local::Local;
 use node::Node;
 use roll::{Entry, Errand, Roll};
-use script::Question;
+use script::{Answer, Question};
 use sentinel::Sentinels;
 
 pub use failure::Failure;
@@ -66,6 +70,8 @@ pub struct Redis {
     local: Local,
     roll: Roll,
     asks_from: AsksFrom,
+    /// `None`: the store is asked about each request.
+    leases: Option<Leases>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -117,10 +123,13 @@ impl Redis {
         };
         let local = Local::new(settings.local_keys_max);
         let (roll, asks_from) = (Roll::new(), AsksFrom::default());
-        Self { settings, servers, local, roll, asks_from, metrics, clock }
+        // The nodes of a Cluster have clocks of their own, and no lease would know by which it ends.
+        let is_leased = settings.leases && !matches!(servers, Servers::Cluster(_));
+        let leases = is_leased.then(|| Leases::new(metrics.leases.clone()));
+        Self { settings, servers, local, roll, asks_from, leases, metrics, clock }
     }
 
-    /// Opens the connections, and again whenever one is lost, until shutdown.
+    /// Opens the connections, and again whenever one is lost, until shutdown; then gives back what is leased.
     pub async fn keep(&self, shutdown: CancellationToken) {
         let keep = async {
             match &self.servers {
@@ -131,9 +140,17 @@ impl Redis {
                 Servers::Cluster(cluster) => cluster.topology.keep().await,
             }
         };
+        let give_back = async {
+            if let Some(leases) = &self.leases {
+                self.give_back(leases).await;
+            }
+        };
         tokio::select! {
-            () = keep => {}
+            _ = futures_util::future::join(keep, give_back) => {}
             () = self.tend(shutdown) => {}
+        }
+        if let Some(leases) = &self.leases {
+            self.give_all_back(leases).await;
         }
         if let Servers::Cluster(cluster) = &self.servers {
             cluster.topology.close();
@@ -181,7 +198,20 @@ impl Redis {
     }
 
     async fn ask(&self, charges: &[Charge], follow: Follow<'_>) -> Result<Admission, StoreAway> {
-        self.decide(charges, follow).await.map_err(|failure| {
+        let decided = match self.leases.as_ref().map(|leases| leases.take(charges, self.clock.now())) {
+            Some(Take::Admitted(admission)) => {
+                self.metrics.leases.decisions_by_lease.inc();
+                return Ok(admission);
+            }
+            Some(Take::Denied(admission)) => {
+                self.metrics.leases.denials_from_memory.inc();
+                return Ok(admission);
+            }
+            Some(Take::Ask(asking)) => self.ask_for_rest(asking, follow).await,
+            None => self.decide(charges, follow).await,
+        };
+        self.metrics.leases.decisions_by_store.inc();
+        decided.map_err(|failure| {
             self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
             StoreAway
         })
@@ -190,12 +220,15 @@ impl Redis {
     async fn decide(&self, charges: &[Charge], follow: Follow<'_>) -> Result<Admission, Failure> {
         match &self.servers {
             Servers::One(node) | Servers::Sentinel(_, node) => {
-                let by = Instant::now() + self.settings.deadline;
-                let answer = node.ask(&Question::new(charges), by, Way::Usual, follow).await?;
-                answer.admission.ok_or(Failure::Late)
+                self.ask_node(node, &Question::new(charges), follow).await?.admission.ok_or(Failure::Late)
             }
             Servers::Cluster(cluster) => cluster.admit(charges, follow).await,
         }
+    }
+
+    async fn ask_node(&self, node: &Node, question: &Question<'_>, follow: Follow<'_>) -> Result<Answer, Failure> {
+        let by = Instant::now() + self.settings.deadline;
+        node.ask(question, by, Way::Usual, follow).await
     }
 
     /// Has the store count hits after the fact, in the order given for each counter. Not for a request's path: it may take

@@ -3,6 +3,8 @@
 //! Such a store decides by the same rules as a [`Cell`], in whole microseconds, and answers with what it counts. The cell
 //! that is made of it then says what remains and for how long, so that these rules are written once.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use super::algorithm::{Cell, State};
@@ -17,6 +19,11 @@ use crate::policy::rate::{Rate, Window};
 
 /// The sub-buckets before the current one, each of the window's 60th part.
 pub const SLOTS: usize = sliding_ring::SUB_BUCKETS_PER_WINDOW as usize;
+
+/// The length of a sub-bucket.
+pub fn sub_bucket(window: Window) -> Duration {
+    Duration::from_nanos(sliding_ring::sub_bucket_nanos(window))
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kept {

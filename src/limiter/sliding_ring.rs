@@ -138,7 +138,7 @@ impl<C: Count> Ring<C> {
 }
 
 /// Whole microseconds, which is how finely a store of counters may know time.
-fn sub_bucket_nanos(window: Window) -> u64 {
+pub(super) fn sub_bucket_nanos(window: Window) -> u64 {
     (window.nanos() / NANOS_PER_MICRO).div_ceil(SUB_BUCKETS_PER_WINDOW) * NANOS_PER_MICRO
 }
 

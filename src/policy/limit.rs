@@ -26,6 +26,8 @@ pub struct Limit {
     /// The HTTP status of a denial, one of [`DENIAL_STATUSES`].
     pub status: u16,
     pub cost: Cost,
+    /// Where replicas share the counters, the store is asked about each request.
+    pub is_exact: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,7 +149,8 @@ impl Limit {
             Some(name) => text::name(findings, "name", name)?,
             None => made_name(place, rate, by.iter().map(ToString::to_string), mode),
         };
-        Some(Self { name, rate, by, algorithm: algorithm?, mode, status: status?, cost: cost? })
+        let is_exact = raw.exact.unwrap_or(false);
+        Some(Self { name, rate, by, algorithm: algorithm?, mode, status: status?, cost: cost?, is_exact })
     }
 }
 

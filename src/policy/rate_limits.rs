@@ -115,6 +115,7 @@ impl RateLimitEntry {
                 mode: Mode::Enforce,
                 status: 429,
                 cost,
+                is_exact: false,
             })
         });
         Some(Self { id: String::new(), actions, disable_key: text::optional(disable_key)?, limit })

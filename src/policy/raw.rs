@@ -301,6 +301,9 @@ pub struct RawLimit {
     pub status: Option<u32>,
     /// The cost of a request: a number of hits, or a header that holds it. Default: 1.
     pub cost: Option<NumberOr<RawCostSource>>,
+    /// With counters that replicas share: the store is asked about each request, and no replica takes hits in advance or
+    /// denies by itself. Default: false.
+    pub exact: Option<bool>,
     /// Shows in headers, metrics and answers. Default: made from the window and the dimensions.
     pub name: Option<String>,
 }

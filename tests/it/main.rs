@@ -51,6 +51,7 @@ mod redis_away;
 mod redis_clock;
 mod redis_cluster;
 mod redis_fleet;
+mod redis_leases;
 mod redis_script;
 mod redis_sentinel;
 mod redis_settle;

@@ -61,7 +61,7 @@ impl Shifted {
 
 fn charge(name: &str, rate: &str, algorithm: Algorithm, hits: u32) -> Charge {
     let key = KeyHasher::shared().part(name.as_bytes()).part(rate.as_bytes()).finish();
-    Charge { key, rate: Rate::parse(rate).unwrap(), algorithm, mode: Mode::Enforce, hits }
+    Charge { key, rate: Rate::parse(rate).unwrap(), algorithm, mode: Mode::Enforce, hits, is_exact: false }
 }
 
 async fn left(store: &Redis, charge: Charge) -> u32 {

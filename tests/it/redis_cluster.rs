@@ -140,7 +140,7 @@ fn charge(home: &str, limit: u32, algorithm: usize) -> Charge {
     let key =
         KeyHasher::shared().part(home.as_bytes()).home().part(&limit.to_le_bytes()).part(&[algorithm as u8]).finish();
     let rate = Rate::parse(&format!("{limit}/d")).unwrap();
-    Charge { key, rate, algorithm: algorithms[algorithm], mode: Mode::Enforce, hits: 1 }
+    Charge { key, rate, algorithm: algorithms[algorithm], mode: Mode::Enforce, hits: 1, is_exact: false }
 }
 
 fn remaining(admission: &Admission) -> Vec<u32> {

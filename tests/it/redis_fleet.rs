@@ -65,7 +65,10 @@ fn api(rate: &str) -> String {
     )
 }
 
-const PLAN: &str = "---\nkind: Plan\nname: standard\nlimits: [{ rate: 20/h }]\n";
+fn plan(rate: &str) -> String {
+    format!("---\nkind: Plan\nname: standard\nlimits: [{{ rate: {rate} }}]\n")
+}
+
 const TENANT: &str = "tenant: { from: { header: x-tenant-id }, default_plan: standard }";
 
 /// So many requests by many clients to all replicas at once; gives how many got 200. No other answer than 429 is taken.
@@ -89,15 +92,41 @@ async fn storm(fleet: &Fleet, requests: usize, tenant: &'static str) -> usize {
     clients.join_all().await.into_iter().sum()
 }
 
+/// The leases that all replicas have taken.
+async fn leases(fleet: &Fleet) -> u64 {
+    let mut sum = 0;
+    for (_, tierflow) in &fleet.replicas {
+        let metrics = tierflow.ask("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("tierflow_counter_leases_total "));
+        sum += line.unwrap().parse::<u64>().unwrap();
+    }
+    sum
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_share_a_store_admit_the_limit_and_no_more() {
-    let fleet = Fleet::start(3, Setup { policies: &api("100/h"), ..Default::default() }).await;
+async fn replicas_that_share_a_store_admit_an_exact_limit_and_no_more() {
+    let fleet = Fleet::start(3, Setup { policies: &api("100/h, exact: true"), ..Default::default() }).await;
     assert_eq!(storm(&fleet, 640, "").await, 100);
+    assert_eq!(leases(&fleet).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_lease_admit_no_more_than_the_limit_and_all_of_it_in_the_end() {
+    let fleet = Fleet::start(3, Setup { policies: &api("300/h"), ..Default::default() }).await;
+    let mut admitted = 0;
+    eventually("what was leased and not used is admitted", async || {
+        admitted += storm(&fleet, 400, "").await;
+        assert!(admitted <= 300, "{admitted} are too many");
+        (admitted == 300).then_some(())
+    })
+    .await;
+    assert_eq!(storm(&fleet, 100, "").await, 0);
+    assert!(leases(&fleet).await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_one_tier_denies_charges_the_other_nothing_on_any_replica() {
-    let policies = format!("{}{PLAN}", api("50/h"));
+    let policies = format!("{}{}", api("50/h, exact: true"), plan("20/h, exact: true"));
     let fleet = Fleet::start(2, Setup { policies: &policies, gateway: TENANT, ..Default::default() }).await;
     assert_eq!(storm(&fleet, 200, "noisy").await, 20);
     assert_eq!(storm(&fleet, 200, "second").await, 20);
@@ -105,19 +134,44 @@ async fn a_request_that_one_tier_denies_charges_the_other_nothing_on_any_replica
     assert_eq!(storm(&fleet, 50, "fourth").await, 0);
 }
 
-/// The attack on the window's edge, on all replicas at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_one_tier_denies_takes_nothing_from_the_others_lease() {
+    let policies = format!("{}{}", api("500/h"), plan("200/h"));
+    let fleet = Fleet::start(2, Setup { policies: &policies, gateway: TENANT, ..Default::default() }).await;
+    for (tenant, expected) in [("noisy", 200), ("second", 200), ("third", 100), ("fourth", 0)] {
+        let mut admitted = 0;
+        eventually("all is admitted that others left", async || {
+            admitted += storm(&fleet, 250, tenant).await;
+            assert!(admitted <= expected, "{admitted} of {tenant} are too many");
+            (admitted == expected).then_some(())
+        })
+        .await;
+    }
+    assert!(leases(&fleet).await > 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_interval_of_the_windows_length_holds_more_than_the_limit_of_a_fleet() {
-    const LIMIT: usize = 20;
-    const WINDOW: Duration = Duration::from_secs(1);
-    let fleet = Fleet::start(3, Setup { policies: &api("20/s"), ..Default::default() }).await;
+    attack(20, 1, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_interval_of_the_windows_length_holds_more_than_the_limit_of_a_fleet_that_leases() {
+    assert!(attack(200, 3, 6).await > 0, "nothing was leased");
+}
+
+/// The attack on the window's edge, on all replicas at once. Gives the leases that were taken.
+async fn attack(limit: usize, window_secs: u64, bursts: usize) -> u64 {
+    let window = Duration::from_secs(window_secs);
+    let rate = format!("{limit}/{window_secs}s");
+    let fleet = Fleet::start(3, Setup { policies: &api(&rate), ..Default::default() }).await;
     let client = Client::default();
-    let mut bursts = tokio::time::interval(WINDOW * 7 / 10);
+    let mut times = tokio::time::interval(window * 7 / 10);
     let mut admitted: Vec<(Instant, Instant)> = Vec::new();
-    for _ in 0..10 {
-        bursts.tick().await;
+    for _ in 0..bursts {
+        times.tick().await;
         let mut requests = JoinSet::new();
-        for number in 0..3 * LIMIT {
+        for number in 0..3 * limit {
             let (url, client) = (fleet.url(number), client.clone());
             requests.spawn(async move {
                 let sent = Instant::now();
@@ -129,11 +183,13 @@ async fn no_interval_of_the_windows_length_holds_more_than_the_limit_of_a_fleet(
     }
     // Only what was certainly decided within the interval counts: this cannot accuse wrongly.
     let within_window_of = |(first, _): &(Instant, Instant)| {
-        admitted.iter().filter(|(sent, answered)| sent >= first && *answered < *first + WINDOW).count()
+        admitted.iter().filter(|(sent, answered)| sent >= first && *answered < *first + window).count()
     };
     let most = admitted.iter().map(within_window_of).max();
-    assert!(most <= Some(LIMIT), "{most:?} passed within one window");
-    assert!(admitted.len() >= 3 * LIMIT, "only {} passed in seven windows", admitted.len());
+    assert!(most <= Some(limit), "{most:?} passed within one window");
+    let windows = bursts * 7 / 10;
+    assert!(admitted.len() >= windows * limit / 2, "only {} passed in {windows} windows", admitted.len());
+    leases(&fleet).await
 }
 
 #[tokio::test]
@@ -165,7 +221,7 @@ async fn while_the_store_is_away_the_gateway_decides_and_status_says_so() {
 /// A tenant that is denied tells a replica what is left of the Api's limit, and takes nothing of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_admits_the_limit_and_no_more_while_the_store_goes_and_comes() {
-    let policies = format!("{}{PLAN}", api("60/h"));
+    let policies = format!("{}{}", api("60/h, exact: true"), plan("20/h, exact: true"));
     let setup = Setup { policies: &policies, gateway: TENANT, on_error: "local", ..Default::default() };
     let fleet = Fleet::start(3, setup).await;
     let told = async |number: usize| counters(&fleet.replicas[number].1).await;

@@ -68,7 +68,7 @@ pub(crate) fn one_of<T: Copy>(dice: &mut Rng, values: &[T]) -> T {
     values[dice.usize(..values.len())]
 }
 
-fn random_charge(dice: &mut Rng, history: usize, name: usize) -> Charge {
+pub(crate) fn random_charge(dice: &mut Rng, history: usize, name: usize) -> Charge {
     let window = one_of(dice, &[1, 7, 60, 61, 3600, WINDOW_SECS_MAX]);
     let limit = one_of(dice, &[0, 1, 3, 14, 15, 40, 1000, 70_000, 1_000_000_000]);
     let burst = NonZeroU32::new(one_of(dice, &[1, 5, 50, 100_000, u32::MAX])).unwrap();
@@ -80,7 +80,7 @@ fn random_charge(dice: &mut Rng, history: usize, name: usize) -> Charge {
     let key = KeyHasher::seeded([3; 16]).part(&history.to_le_bytes()).part(&name.to_le_bytes()).finish();
     let rate = Rate { limit, window: Window::from_secs(window).unwrap() };
     let mode = if dice.usize(..4) == 0 { Mode::Shadow } else { Mode::Enforce };
-    Charge { key, rate, algorithm, mode, hits: 1 }
+    Charge { key, rate, algorithm, mode, hits: 1, is_exact: false }
 }
 
 /// What one request meets: some of the counters, now and then one of them twice, at limits that change at times.

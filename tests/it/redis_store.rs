@@ -91,6 +91,7 @@ pub(crate) fn settings(url: &str) -> RedisSettings {
         connections: 2,
         deadline: DEADLINE,
         local_keys_max: 10_000,
+        leases: false,
     }
 }
 
@@ -112,7 +113,7 @@ pub(crate) async fn is_away(store: &Redis) {
 pub(crate) fn charge(hits: u32) -> Charge {
     let key = KeyHasher::seeded([4; 16]).part(b"order").finish();
     let rate = Rate::parse("100/hour").unwrap();
-    Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits }
+    Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits, is_exact: false }
 }
 
 pub(crate) fn algorithms() -> [Algorithm; 3] {

@@ -113,7 +113,7 @@ fn random_times(dice: &mut Rng) -> Vec<Range<Duration>> {
 fn charge(name: usize, limit: u32, algorithm: Algorithm) -> Charge {
     let key = KeyHasher::seeded([8; 16]).part(&name.to_le_bytes()).finish();
     let rate = Rate { limit, window: Rate::parse("1/minute").unwrap().window };
-    Charge { key, rate, algorithm, mode: Mode::Enforce, hits: 1 }
+    Charge { key, rate, algorithm, mode: Mode::Enforce, hits: 1, is_exact: false }
 }
 
 /// The fewest and the most that passed in any window that lies inside the history. It begins and ends anywhere.

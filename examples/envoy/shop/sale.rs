@@ -117,7 +117,7 @@ name: sale
 gateway: sale
 match: {{ path: /sale }}
 service: sale
-limits: [{{ rate: {SALE_MAY}/hour }}]
+limits: [{{ rate: {SALE_MAY}/hour, exact: true }}]
 ",
         ports.sale
     )
@@ -143,6 +143,7 @@ fn config(policies: &Path, ports: &Ports, replica: usize) -> Result<Config, Stri
             // A machine that is busy with other things must not make a replica give Redis up.
             deadline: Duration::from_secs(1),
             local_keys_max: 10_000,
+            leases: true,
         })),
         ..super::config(policies, ports)
     })

@@ -5,6 +5,10 @@
 -- clock's skew, then a charge for each counter, as `script.rs` packs them.
 -- Answers the time of the decision, whether the request is admitted, and each counter as it was left.
 --
+-- After the charges there may be a divisor, and for each counter the hits that the asker wants to have in advance. Where
+-- a counter is charged, it is charged these too, as far as they are within that share of what is left; the answer then
+-- ends with what each was given. Logs and token buckets give nothing in advance.
+--
 -- A head is all that a decision reads and writes while time stays in one sub-bucket; a ring is written when it moves on.
 -- Every write that makes a key or moves it on gives it an expiry, and SETRANGE leaves that alone: no key is for ever.
 -- The arithmetic is that of `limiter`, in whole microseconds. All numbers stay below 2^53, where a double is exact.
@@ -26,6 +30,9 @@ local charges = ARGV[1]
 local latest, skew = unpack_at('<dd', charges)
 local now = time[1] * 1000000 + time[2] - skew
 if now > latest then return pack('<dB', now, LATE) end
+local wants = 17 + CHARGE_BYTES * counters
+local divisor = #charges > wants and unpack_at('<I4', charges, wants)
+local given = divisor and {}
 local heads = call('MGET', unpack(KEYS, 1, counters))
 
 -- What nearly every request meets: rings that stay in their sub-bucket and have room to spare. It is done first and
@@ -37,17 +44,31 @@ for i = 1, counters do
   if kind ~= SLIDING or not head or byte(head) ~= RING or #head ~= RING_BYTES then is_usual = false break end
   local _, index, oldest, sum, current = unpack_at('<BdBI4I4', head)
   if sum + hits > room or now >= (index + 1) * ceil(window / SLOTS) then is_usual = false break end
+  if divisor then
+    given[i] = min(unpack_at('<I4', charges, wants + 4 * i), floor((room - sum) / divisor))
+    hits = hits + given[i]
+  end
   after[i] = pack('<BdBI4I4', RING, index, oldest, sum + hits, current + hits)
 end
 if is_usual then
-  for i = 1, counters do call('SETRANGE', KEYS[i], 0, after[i]) end
-  return pack('<dB', now, ADMITTED) .. rep('\1', counters) .. table.concat(after)
+  for i = 1, counters do
+    call('SETRANGE', KEYS[i], 0, after[i])
+    if divisor then given[i] = pack('<I4', given[i]) end
+  end
+  return pack('<dB', now, ADMITTED) .. rep('\1', counters) .. table.concat(after) .. table.concat(given or {})
 end
 
 -- By counter, what a charge makes of it: the head, and where not only its bytes change, the ring and the expiry in ms.
 local charged, rings, expiries = {}, {}, {}
 -- The ring as it was, where that was read; and whether a token bucket has to be written whatever is decided.
 local read, is_stale = {}, {}
+
+-- The hits that are given in advance of those that the request's leave.
+local function in_advance(i, left)
+  if not divisor then return 0 end
+  given[i] = max(min(unpack_at('<I4', charges, wants + 4 * i), floor(left / divisor)), 0)
+  return given[i]
+end
 
 -- A head that is one. Whatever else stands under the key counts as nothing, and is written over.
 local function sound(head, kind)
@@ -141,7 +162,8 @@ local function move_ring(i, index, oldest, sum, current, window, room, hits)
     local at = find(slots, '[^%z]', 4 * from + 1) or find(slots, '[^%z]')
     oldest = (from - floor((at - 1) / 4) - 1) % SLOTS + 1
   end
-  begin_ring(i, present, oldest, sum + hits, hits, slots, step)
+  local all = hits + in_advance(i, room - sum)
+  begin_ring(i, present, oldest, sum + all, all, slots, step)
   return sum
 end
 
@@ -153,7 +175,9 @@ local function fixed(i, head, window, room, hits)
     number, count = present, 0
     expiries[i] = expiry((present + 1) * window - now, window)
   end
-  if count <= room and hits > 0 then charged[i] = pack('<BdI4', WINDOW, number, count + hits) end
+  if count <= room and hits > 0 then
+    charged[i] = pack('<BdI4', WINDOW, number, count + hits + in_advance(i, room - count))
+  end
   return count
 end
 
@@ -212,7 +236,8 @@ for i = 1, counters do
     else
       used = sum
       if sum <= room and hits > 0 then
-        charged[i] = pack('<BdBI4I4', RING, index, oldest, sum + hits, current + hits)
+        local all = hits + in_advance(i, room - sum)
+        charged[i] = pack('<BdBI4I4', RING, index, oldest, sum + all, current + all)
       end
     end
   else
@@ -253,5 +278,6 @@ for i = 1, counters do
   end
   flags[i] = ring and flag + WITH_RING or flag
   states[i] = ring and head .. ring or head
+  if divisor then given[i] = pack('<I4', flag == CHARGED and given[i] or 0) end
 end
-return pack('<dB', now, admitted) .. string.char(unpack(flags)) .. table.concat(states)
+return pack('<dB', now, admitted) .. string.char(unpack(flags)) .. table.concat(states) .. table.concat(given or {})

@@ -359,7 +359,7 @@ async fn send<T: FromRedisValue>(connection: &MultiplexedConnection, command: &C
 fn probe(home: u16) -> Charge {
     let rate = Rate { limit: LIMIT_MAX, window: Window::SECOND };
     let key = KeyHasher::seeded([0; 16]).part(b"probe").finish().at_home(home);
-    Charge { key, rate, algorithm: Algorithm::FixedWindow, mode: Mode::Enforce, hits: 1 }
+    Charge { key, rate, algorithm: Algorithm::FixedWindow, mode: Mode::Enforce, hits: 1, is_exact: true }
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

@@ -181,6 +181,7 @@ mod tests {
             prefix: RedisSettings::PREFIX.to_owned(),
             connections: 1,
             deadline: RedisSettings::DEADLINE,
+            leases: true,
             local_keys_max: 1024,
         };
         let place = Place::Fixed(settings.url.servers()[0].clone());

@@ -6,9 +6,9 @@
 //!
 //! | | bytes |
 //! |---|---|
-//! | question | time after which nobody waits f64, skew of the clock f64, each charge |
+//! | question | time after which nobody waits f64, skew of the clock f64, each charge, and where hits are wanted in advance: divisor u32, each want u32 |
 //! | charge | algorithm (8 more in shadow) u8, room f64, hits u32, limit u32, window f64 |
-//! | answer | time f64, admitted (1, or 0, or 2: too late) u8, a flag u8 for each counter, each counter |
+//! | answer | time f64, admitted (1, or 0, or 2: too late) u8, a flag u8 for each counter, each counter, and where hits were wanted: those given of each u32 |
 //! | counter | head, and its ring where the flag says so |
 //! | head of a log | `l`, length u8, times f64 |
 //! | head of a ring | `r`, current sub-bucket f64, age of the oldest one with hits u8, sum u32, current count u32 |
@@ -52,6 +52,16 @@ pub struct Question<'a> {
     charges: &'a [Charge],
     /// True where nothing is charged but limits in shadow.
     is_look: bool,
+    wants: Option<Wants<'a>>,
+}
+
+/// Hits that are to be charged in advance, if the request is.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    /// The hits of each charge. All charges have keys of their own then.
+    pub hits: &'a [u32],
+    /// Of what a counter has left, no more than this part is given: 2 for a half.
+    pub divisor: u32,
 }
 
 /// The script's answer.
@@ -62,7 +72,16 @@ pub struct Answer {
     /// `None`: the store came to the question too late, and charged nothing.
     pub admission: Option<Admission>,
     /// The counters that were charged, and the time that the hits are counted at.
-    charged: SmallVec<[(CounterKey, Timestamp); 4]>,
+    pub(super) charged: SmallVec<[(CounterKey, Timestamp); 4]>,
+    /// The hits that were charged in advance to each counter. What is left of a counter is left beside them.
+    pub given: SmallVec<[u32; 8]>,
+}
+
+impl Answer {
+    /// The time that hits are counted at which were charged to a counter.
+    pub(super) fn counted_at(&self, key: CounterKey) -> Option<Timestamp> {
+        self.charged.iter().find(|(charged, _)| *charged == key).map(|(_, at)| *at)
+    }
 }
 
 impl<'a> Question<'a> {
@@ -73,7 +92,12 @@ impl<'a> Question<'a> {
                 counters.push(charge);
             }
         }
-        Self { counters, charges, is_look: false }
+        Self { counters, charges, is_look: false, wants: None }
+    }
+
+    #[must_use]
+    pub fn wanting(self, wants: Wants<'a>) -> Self {
+        Self { wants: Some(wants), ..self }
     }
 
     /// A question about a request that is denied already, which charges no limit that enforces.
@@ -86,8 +110,7 @@ impl<'a> Question<'a> {
         let enforcing = self.counters.iter().filter(|counter| counter.is_enforced());
         enforcing.filter_map(|counter| {
             let Charge { key, rate, algorithm, .. } = **counter;
-            let (_, at) = answer.charged.iter().find(|(charged, _)| *charged == key)?;
-            Some(Settlement { key, rate, algorithm, at: *at, hits: -i64::from(self.hits(key)) })
+            Some(Settlement { key, rate, algorithm, at: answer.counted_at(key)?, hits: -i64::from(self.hits(key)) })
         })
     }
 
@@ -113,6 +136,10 @@ impl<'a> Question<'a> {
             let hits = if self.is_look && counter.is_enforced() { 0 } else { self.hits(counter.key) };
             packed.extend_from_slice(&pack(counter, self.asked(counter.key), hits));
         }
+        if let Some(wants) = self.wants {
+            packed.extend_from_slice(&wants.divisor.to_le_bytes());
+            wants.hits.iter().for_each(|hits| packed.extend_from_slice(&hits.to_le_bytes()));
+        }
         packed
     }
 
@@ -126,7 +153,7 @@ impl<'a> Question<'a> {
         let mut reader = Reader(answer);
         let at = reader.time()?;
         let admitted = match reader.u8()? {
-            LATE => return Some(Answer { at, admission: None, charged: SmallVec::new() }),
+            LATE => return Some(Answer { at, admission: None, charged: SmallVec::new(), given: SmallVec::new() }),
             admitted => admitted == ADMITTED,
         };
         let flags = reader.take(self.counters.len())?;
@@ -150,7 +177,12 @@ impl<'a> Question<'a> {
             })
         };
         let outcomes = self.charges.iter().map(|charge| verdict(charge).map(Outcome::Judged)).collect::<Option<_>>()?;
-        reader.0.is_empty().then_some(Answer { at, admission: Some(Admission { admitted, outcomes }), charged })
+        let given = match self.wants {
+            Some(wants) => wants.hits.iter().map(|_| reader.u32()).collect::<Option<_>>()?,
+            None => SmallVec::new(),
+        };
+        let admission = Some(Admission { admitted, outcomes });
+        reader.0.is_empty().then_some(Answer { at, admission, charged, given })
     }
 
     /// All that the request is charged to one counter.

@@ -25,6 +25,8 @@ pub struct RedisSettings {
     pub deadline: Duration,
     /// The most counters that this replica keeps in case that the store goes away.
     pub local_keys_max: usize,
+    /// Replicas may take hits of counters that are asked for often in advance, and answer for them.
+    pub leases: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -77,6 +77,7 @@ impl Prepared {
             algorithm: self.limit.algorithm,
             mode: self.limit.mode,
             hits: self.cost(described.entries).saturating_mul(described.hits),
+            is_exact: self.limit.is_exact,
         };
         Applied { limit: &self.limit, tier, charge }
     }
