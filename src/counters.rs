@@ -58,7 +58,23 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreAway;
 
+impl Admission {
+    /// A request that meets no limit.
+    fn of_nothing() -> Self {
+        Self { admitted: true, outcomes: SmallVec::new() }
+    }
+}
+
 impl Counters {
+    /// [`Counters::admit`], where that waits for nothing; else `None`.
+    pub fn admit_now(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Option<Admission> {
+        match self {
+            _ if charges.is_empty() => Some(Admission::of_nothing()),
+            Self::Memory(memory) => Some(memory.admit(charges, now, on_error)),
+            _ => None,
+        }
+    }
+
     /// Decides one request over all its limits, and charges it: to every enforced limit if all of them have room, else to
     /// none; to each shadow limit that has room. Where a limit has room and the store has none to count in, `on_error`
     /// decides; the store has to know it beforehand, because it decides before it charges.
@@ -66,7 +82,7 @@ impl Counters {
     /// Where two charges name the same key, each is judged by the hits of both. A request without charges asks no store.
     pub async fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Result<Admission, StoreAway> {
         if charges.is_empty() {
-            return Ok(Admission { admitted: true, outcomes: SmallVec::new() });
+            return Ok(Admission::of_nothing());
         }
         match self {
             Self::Memory(memory) => Ok(memory.admit(charges, now, on_error)),

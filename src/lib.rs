@@ -44,8 +44,8 @@
 //! 7. ADS sessions are values in, values out; the stream only carries them.
 //! 8. Every queue, map, document and name has a written maximum with a named outcome.
 //! 9. Nothing panics: no policy, packet or dependency can bring the process down.
-//! 10. xDS, rate limit service and admin have a listener and a runtime of their own; so have the source and the lease in
-//!     etcd a runtime. What waits for a disk or computes for long is done on threads for blocking.
+//! 10. xDS, rate limit service and admin have a listener and runtimes of their own, the rate limit service one for each
+//!     core; so have the source and the lease in etcd a runtime. What waits for a disk or computes for long is done on threads for blocking.
 //!
 //! Which module may name which is kept by `tests/it/tidy.rs`.
 

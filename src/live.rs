@@ -18,7 +18,7 @@ mod waiting;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -65,6 +65,11 @@ impl Live {
             forms: Arc::default(),
         });
         (Arc::clone(&live), Writer { live, settings, base, instances: None, adopter: Adopter::default() })
+    }
+
+    /// As [`Live::served`], for who keeps it for a moment only and has no time to count itself among its holders.
+    pub fn load(&self) -> Guard<Arc<Served>> {
+        self.served.load()
     }
 
     /// The served generation and the refusals, at one moment.

@@ -1,7 +1,11 @@
 //! What is measured. Labels are bounded: names of policies and types of resources, never tenants or keys.
 
+mod decisions;
+mod parts;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,11 +15,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+pub use decisions::{Decided, Decisions};
+pub use parts::PartedHistogram;
+
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    pub decisions: Family<DecisionLabels, Counter>,
-    pub decision_seconds: Histogram,
+    pub decisions: Decisions,
+    pub decision_seconds: PartedHistogram,
     pub decision_errors: Family<CodeLabels, Counter>,
     pub decision_forms: Family<FormLabels, Counter>,
     pub older_forms: Gauge,
@@ -114,8 +121,8 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("tierflow");
         let r = &mut registry;
         let metrics = Self {
-            decisions: register(r, "decisions", "What was decided, by the limit that decided it", Family::default()),
-            decision_seconds: Histogram::new(exponential_buckets(2e-6, 2.0, 16)),
+            decisions: Decisions::default(),
+            decision_seconds: PartedHistogram::doubling(Duration::from_micros(2), 16),
             decision_errors: register(
                 r,
                 "decision_errors",
@@ -231,6 +238,8 @@ impl Default for Metrics {
             xds_convergence_seconds: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
             registry: Registry::default(),
         };
+        let help = "What was decided, by the limit that decided it";
+        registry.register("decisions", help, metrics.decisions.family.clone());
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
         let help = "Time of the counter store's answers";

@@ -1,33 +1,36 @@
 //! The rate limit service: answers Envoy's ShouldRateLimit.
 //!
 //! ```text
-//! RateLimitRequest -> convert -> Matcher::find -> one Counters::admit over all limits -> RateLimitResponse
+//! Call --RateLimitRequest--> Matcher::find --charges--> one Counters::admit over all limits --> Answer
 //! ```
 //!
 //! A handler loads the generation once and keeps it to the end. It waits for nothing but the store of counters.
 
-mod convert;
+mod answer;
+mod call;
 mod denial;
 mod failures;
+mod message;
 mod service;
 mod wire;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use smallvec::SmallVec;
 use tonic::Status;
 
 use crate::clock::{Clock, Timestamp};
 use crate::counters::{Admission, Counters, OnError, Outcome, StoreAway};
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Age, Applied, Asked, Found};
-use crate::live::Live;
-use crate::metrics::{DecisionLabels, FormLabels, Metrics};
-use crate::names::Name;
+use crate::limiter::matcher::{Age, Applied, Asked, Described, Found};
+use crate::limiter::older::OlderForms;
+use crate::live::{Generation, Live, Served};
+use crate::metrics::{Decided, FormLabels, Metrics};
+use answer::Answer;
 use denial::Denial;
 use wire::RateLimitRequest;
 
+pub use call::{Call, Reply};
 pub use failures::Failures;
 pub use service::RateLimitServer;
 
@@ -47,52 +50,79 @@ impl Rls {
         RateLimitServer(Arc::new(self))
     }
 
-    async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
-        let started = self.clock.now();
-        let response = self.decide(request, started).await;
-        self.metrics.decision_seconds.observe(self.clock.now().since(started).as_secs_f64());
-        response
+    /// Decides at once; `None` where a store elsewhere has to be asked.
+    fn decide_now(&self, message: &[u8], now: Timestamp) -> Result<Option<Answer>, Status> {
+        let served = self.live.load();
+        let (generation, older) = (generation(&served)?, self.live.forms.older());
+        let request = request(message)?;
+        let descriptors = request.described();
+        let found = match self.find(&request, &descriptors, generation, &older) {
+            Ok(found) => found,
+            Err(answer) => return Ok(Some(answer)),
+        };
+        let admission = self.counters.admit_now(&charges(&found), now, found.on_error);
+        Ok(admission.map(|admission| self.conclude(&found, Ok(admission))))
     }
 
-    async fn decide(&self, request: &RateLimitRequest, now: Timestamp) -> Result<RateLimitResponse, Status> {
-        let generation = self.live.generation();
-        let generation = generation.ok_or_else(|| Status::unavailable("no policy set is loaded yet"))?;
-        let entries = convert::entries(request)?;
-        let descriptors = convert::described(request, &entries);
-        let older = self.live.forms.older();
-        let asked = convert::gateway(request).map(|gateway| Asked { gateway, descriptors: &descriptors });
-        let Some(found) = asked.as_ref().and_then(|asked| generation.matcher.find(asked, &older)) else {
-            self.count_unknown();
-            return Ok(convert::unknown(request));
+    /// Decides, and waits for the store of counters.
+    async fn decide(&self, message: &[u8], now: Timestamp) -> Result<Answer, Status> {
+        let served = self.live.served();
+        let (generation, older) = (generation(&served)?, self.live.forms.older());
+        let request = request(message)?;
+        let descriptors = request.described();
+        let found = match self.find(&request, &descriptors, generation, &older) {
+            Ok(found) => found,
+            Err(answer) => return Ok(answer),
         };
-        self.count_age(found.age);
-        let limits = match &found.limits {
-            Ok(limits) => limits,
-            Err(denial) => {
-                self.count_of(&found, None, denial::result(*denial));
-                return Ok(denial::tenant(*denial));
-            }
+        let admission = self.counters.admit(&charges(&found), now, found.on_error).await;
+        Ok(self.conclude(&found, admission))
+    }
+
+    /// The limits that the request meets, or its answer where it needs no counter.
+    fn find<'a>(
+        &self,
+        request: &'a RateLimitRequest<'_>,
+        descriptors: &'a [Described<'a>],
+        generation: &'a Generation,
+        older: &'a OlderForms,
+    ) -> Result<Found<'a>, Answer> {
+        let asked = request.gateway().map(|gateway| Asked { gateway, descriptors });
+        let Some(found) = asked.and_then(|asked| generation.matcher.find(&asked, older)) else {
+            self.metrics.decisions.count(&Decided {
+                gateway: None,
+                api: None,
+                tier: "",
+                limit: None,
+                result: "no_match",
+            });
+            return Err(Answer::unknown(request.descriptors.len()));
         };
-        if found.is_uncountable {
-            self.count_of(&found, None, "uncountable");
-            return Ok(uncounted(found.on_error, Denial::NoRoom));
+        if let Err(denial) = found.limits {
+            self.count_age(found.age);
+            self.count_of(&found, None, denial::result(denial));
+            return Err(Answer::denied(&Denial::Tenant(denial)));
         }
-        let charges: SmallVec<[Charge; 8]> = limits.iter().map(|applied| applied.charge).collect();
-        let admission = match self.counters.admit(&charges, now, found.on_error).await {
-            Ok(admission) => admission,
-            Err(StoreAway) => {
-                self.count_of(&found, None, "store_away");
-                let may_deny = charges.iter().any(Charge::is_enforced);
-                let on_error = if may_deny { found.on_error } else { OnError::Allow };
-                return Ok(uncounted(on_error, Denial::StoreAway));
+        if found.is_uncountable {
+            self.count_age(found.age);
+            self.count_of(&found, None, "uncountable");
+            return Err(uncounted(found.on_error, &Denial::NoRoom));
+        }
+        Ok(found)
+    }
+
+    fn conclude(&self, found: &Found<'_>, admission: Result<Admission, StoreAway>) -> Answer {
+        self.count_age(found.age);
+        let limits = limits(found);
+        match admission {
+            Ok(admission) => {
+                self.count_admission(found, limits, &admission);
+                Answer::judged(limits, &admission)
             }
-        };
-        self.count_admission(&found, limits, &admission);
-        let denial = Denial::of(limits, &admission);
-        let judged = convert::judged(limits, &admission, denial.as_ref().and_then(Denial::reset));
-        match denial {
-            None => Ok(convert::passed(judged)),
-            Some(denial) => Ok(denial.into_response(judged)),
+            Err(StoreAway) => {
+                self.count_of(found, None, "store_away");
+                let may_deny = limits.iter().any(|applied| applied.charge.is_enforced());
+                uncounted(if may_deny { found.on_error } else { OnError::Allow }, &Denial::StoreAway)
+            }
         }
     }
 
@@ -112,20 +142,13 @@ impl Rls {
     }
 
     fn count_of(&self, found: &Found<'_>, applied: Option<&Applied<'_>>, result: &'static str) {
-        let labels = DecisionLabels {
-            gateway: Some(found.gateway.to_arc()),
-            api: found.api.map(Name::to_arc),
+        self.metrics.decisions.count(&Decided {
+            gateway: Some(found.gateway),
+            api: found.api,
             tier: applied.map_or("", |applied| applied.tier.as_str()),
-            limit: applied.map(|applied| applied.limit.name.to_arc()),
+            limit: applied.map(|applied| &applied.limit.name),
             result,
-        };
-        self.metrics.decisions.get_or_create(&labels).inc();
-    }
-
-    /// Counts a request that no policy is about. Its domain is the sender's choice, and so no label.
-    fn count_unknown(&self) {
-        let labels = DecisionLabels { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
-        self.metrics.decisions.get_or_create(&labels).inc();
+        });
     }
 
     fn count_age(&self, age: Age) {
@@ -138,11 +161,34 @@ impl Rls {
     }
 }
 
+fn generation(served: &Served) -> Result<&Generation, Status> {
+    served.generation.as_deref().ok_or_else(|| Status::unavailable("no policy set is loaded yet"))
+}
+
+fn request(message: &[u8]) -> Result<RateLimitRequest<'_>, Status> {
+    let request = RateLimitRequest::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    if request.domain.is_empty() {
+        return Err(Status::invalid_argument("domain must not be empty"));
+    }
+    if request.descriptors.is_empty() {
+        return Err(Status::invalid_argument("descriptors must not be empty"));
+    }
+    Ok(request)
+}
+
+fn limits<'a>(found: &'a Found<'_>) -> &'a [Applied<'a>] {
+    found.limits.as_deref().unwrap_or_default()
+}
+
+fn charges(found: &Found<'_>) -> SmallVec<[Charge; 8]> {
+    limits(found).iter().map(|applied| applied.charge).collect()
+}
+
 /// The answer to a request that could not be counted, as the gateway wants it.
-fn uncounted(on_error: OnError, denial: Denial<'_>) -> RateLimitResponse {
+fn uncounted(on_error: OnError, denial: &Denial<'_>) -> Answer {
     match on_error {
-        OnError::Deny => denial.into_response(std::iter::empty()),
-        OnError::Allow | OnError::Local => convert::passed(std::iter::empty()),
+        OnError::Deny => Answer::denied(denial),
+        OnError::Allow | OnError::Local => Answer::passed(),
     }
 }
 

@@ -4,13 +4,14 @@
 //! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters
 //! lease runtime:  this replica's key in etcd
 //! xDS runtime:    ADS, health, reflection
-//! limit runtime:  rate limit service, health, reflection, health follows live; connections to a shared counter store
 //! admin runtime:  HTTP API
+//! limit workers:  rate limit service, health, reflection, health follows live; connections to a shared counter store
 //! ```
 //!
-//! Each server has a runtime of its own, so that a storm of pushes or of admin calls does not delay decisions. So have the
-//! source and the lease: whatever the servers are busy with, this replica hears of changes and stays registered. What
-//! takes long, or waits for a disk, is done on the threads that runtimes keep for blocking.
+//! Each server has runtimes of its own, the rate limit service one for each core ([`workers`] says why), so that a storm of
+//! pushes or of admin calls does not delay decisions. So have the source and the lease: whatever the servers are busy with,
+//! this replica hears of changes and stays registered. What takes long, or waits for a disk, is done on the threads that
+//! runtimes keep for blocking.
 
 mod connections;
 mod counters;
@@ -24,6 +25,7 @@ mod replica;
 mod servers;
 mod sweep;
 mod tls;
+mod workers;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -59,6 +61,7 @@ use crate::source::etcd::Etcd;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use tls::{Tls, Within};
+use workers::{Places, Workers};
 
 /// The time that calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
@@ -74,7 +77,8 @@ pub struct Running {
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), String>>,
     /// Dropped last: tasks need them.
-    runtimes: [Runtime; 5],
+    runtimes: [Runtime; 4],
+    workers: Workers,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,21 +118,19 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtimes = [
-        runtime("xds", cores.min(4))?,
-        runtime("rls", cores)?,
-        runtime("admin", 2)?,
-        runtime("source", 2)?,
-        runtime("lease", 1)?,
-    ];
-    let [xds_runtime, rls_runtime, admin_runtime, source_runtime, lease_runtime] = &runtimes;
+    let runtimes = [runtime("xds", cores.min(4))?, runtime("admin", 2)?, runtime("source", 2)?, runtime("lease", 1)?];
+    let [xds_runtime, admin_runtime, source_runtime, lease_runtime] = &runtimes;
+    let workers = Workers::start("rls", cores).map_err(StartError::Runtime)?;
+    let first_worker = workers.handles().first().unwrap_or(xds_runtime.handle());
+    let on = |runtime: &Runtime| Places::over(std::slice::from_ref(runtime.handle()));
     let mut tasks = JoinSet::new();
     let shutdown = || shared.shutdown.clone();
     let acceptor = |within| tls.as_ref().map(|tls| tls.acceptor(within));
     let [grpc, http] = [Within::Grpc, Within::Http].map(acceptor);
-    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), shutdown())?;
+    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), on(xds_runtime), shutdown())?;
     tasks.spawn_on(xds, xds_runtime.handle());
-    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, grpc, shutdown())?, rls_runtime.handle());
+    let places = Places::over(workers.handles());
+    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, grpc, places, shutdown())?, first_worker);
     let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -141,13 +143,14 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         SourceConfig::Dir(_) => None,
     };
     let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
-    tasks.spawn_on(servers::admin(admin, admin_listener, http, shutdown()), admin_runtime.handle());
+    let admin = servers::admin(admin, admin_listener, http, on(admin_runtime), shutdown());
+    tasks.spawn_on(admin, admin_runtime.handle());
     if let Some(tls) = tls {
         tasks.spawn_on(tls.follow(shutdown()), on_source);
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
-    let by_counters = if let Counters::Redis(_) = shared.counters { rls_runtime.handle() } else { on_source };
+    let by_counters = if let Counters::Redis(_) = shared.counters { first_worker } else { on_source };
     tasks.spawn_on(counters::keep(shared.counters.clone(), shared.clock, shutdown()), by_counters);
     let source = {
         // Timers belong to a runtime.
@@ -161,7 +164,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let is_secured = config.tls.is_some();
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
     let Shared { live, nodes, shutdown, .. } = shared;
-    Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes })
+    Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes, workers })
 }
 
 /// The state that servers and tasks have in common, and how each is made of it.
@@ -297,7 +300,7 @@ impl Running {
     /// Takes no new calls, ends the streams, and lets calls under way finish for a few seconds.
     pub fn stop(mut self) {
         self.shutdown.cancel();
-        let [_, _, admin_runtime, ..] = &self.runtimes;
+        let [_, admin_runtime, ..] = &self.runtimes;
         admin_runtime.block_on(async {
             let all_done = async { while self.tasks.join_next().await.is_some() {} };
             if tokio::time::timeout(GRACE, all_done).await.is_err() {
@@ -307,6 +310,7 @@ impl Running {
         for runtime in self.runtimes {
             runtime.shutdown_background();
         }
+        drop(self.workers);
     }
 }
 

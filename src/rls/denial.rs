@@ -1,23 +1,18 @@
 //! What a client is told whose request is denied: a status, when to come back, and a body of problem details
 //! (RFC 9457) that names the limit and nothing else of the configuration.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::HeaderValue;
-use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus};
-use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
-use serde_json::json;
-
-use super::convert;
+use super::answer::seconds_up;
+use super::message::Message;
 use crate::counters::{Admission, Outcome};
 use crate::limiter::Verdict;
 use crate::limiter::matcher::{Applied, TenantDenial};
 use crate::names::denial::STATUS;
 
-/// Why a request is denied.
+/// Why a request is denied. It displays as the body, JSON whose parts need no escapes: names have none, and the rest is
+/// written here.
 pub(super) enum Denial<'a> {
     /// The limit that denies it for the longest, of all that do.
     OverLimit { applied: &'a Applied<'a>, verdict: Verdict },
@@ -25,6 +20,8 @@ pub(super) enum Denial<'a> {
     NoRoom,
     /// A store of counters that does not answer, at a gateway that rather denies.
     StoreAway,
+    /// A tenant that is not served, whatever the counters say.
+    Tenant(TenantDenial),
 }
 
 impl<'a> Denial<'a> {
@@ -50,62 +47,88 @@ impl<'a> Denial<'a> {
         Some(verdict.retry_after.unwrap_or(window))
     }
 
-    pub(super) fn into_response(self, judged: impl Iterator<Item = DescriptorStatus>) -> RateLimitResponse {
-        let response = match self {
-            Self::OverLimit { applied, verdict } => over_limit(applied, &verdict),
-            Self::NoRoom => not_counted("no-room"),
-            Self::StoreAway => not_counted("store-away"),
-        };
-        RateLimitResponse { statuses: judged.collect(), ..response }
+    /// The header that says when to come back, the body, and the status, as fields of a `RateLimitResponse`.
+    pub(super) fn write(&self, response: &mut Message<'_>) {
+        if let Some(seconds) = self.retry_after() {
+            response.message(3, |header| {
+                header.text(1, "retry-after");
+                header.display(2, &seconds);
+            });
+        }
+        response.display(5, self);
+        // A `google.protobuf.Struct` with one field, whose value is a string.
+        response.message(6, |metadata| {
+            metadata.message(1, |field| {
+                field.text(1, STATUS);
+                field.message(2, |value| value.display(3, &self.status()));
+            });
+        });
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        let Self::OverLimit { verdict, .. } = self else { return None };
+        verdict.retry_after.map(seconds_up)
+    }
+
+    fn status(&self) -> u16 {
+        match self {
+            Self::OverLimit { applied, .. } => applied.limit.status,
+            Self::NoRoom | Self::StoreAway => 503,
+            Self::Tenant(TenantDenial::Missing) => 400,
+            Self::Tenant(TenantDenial::Unknown | TenantDenial::Suspended) => 403,
+        }
+    }
+
+    /// The last part of the problem's type, its title, and its detail where that is always the same.
+    fn words(&self) -> (&'static str, &'static str, &'static str) {
+        const NOT_COUNTED: &str = "the limiter cannot count this request now";
+        match self {
+            Self::OverLimit { .. } => ("over-limit", "Over limit", ""),
+            Self::NoRoom => ("no-room", "Not counted", NOT_COUNTED),
+            Self::StoreAway => ("store-away", "Not counted", NOT_COUNTED),
+            Self::Tenant(TenantDenial::Missing) => {
+                ("tenant-missing", "Tenant missing", "the request does not say which tenant it belongs to")
+            }
+            Self::Tenant(TenantDenial::Unknown) => {
+                ("tenant-unknown", "Tenant unknown", "no tenant of that name is served here")
+            }
+            Self::Tenant(TenantDenial::Suspended) => {
+                ("tenant-suspended", "Tenant suspended", "this tenant is suspended")
+            }
+        }
     }
 }
 
-fn not_counted(problem: &str) -> RateLimitResponse {
-    let body = json!({
-        "type": format!("urn:tierflow:problem:{problem}"),
-        "title": "Not counted",
-        "status": 503,
-        "detail": "the limiter cannot count this request now",
-    });
-    response(503, &body, None)
+impl fmt::Display for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (problem, title, detail) = self.words();
+        f.write_str("{\"detail\":\"")?;
+        match self {
+            Self::OverLimit { applied, verdict } => {
+                write_detail(f, applied, verdict)?;
+                write!(f, "\",\"limit\":\"{}\",\"rate\":\"{}\"", applied.limit.name, applied.limit.rate)?;
+                match self.retry_after() {
+                    Some(seconds) => write!(f, ",\"retry_after\":{seconds}")?,
+                    None => f.write_str(",\"retry_after\":null")?,
+                }
+                write!(f, ",\"status\":{},\"tier\":\"{}\"", self.status(), applied.tier.as_str())?;
+            }
+            _ => write!(f, "{detail}\",\"status\":{}", self.status())?,
+        }
+        write!(f, ",\"title\":\"{title}\",\"type\":\"urn:tierflow:problem:{problem}\"}}")
+    }
 }
 
-fn over_limit(applied: &Applied<'_>, verdict: &Verdict) -> RateLimitResponse {
-    let limit = applied.limit;
-    let seconds = verdict.retry_after.map(convert::seconds_up);
-    let (tier, rate) = (applied.tier.as_str(), limit.rate);
-    let detail = match seconds {
-        Some(_) => format!("the {tier} limit {} of {rate} is used up", limit.name),
-        None if rate.limit == 0 => format!("the {tier} limit {} lets nothing pass", limit.name),
+fn write_detail(f: &mut fmt::Formatter<'_>, applied: &Applied<'_>, verdict: &Verdict) -> fmt::Result {
+    let (tier, name, rate) = (applied.tier.as_str(), &applied.limit.name, applied.limit.rate);
+    match verdict.retry_after {
+        Some(_) => write!(f, "the {tier} limit {name} of {rate} is used up"),
+        None if rate.limit == 0 => write!(f, "the {tier} limit {name} lets nothing pass"),
         None => {
             let cost = applied.charge.hits;
-            format!("the request costs {cost} hits, more than the {tier} limit {} of {rate} ever allows", limit.name)
+            write!(f, "the request costs {cost} hits, more than the {tier} limit {name} of {rate} ever allows")
         }
-    };
-    let body = json!({
-        "type": "urn:tierflow:problem:over-limit",
-        "title": "Over limit",
-        "status": limit.status,
-        "detail": detail,
-        "tier": tier,
-        "limit": limit.name.as_str(),
-        "rate": rate.to_string(),
-        "retry_after": seconds,
-    });
-    response(limit.status, &body, seconds)
-}
-
-/// Denials that have nothing to do with counters.
-pub(super) fn tenant(denial: TenantDenial) -> RateLimitResponse {
-    let (status, problem, title, detail) = match denial {
-        TenantDenial::Missing => {
-            (400, "tenant-missing", "Tenant missing", "the request does not say which tenant it belongs to")
-        }
-        TenantDenial::Unknown => (403, "tenant-unknown", "Tenant unknown", "no tenant of that name is served here"),
-        TenantDenial::Suspended => (403, "tenant-suspended", "Tenant suspended", "this tenant is suspended"),
-    };
-    let problem = format!("urn:tierflow:problem:{problem}");
-    response(status, &json!({ "type": problem, "title": title, "status": status, "detail": detail }), None)
+    }
 }
 
 /// The `result` label of such a denial.
@@ -117,26 +140,15 @@ pub(super) fn result(denial: TenantDenial) -> &'static str {
     }
 }
 
-fn response(status: u16, body: &serde_json::Value, retry_after: Option<u64>) -> RateLimitResponse {
-    let retry_after = retry_after.map(|seconds| HeaderValue {
-        key: "retry-after".to_owned(),
-        value: seconds.to_string(),
-        ..Default::default()
-    });
-    let status = Value { kind: Some(Kind::StringValue(status.to_string())) };
-    RateLimitResponse {
-        overall_code: Code::OverLimit as i32,
-        raw_body: body.to_string().into_bytes(),
-        response_headers_to_add: retry_after.into_iter().collect(),
-        dynamic_metadata: Some(Struct { fields: HashMap::from([(STATUS.to_owned(), status)]) }),
-        ..Default::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
+
+    use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
+    use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+    use envoy_types::pb::google::protobuf::value::Kind;
+    use serde_json::json;
 
     use super::*;
     use crate::document::split;
@@ -144,6 +156,7 @@ mod tests {
     use crate::limiter::matcher::Tier;
     use crate::policy::limit::Limit;
     use crate::policy::parse::{Policy, parse};
+    use crate::rls::answer::{Answer, fixture::decode};
 
     /// The limits of an Api, of which only this is told.
     fn limits(limits: &str) -> Vec<Arc<Limit>> {
@@ -233,9 +246,7 @@ mod tests {
         let limits = limits("{rate: 5/m, name: per-minute, status: 503}");
         let applied: Vec<_> = limits.iter().map(|limit| applied(limit)).collect();
         let admission = denied(&[verdict(Some(Duration::from_millis(6_001)))]);
-        let denial = Denial::of(&applied, &admission).unwrap();
-        let judged = convert::judged(&applied, &admission, denial.reset());
-        let response = denial.into_response(judged);
+        let response = decode(Answer::judged(&applied, &admission));
         assert_eq!((response.overall_code, status(&response)), (Code::OverLimit as i32, "503"));
         assert_eq!(headers(&response), [("retry-after", "7")], "rounded up: who comes then is let in");
         let expected = json!({
@@ -261,7 +272,7 @@ mod tests {
             let mut applied = applied(limit);
             applied.charge.hits = hits;
             let applied = [applied];
-            let response = Denial::of(&applied, &denied(&[verdict(None)])).unwrap().into_response(std::iter::empty());
+            let response = decode(Answer::judged(&applied, &denied(&[verdict(None)])));
             assert_eq!((&body(&response)["detail"], &body(&response)["retry_after"]), (&json!(detail), &json!(null)));
             assert_eq!((headers(&response), status(&response)), (vec![], "429"));
         }
@@ -270,7 +281,7 @@ mod tests {
     #[test]
     fn what_cannot_be_counted_is_no_fault_of_the_client() {
         for (denial, problem) in [(Denial::NoRoom, "no-room"), (Denial::StoreAway, "store-away")] {
-            let response = denial.into_response(std::iter::empty());
+            let response = decode(Answer::denied(&denial));
             assert_eq!((status(&response), headers(&response)), ("503", vec![]));
             assert_eq!(body(&response)["type"], format!("urn:tierflow:problem:{problem}"));
             assert_eq!(body(&response)["status"], 503);
@@ -284,7 +295,7 @@ mod tests {
             (TenantDenial::Unknown, 403, "tenant-unknown", "tenant_unknown"),
             (TenantDenial::Suspended, 403, "tenant-suspended", "tenant_suspended"),
         ] {
-            let response = tenant(denial);
+            let response = decode(Answer::denied(&Denial::Tenant(denial)));
             let told = body(&response);
             assert_eq!((status(&response), &told["status"]), (&*code.to_string(), &json!(code)));
             assert_eq!(told["type"], format!("urn:tierflow:problem:{problem}"));

@@ -1,12 +1,16 @@
 //! Decisions without a store of counters. With one they are tested through gRPC and through Envoy.
 
-use super::wire::{Descriptor, Entry};
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use prost::Message as _;
+
 use super::*;
 use crate::compile::RateLimitService;
 use crate::document::{Documents, split};
 use crate::limiter::key::KeyHasher;
 use crate::live::Settings;
-use crate::names::Revision;
+use crate::names::{Name, Revision};
 
 /// Apis with enforced limits, with a limit in shadow, and with none; a tenant that is suspended.
 fn policies(on_error: &str) -> String {
@@ -52,11 +56,12 @@ impl Decider {
         let generation = self.rls.live.generation().unwrap();
         let forms = generation.matcher.forms(&Name::parse("edge").unwrap()).unwrap();
         let id = forms.ids().find(|id| id.split('/').next() == Some(api)).unwrap();
-        let entry = |key: &str, value: &str| Entry { key: key.to_owned().into(), value: value.to_owned().into() };
+        let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
         let entries = vec![entry("api", id), entry("tenant", tenant)];
-        let descriptors = vec![Descriptor { entries, ..Default::default() }];
+        let descriptors = vec![RateLimitDescriptor { entries, ..Default::default() }];
         let request = RateLimitRequest { domain: "tierflow/edge".into(), descriptors, hits_addend: 0 };
-        self.rls.should_rate_limit(&request).await.unwrap()
+        let answer = self.rls.decide(&request.encode_to_vec(), self.rls.clock.now()).await.unwrap();
+        answer::fixture::decode(answer)
     }
 
     fn counted(&self, result: &str) -> u64 {

@@ -1,44 +1,156 @@
-//! Envoy's rate limit request as far as it is read: a wire-compatible view of `envoy/service/ratelimit/v3/rls.proto` and
-//! `envoy/extensions/common/ratelimit/v3/ratelimit.proto`.
+//! Envoy's rate limit request as far as it is read, in place: a wire-compatible view of
+//! `envoy/service/ratelimit/v3/rls.proto` and `envoy/extensions/common/ratelimit/v3/ratelimit.proto`.
 //!
 //! Values are bytes here, not text: Envoy passes on what a client sends, and a request must not go uncounted because it is
 //! no UTF-8. A test holds the view equal to envoy-types.
 
-use prost::bytes::Bytes;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use smallvec::SmallVec;
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct RateLimitRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(super) domain: Bytes,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) descriptors: Vec<Descriptor>,
-    #[prost(uint32, tag = "3")]
+use crate::limiter::matcher::Described;
+use crate::names::gateway_of_domain;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RateLimitRequest<'a> {
+    pub(super) domain: &'a [u8],
+    pub(super) descriptors: SmallVec<[Descriptor<'a>; 2]>,
     pub(super) hits_addend: u32,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Descriptor {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) entries: Vec<Entry>,
-    #[prost(message, optional, tag = "3")]
-    pub(super) hits_addend: Option<UInt64>,
-    #[prost(bool, tag = "4")]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Descriptor<'a> {
+    /// Key and value of each.
+    pub(super) entries: SmallVec<[(&'a [u8], &'a [u8]); 8]>,
+    pub(super) hits_addend: Option<u64>,
     pub(super) is_negative_hits: bool,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Entry {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(super) key: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(super) value: Bytes,
+/// Bytes that are no such message.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("the message is no RateLimitRequest")]
+pub(super) struct Malformed;
+
+impl<'a> RateLimitRequest<'a> {
+    pub(super) fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut request = Self::default();
+        let mut fields = Fields(message);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Value::Bytes(domain)) => request.domain = domain,
+                (2, Value::Bytes(descriptor)) => request.descriptors.push(Descriptor::decode(descriptor)?),
+                // As in all of protobuf, a field of 32 bits takes the lower half of a larger number.
+                (3, Value::Number(hits)) => request.hits_addend = hits as u32,
+                (1..=3, _) => return Err(Malformed),
+                _ => {}
+            }
+        }
+        Ok(request)
+    }
+
+    /// `None`: a domain that is none of ours.
+    pub(super) fn gateway(&self) -> Option<&'a str> {
+        gateway_of_domain(std::str::from_utf8(self.domain).ok()?)
+    }
+
+    /// The descriptors as the matcher hears of them.
+    pub(super) fn described(&self) -> SmallVec<[Described<'_>; 2]> {
+        let descriptors = self.descriptors.iter();
+        descriptors.map(|one| Described { entries: &one.entries, hits: self.hits(one) }).collect()
+    }
+
+    /// Envoy rate_limit.proto: a descriptor's own hits go before the request's, and 0 asks without counting; the
+    /// request's are 1 where they are not set. Nothing here gives hits back, so negative ones ask too.
+    fn hits(&self, descriptor: &Descriptor<'_>) -> u32 {
+        match descriptor.hits_addend {
+            Some(_) if descriptor.is_negative_hits => 0,
+            Some(hits) => u32::try_from(hits).unwrap_or(u32::MAX),
+            None => self.hits_addend.max(1),
+        }
+    }
+}
+
+impl<'a> Descriptor<'a> {
+    fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut descriptor = Self::default();
+        let mut fields = Fields(message);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Value::Bytes(entry)) => descriptor.entries.push(decode_entry(entry)?),
+                (3, Value::Bytes(hits)) => {
+                    // A message that comes twice is one, of which the later fields count.
+                    let hits = decode_uint64(hits)?.or(descriptor.hits_addend);
+                    descriptor.hits_addend = Some(hits.unwrap_or_default());
+                }
+                (4, Value::Number(is_negative)) => descriptor.is_negative_hits = is_negative != 0,
+                (1 | 3 | 4, _) => return Err(Malformed),
+                _ => {}
+            }
+        }
+        Ok(descriptor)
+    }
+}
+
+fn decode_entry(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let (mut key, mut value) = (&[][..], &[][..]);
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
+            (1 | 2, _) => return Err(Malformed),
+            _ => {}
+        }
+    }
+    Ok((key, value))
 }
 
 /// `google.protobuf.UInt64Value`
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct UInt64 {
-    #[prost(uint64, tag = "1")]
-    pub(super) value: u64,
+fn decode_uint64(message: &[u8]) -> Result<Option<u64>, Malformed> {
+    let mut value = None;
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Number(number)) => value = Some(number),
+            (1, _) => return Err(Malformed),
+            _ => {}
+        }
+    }
+    Ok(value)
+}
+
+/// The fields of a message, in the order of its bytes.
+struct Fields<'a>(&'a [u8]);
+
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// Of a kind that no field here has.
+    Other,
+}
+
+impl<'a> Fields<'a> {
+    /// The next one, by its number.
+    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (number, wire_type) = decode_key(&mut self.0).map_err(|_| Malformed)?;
+        let value = match wire_type {
+            WireType::Varint => Value::Number(decode_varint(&mut self.0).map_err(|_| Malformed)?),
+            WireType::LengthDelimited => {
+                let length = decode_varint(&mut self.0).map_err(|_| Malformed)?;
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+                self.0 = rest;
+                Value::Bytes(bytes)
+            }
+            other => {
+                skip_field(other, number, &mut self.0, DecodeContext::default()).map_err(|_| Malformed)?;
+                Value::Other
+            }
+        };
+        Ok(Some((number, value)))
+    }
 }
 
 #[cfg(test)]
@@ -58,40 +170,97 @@ mod tests {
         prop::collection::vec((entries, any::<Option<u64>>(), any::<bool>()), 0..4)
     }
 
+    fn sent(domain: &str, hits_addend: u32, descriptors: &[(Entries, Option<u64>, bool)]) -> envoy::RateLimitRequest {
+        let entry =
+            |(key, value): &(String, String)| rate_limit_descriptor::Entry { key: key.clone(), value: value.clone() };
+        let descriptor = |(entries, hits, is_negative_hits): &(Entries, Option<u64>, bool)| RateLimitDescriptor {
+            entries: entries.iter().map(entry).collect(),
+            limit: Some(Default::default()),
+            hits_addend: hits.map(|value| UInt64Value { value }),
+            is_negative_hits: *is_negative_hits,
+        };
+        let descriptors = descriptors.iter().map(descriptor).collect();
+        envoy::RateLimitRequest { domain: domain.to_owned(), hits_addend, descriptors }
+    }
+
+    /// What a message of Envoy's own types means in the view.
+    fn meaning(message: &envoy::RateLimitRequest) -> RateLimitRequest<'_> {
+        RateLimitRequest {
+            domain: message.domain.as_bytes(),
+            descriptors: message.descriptors.iter().map(meaning_of_descriptor).collect(),
+            hits_addend: message.hits_addend,
+        }
+    }
+
+    fn meaning_of_descriptor(descriptor: &RateLimitDescriptor) -> Descriptor<'_> {
+        Descriptor {
+            entries: descriptor.entries.iter().map(|entry| (entry.key.as_bytes(), entry.value.as_bytes())).collect(),
+            hits_addend: descriptor.hits_addend.map(|hits| hits.value),
+            is_negative_hits: descriptor.is_negative_hits,
+        }
+    }
+
     proptest! {
         /// The bytes that Envoy's own types write are read as what they mean.
         #[test]
         fn the_view_reads_what_envoy_writes(domain: String, hits_addend: u32, descriptors in descriptors()) {
-            let sent = envoy::RateLimitRequest {
-                domain: domain.clone(),
-                hits_addend,
-                descriptors: descriptors.iter().map(|(entries, hits, is_negative_hits)| RateLimitDescriptor {
-                    entries: entries.iter().map(|(key, value)| rate_limit_descriptor::Entry { key: key.clone(), value: value.clone() }).collect(),
-                    limit: Some(Default::default()),
-                    hits_addend: hits.map(|value| UInt64Value { value }),
-                    is_negative_hits: *is_negative_hits,
-                }).collect(),
-            };
-            let view = RateLimitRequest {
-                domain: domain.into(),
-                hits_addend,
-                descriptors: descriptors.into_iter().map(|(entries, hits, is_negative_hits)| Descriptor {
-                    entries: entries.into_iter().map(|(key, value)| Entry { key: key.into(), value: value.into() }).collect(),
-                    hits_addend: hits.map(|value| UInt64 { value }),
-                    is_negative_hits,
-                }).collect(),
-            };
-            prop_assert_eq!(RateLimitRequest::decode(&*sent.encode_to_vec()).unwrap(), view);
+            let sent = sent(&domain, hits_addend, &descriptors);
+            let bytes = sent.encode_to_vec();
+            prop_assert_eq!(RateLimitRequest::decode(&bytes), Ok(meaning(&sent)));
         }
 
-        /// No bytes make it panic, and none that are well-formed but for their text are refused.
+        /// Bytes that Envoy's own types read are read as what they mean, whatever order, repetition or unknown field is in
+        /// them; what those refuse is refused, but for text that is no UTF-8.
         #[test]
-        fn any_bytes_are_values(key: Vec<u8>, value: Vec<u8>, noise: Vec<u8>) {
-            let entry = Entry { key: key.into(), value: value.into() };
-            let descriptor = Descriptor { entries: vec![entry], ..Default::default() };
-            let request = RateLimitRequest { descriptors: vec![descriptor], ..Default::default() };
-            prop_assert_eq!(RateLimitRequest::decode(&*request.encode_to_vec()), Ok(request));
-            let _ = RateLimitRequest::decode(&*noise);
+        fn what_the_view_reads_is_what_envoy_types_read(domain: String, descriptors in descriptors(), noise: Vec<u8>, place: prop::sample::Index) {
+            let mut bytes = sent(&domain, 1, &descriptors).encode_to_vec();
+            let place = place.index(bytes.len().max(1));
+            bytes.splice(place.min(bytes.len())..place.min(bytes.len()), noise);
+            if let Ok(message) = envoy::RateLimitRequest::decode(&*bytes) {
+                prop_assert_eq!(RateLimitRequest::decode(&bytes), Ok(meaning(&message)));
+            }
         }
+
+        /// No bytes make it panic.
+        #[test]
+        fn any_bytes_are_read_or_refused(noise: Vec<u8>) {
+            let _ = RateLimitRequest::decode(&noise);
+        }
+    }
+
+    fn descriptor(hits_addend: Option<u64>, is_negative_hits: bool) -> Descriptor<'static> {
+        Descriptor { hits_addend, is_negative_hits, ..Default::default() }
+    }
+
+    /// Envoy rate_limit.proto, `hits_addend` of a request and of a descriptor.
+    #[test]
+    fn the_hits_of_a_descriptor_go_before_those_of_its_request() {
+        let hits_of = |of_request, of_descriptor, is_negative| {
+            let descriptors = SmallVec::from_iter([descriptor(of_descriptor, is_negative)]);
+            RateLimitRequest { domain: b"tierflow/edge", descriptors, hits_addend: of_request }.described()[0].hits
+        };
+        assert_eq!(hits_of(0, None, false), 1, "where nothing is said");
+        assert_eq!(hits_of(7, None, false), 7);
+        assert_eq!(hits_of(7, Some(3), false), 3);
+        assert_eq!(hits_of(7, Some(0), false), 0, "asks without counting");
+        assert_eq!(hits_of(7, Some(3), true), 0, "nothing is given back");
+        assert_eq!(hits_of(0, Some(u64::MAX), false), u32::MAX, "more than any limit allows");
+    }
+
+    #[test]
+    fn a_domain_names_a_gateway_or_is_none_of_ours() {
+        let named = |domain| RateLimitRequest { domain, ..Default::default() }.gateway();
+        assert_eq!(named(b"tierflow/edge"), Some("edge"));
+        for other in [&b"edge"[..], b"", b"Tierflow/edge", b"tierflow/\xff", b"\xff"] {
+            assert_eq!(named(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn values_need_not_be_text() {
+        let entry = [0x0a, 1, 0xff, 0x12, 2, 0xc3, 0x28];
+        let message: Vec<u8> = [&[0x12, 9, 0x0a, 7][..], &entry].concat();
+        let request = RateLimitRequest::decode(&message).unwrap();
+        assert_eq!(request.descriptors[0].entries.as_slice(), [(&[0xff][..], &[0xc3, 0x28][..])]);
     }
 }

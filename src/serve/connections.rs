@@ -14,11 +14,11 @@ use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::listen::Listener;
 use super::protocol::Protocol;
 use super::tls::Acceptor;
+use super::workers::Places;
 use crate::xds::Connection;
 
 /// The time that a connection may be open before it is used.
@@ -57,19 +57,21 @@ pub(super) async fn serve(
     protocol: impl Protocol,
     limits: Limits,
     tls: Option<Acceptor>,
+    places: Places,
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let listener = listener.into_tokio()?;
-    let places = Arc::new(Semaphore::new(limits.connections_max));
-    let connections = TaskTracker::new();
-    while let Some(taken) = shutdown.run_until_cancelled(take(&listener, &places)).await {
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    while let Some(taken) = shutdown.run_until_cancelled(take(&listener, &permits)).await {
         match taken {
-            Ok((stream, address, place)) => {
-                let all = connections.clone();
+            Ok((stream, address, permit)) => {
+                let all = places.clone();
                 let ending = ending(limits.age_max, move || spread(all.len()), shutdown.clone());
                 let (protocol, tls) = (protocol.clone(), tls.clone());
-                connections.spawn(async move {
-                    let _place = place;
+                places.spawn(async move {
+                    let _permit = permit;
+                    // It belongs to the runtime that it is served on.
+                    let Ok(stream) = TcpStream::from_std(stream) else { return };
                     if let Some(io) = secure(stream, address, tls).await {
                         talk(io, address, protocol, ending).await;
                     }
@@ -81,20 +83,19 @@ pub(super) async fn serve(
             }
         }
     }
-    connections.close();
-    connections.wait().await;
+    places.closed().await;
     Ok(())
 }
 
 async fn take(
     listener: &tokio::net::TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    permits: &Arc<Semaphore>,
+) -> std::io::Result<(std::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     // Otherwise an answer waits for the acknowledgement of the one before, up to 40 ms: longer than Envoy does.
     stream.set_nodelay(true)?;
-    Ok((stream, address, place))
+    Ok((stream.into_std()?, address, permit))
 }
 
 async fn secure(stream: TcpStream, address: SocketAddr, tls: Option<Acceptor>) -> Option<Io> {

@@ -1,11 +1,15 @@
 //! What is spoken on a connection once it stands: gRPC, or HTTP of either version.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures_util::future::{self, FutureExt, Map};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,6 +20,7 @@ use tonic::service::Routes;
 use tower_service::Service;
 
 use super::connections::{Io, Peer};
+use crate::rls::{Call, RateLimitServer, Reply};
 
 /// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,17 +55,63 @@ impl Protocol for Grpc {
     type Connection = http2::Connection<TokioIo<Io>, TowerToHyperService<Calls<Routes>>, TokioExecutor>;
 
     fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_concurrent_streams(self.streams_max)
-            .serve_connection(
-                io,
-                TowerToHyperService::new(Calls { service: self.routes.clone(), peer, tell: connection }),
-            )
+        let calls = Calls { service: self.routes.clone(), peer, tell: connection };
+        http2(self.streams_max).serve_connection(io, TowerToHyperService::new(calls))
+    }
+}
+
+fn http2(streams_max: u32) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(streams_max);
+    builder
+}
+
+/// The rate limit service, and beside it what every gRPC port has.
+#[derive(Clone)]
+pub(super) struct RateLimit {
+    pub(super) service: RateLimitServer,
+    pub(super) others: Routes,
+    pub(super) streams_max: u32,
+}
+
+impl Protocol for RateLimit {
+    type Connection = http2::Connection<TokioIo<Io>, RateLimitCalls, TokioExecutor>;
+
+    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
+        let calls = RateLimitCalls { service: self.service.clone(), others: self.others.clone(), peer };
+        http2(self.streams_max).serve_connection(io, calls)
+    }
+}
+
+/// The calls of one connection to the rate limit port.
+pub(super) struct RateLimitCalls {
+    service: RateLimitServer,
+    others: Routes,
+    peer: Peer,
+}
+
+type Limited = Map<Call<Incoming>, fn(http::Response<Reply>) -> Result<http::Response<AnswerBody>, Infallible>>;
+type OtherCall = Pin<Box<dyn Future<Output = Result<http::Response<AnswerBody>, Infallible>> + Send>>;
+type AnswerBody = Either<Reply, tonic::body::Body>;
+
+impl hyper::service::Service<http::Request<Incoming>> for RateLimitCalls {
+    type Response = http::Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = future::Either<Limited, OtherCall>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        self.peer.is_heard.store(true, Ordering::Relaxed);
+        if request.uri().path() == RateLimitServer::PATH {
+            return future::Either::Left(self.service.call(request).map(|reply| Ok(reply.map(Either::Left))));
+        }
+        let mut others = self.others.clone();
+        future::Either::Right(Box::pin(async move { Ok(others.call(request).await?.map(Either::Right)) }))
     }
 }
 

@@ -10,8 +10,9 @@ use tonic_health::server::HealthReporter;
 use super::StartError;
 use super::connections::{self, Limits};
 use super::listen::Listener;
-use super::protocol::{Grpc, Http};
+use super::protocol::{Grpc, Http, RateLimit};
 use super::tls::Acceptor;
+use super::workers::Places;
 use crate::admin::Admin;
 use crate::config::XdsLimits;
 use crate::rls::{self, Rls};
@@ -36,6 +37,7 @@ pub(super) fn xds(
     limits: XdsLimits,
     listener: Listener,
     tls: Option<Acceptor>,
+    places: Places,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(AdsServer::NAME)?;
@@ -49,7 +51,7 @@ pub(super) fn xds(
             age_max: limits.connection_age,
         };
         let protocol = Grpc { routes, streams_max: XDS_STREAMS_MAX };
-        let (ended, ()) = tokio::join!(connections::serve(listener, protocol, limits, tls, shutdown), follow);
+        let (ended, ()) = tokio::join!(connections::serve(listener, protocol, limits, tls, places, shutdown), follow);
         ended.map_err(|error| format!("xDS server: {error}"))
     })
 }
@@ -58,6 +60,7 @@ pub(super) fn rls(
     rls: Rls,
     listener: Listener,
     tls: Option<Acceptor>,
+    places: Places,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(rls::SERVICE_NAME)?;
@@ -72,11 +75,11 @@ pub(super) fn rls(
             }
             std::future::pending::<()>().await;
         };
-        let routes = Routes::new(rls.into_service()).add_service(health_service).add_service(reflection);
-        let protocol = Grpc { routes, streams_max: RLS_STREAMS_MAX };
+        let others = Routes::new(health_service).add_service(reflection);
+        let protocol = RateLimit { service: rls.into_service(), others, streams_max: RLS_STREAMS_MAX };
         let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, age_max: None };
         tokio::select! {
-            ended = connections::serve(listener, protocol, limits, tls, shutdown) => {
+            ended = connections::serve(listener, protocol, limits, tls, places, shutdown) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
             }
             () = follow => Ok(()),
@@ -88,11 +91,12 @@ pub(super) async fn admin(
     admin: Admin,
     listener: Listener,
     tls: Option<Acceptor>,
+    places: Places,
     shutdown: CancellationToken,
 ) -> Ended {
     let protocol = Http { router: admin.into_router() };
     let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, age_max: None };
-    let ended = connections::serve(listener, protocol, limits, tls, shutdown).await;
+    let ended = connections::serve(listener, protocol, limits, tls, places, shutdown).await;
     ended.map_err(|error| format!("admin server: {error}"))
 }
 

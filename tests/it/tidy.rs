@@ -17,7 +17,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
     ("document", &["names", "shared_map", "shown"]),
     ("clock", &[]),
     ("pem", &["shown"]),
-    ("metrics", &[]),
+    ("metrics", &["names"]),
     ("policy", &["names", "document", "shared_map"]),
     ("snapshot", &["names", "shared_map"]),
     ("compile", &["policy", "snapshot", "names", "document"]),

@@ -1,0 +1,81 @@
+//! Servers that answer OK at once: what the transport alone costs.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
+    RateLimitService, RateLimitServiceServer,
+};
+use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use http::{HeaderMap, HeaderValue};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// With the name of a transport and an address in it, the benchmark's program is such a server.
+pub(crate) const VARIABLE: &str = "TIERFLOW_BENCH_ANSWERS_OK";
+
+/// A message of gRPC: its length, and `overall_code: OK`.
+const ANSWER: &[u8] = &[0, 0, 0, 0, 2, 0x08, 0x01];
+
+/// Serves, where this process was started to.
+pub(crate) fn serve_if_asked() -> bool {
+    let Ok(value) = std::env::var(VARIABLE) else { return false };
+    let (transport, address) = value.split_once(' ').unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(tokio::task::LocalSet::new().run_until(async {
+        let listener = TcpListener::bind(address).await.unwrap();
+        match transport {
+            "tonic" => with_tonic(listener).await,
+            _ => with_h2(listener).await,
+        }
+    }));
+    true
+}
+
+async fn with_tonic(listener: TcpListener) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let service = RateLimitServiceServer::new(AnswersOk);
+    Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+}
+
+struct AnswersOk;
+
+#[tonic::async_trait]
+impl RateLimitService for AnswersOk {
+    async fn should_rate_limit(&self, _: Request<RateLimitRequest>) -> Result<Response<RateLimitResponse>, Status> {
+        Ok(Response::new(RateLimitResponse { overall_code: Code::Ok as i32, ..Default::default() }))
+    }
+}
+
+async fn with_h2(listener: TcpListener) {
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        tokio::task::spawn_local(answer_all(socket));
+    }
+}
+
+async fn answer_all(socket: TcpStream) {
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        // A client that goes away is no error here.
+        tokio::task::spawn_local(async { answer(request.into_body(), respond).await.ok() });
+    }
+}
+
+async fn answer(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<Bytes>) -> Result<(), h2::Error> {
+    while let Some(data) = body.data().await {
+        body.flow_control().release_capacity(data?.len())?;
+    }
+    let mut head = http::Response::new(());
+    head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    let mut stream = respond.send_response(head, false)?;
+    stream.send_data(Bytes::from_static(ANSWER), false)?;
+    let trailers =
+        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    stream.send_trailers(trailers)
+}

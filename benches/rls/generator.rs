@@ -1,0 +1,165 @@
+//! The generator of calls: connections as Envoy opens them, over the h2 crate, with messages encoded beforehand.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2::client::SendRequest;
+use tokio::net::TcpStream;
+use tokio::task::{LocalSet, spawn_local};
+
+/// How calls are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) connections: usize,
+    pub(crate) pace: Pace,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// A closed loop: so many are under way on each connection, and another is made as soon as one is answered.
+    InFlight(usize),
+    /// An open loop: so many are due each second over all connections, and each is timed from when it was due.
+    PerSecond(usize),
+}
+
+/// The calls of one turn.
+#[derive(Default)]
+pub(crate) struct Calls {
+    /// How long each took, ascending.
+    pub(crate) latencies: Vec<Duration>,
+    /// Calls answered OVER_LIMIT.
+    pub(crate) denied: usize,
+    pub(crate) failed: usize,
+}
+
+impl Calls {
+    /// The latency that a share of all calls did not exceed.
+    pub(crate) fn percentile(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((share * last as f64).round() as usize).copied().unwrap_or_default()
+    }
+}
+
+/// Calls `address` for `time`, with one of the `bodies` after the other.
+pub(crate) fn run(address: SocketAddr, load: Load, bodies: &Rc<Vec<Bytes>>, time: Duration) -> Calls {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let calls = Rc::<RefCell<Calls>>::default();
+    runtime.block_on(LocalSet::new().run_until(async {
+        let ends = Instant::now() + time;
+        let mut tasks = Vec::new();
+        for number in 0..load.connections {
+            let connection = connect(address).await;
+            let worker = Worker { connection, bodies: Rc::clone(bodies), calls: Rc::clone(&calls), ends };
+            let first = bodies.len() / load.connections * number;
+            match load.pace {
+                Pace::InFlight(each) => {
+                    tasks.extend((0..each).map(|i| spawn_local(worker.clone().closed(first + 7919 * i))));
+                }
+                Pace::PerSecond(all) => tasks.push(spawn_local(worker.open(first, all / load.connections))),
+            }
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }));
+    let mut calls = calls.take();
+    calls.latencies.sort_unstable();
+    calls
+}
+
+async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(address).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let (send, connection) = h2::client::handshake(socket).await.unwrap();
+    spawn_local(connection);
+    send
+}
+
+#[derive(Clone)]
+struct Worker {
+    connection: SendRequest<Bytes>,
+    bodies: Rc<Vec<Bytes>>,
+    calls: Rc<RefCell<Calls>>,
+    ends: Instant,
+}
+
+impl Worker {
+    async fn closed(self, first: usize) {
+        for number in first.. {
+            let due = Instant::now();
+            if due >= self.ends {
+                return;
+            }
+            self.call(number, due).await;
+        }
+    }
+
+    async fn open(self, first: usize, per_second: usize) {
+        let begins = Instant::now();
+        let mut under_way = FuturesUnordered::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        let mut made = 0;
+        while Instant::now() < self.ends {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+            }
+            let due_now = (begins.elapsed().as_secs_f64() * per_second as f64) as usize;
+            for number in made..due_now {
+                let due = begins + Duration::from_secs_f64(number as f64 / per_second as f64);
+                under_way.push(self.call(first + number, due));
+            }
+            made = made.max(due_now);
+        }
+        while under_way.next().await.is_some() {}
+    }
+
+    /// Makes a call and notes how it ended.
+    async fn call(&self, number: usize, due: Instant) {
+        let answer = ask(self.connection.clone(), self.bodies[number % self.bodies.len()].clone()).await;
+        let mut calls = self.calls.borrow_mut();
+        match answer {
+            Ok(Answer::Passed) => {}
+            Ok(Answer::Denied) => calls.denied += 1,
+            Ok(Answer::Failed) | Err(_) => calls.failed += 1,
+        }
+        calls.latencies.push(due.elapsed());
+    }
+}
+
+enum Answer {
+    Passed,
+    Denied,
+    Failed,
+}
+
+async fn ask(connection: SendRequest<Bytes>, body: Bytes) -> Result<Answer, h2::Error> {
+    let mut connection = connection.ready().await?;
+    let request = http::Request::post("http://rls/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "20m")
+        .body(())
+        .unwrap();
+    let (response, mut stream) = connection.send_request(request, false)?;
+    stream.send_data(body, true)?;
+    let mut body = response.await?.into_body();
+    let mut answer = Answer::Failed;
+    while let Some(data) = body.data().await {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        // The message's length, and its first field: `overall_code`.
+        match data.get(5..7) {
+            Some([0x08, 1]) => answer = Answer::Passed,
+            Some([0x08, 2]) => answer = Answer::Denied,
+            _ => {}
+        }
+    }
+    let _grpc_status = body.trailers().await?;
+    Ok(answer)
+}

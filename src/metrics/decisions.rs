@@ -1,0 +1,134 @@
+//! How many requests were decided, and by what.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::family::Family;
+
+use super::DecisionLabels;
+use super::parts::{Part, PartedCounter};
+use crate::names::Name;
+
+/// Counters by their labels. A decision finds its counter by where the names of its labels lie in memory, without hashing
+/// their text or waiting for a lock: a policy's names are there once, and are shared by all who use them.
+#[derive(Debug)]
+pub struct Decisions {
+    pub(super) family: Family<DecisionLabels, PartedCounter>,
+    /// Tells it from every other in this process.
+    id: u64,
+}
+
+/// The labels of a decision, by reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided<'a> {
+    pub gateway: Option<&'a Name>,
+    pub api: Option<&'a Name>,
+    pub tier: &'static str,
+    pub limit: Option<&'a Name>,
+    pub result: &'static str,
+}
+
+/// The addresses of the labels' texts. An entry keeps the texts alive, so that no other takes their place.
+#[derive(PartialEq, Eq, Hash)]
+struct Place {
+    decisions: u64,
+    texts: [usize; 5],
+}
+
+/// More than a set of policies usually has. Every new set has new names.
+const PLACES_MAX: usize = 4096;
+
+thread_local! {
+    static PARTS: RefCell<HashMap<Place, (DecisionLabels, Part)>> = RefCell::default();
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Self { family: Family::default(), id: IDS.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Decisions {
+    pub fn count(&self, decided: &Decided<'_>) {
+        let place = Place { decisions: self.id, texts: decided.addresses() };
+        PARTS.with_borrow_mut(|parts| {
+            if parts.len() >= PLACES_MAX && !parts.contains_key(&place) {
+                parts.clear();
+            }
+            let (_, part) = parts.entry(place).or_insert_with(|| {
+                let labels = decided.labels();
+                let part = self.family.get_or_create(&labels).part();
+                (labels, part)
+            });
+            part.increment();
+        });
+    }
+}
+
+impl Decided<'_> {
+    fn addresses(&self) -> [usize; 5] {
+        let address = |text: &str| text.as_ptr().addr();
+        let shared = |name: Option<&Name>| name.map_or(0, |name| address(name.as_str()));
+        [shared(self.gateway), shared(self.api), address(self.tier), shared(self.limit), address(self.result)]
+    }
+
+    fn labels(&self) -> DecisionLabels {
+        DecisionLabels {
+            gateway: self.gateway.map(Name::to_arc),
+            api: self.api.map(Name::to_arc),
+            tier: self.tier,
+            limit: self.limit.map(Name::to_arc),
+            result: self.result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn count(decisions: &Decisions, gateway: &Name, result: &'static str) {
+        let decided = Decided { gateway: Some(gateway), api: None, tier: "", limit: None, result };
+        decisions.count(&decided);
+    }
+
+    fn counted(decisions: &Decisions, gateway: &str, result: &'static str) -> u64 {
+        let gateway = Some(Arc::from(gateway));
+        decisions.family.get_or_create(&DecisionLabels { gateway, api: None, tier: "", limit: None, result }).get()
+    }
+
+    #[test]
+    fn decisions_are_counted_by_their_labels_wherever_these_lie() {
+        let [one, other] = [Decisions::default(), Decisions::default()];
+        let name = |text| Name::parse(text).unwrap();
+        let shop = name("shop");
+        count(&one, &shop, "ok");
+        count(&one, &shop, "ok");
+        count(&one, &name("shop"), "ok");
+        count(&one, &shop, "over_limit");
+        count(&one, &name("mall"), "ok");
+        count(&other, &shop, "ok");
+        std::thread::scope(|scope| {
+            scope.spawn(|| count(&one, &shop, "ok"));
+        });
+        assert_eq!(counted(&one, "shop", "ok"), 4);
+        assert_eq!(
+            [counted(&one, "shop", "over_limit"), counted(&one, "mall", "ok"), counted(&other, "shop", "ok")],
+            [1; 3]
+        );
+    }
+
+    #[test]
+    fn names_that_come_and_go_are_forgotten_and_their_counts_are_not() {
+        let decisions = Decisions::default();
+        for _ in 0..2 * PLACES_MAX {
+            count(&decisions, &Name::parse("shop").unwrap(), "ok");
+        }
+        assert_eq!(counted(&decisions, "shop", "ok"), 2 * PLACES_MAX as u64);
+        assert!(PARTS.with_borrow(HashMap::len) <= PLACES_MAX);
+    }
+}
