@@ -72,7 +72,7 @@ pub async fn claim(
     let mut failures = 0_u32;
     let mut takes_from = if wanted.takes_over { TakesFrom::Anybody } else { TakesFrom::Nobody };
     loop {
-        let life = shutdown.run_until_cancelled(live(&link, &wanted, takes_from, &mut values, &claim)).await;
+        let life = shutdown.run_until_cancelled(live(&link, &wanted, &mut takes_from, &mut values, &claim)).await;
         let last = claim.send_replace(None);
         let Some(lost) = life else {
             give_back(&link, last).await;
@@ -98,7 +98,7 @@ pub async fn claim(
 async fn live(
     link: &Link,
     wanted: &Wanted,
-    takes_from: TakesFrom,
+    takes_from: &mut TakesFrom,
     values: &mut watch::Receiver<String>,
     claim: &watch::Sender<Option<Claim>>,
 ) -> Failure {
@@ -113,13 +113,17 @@ async fn live(
     }
 }
 
-async fn begin(link: &Link, wanted: &Wanted, takes_from: TakesFrom, value: &str) -> Result<Claim, Failure> {
+async fn begin(link: &Link, wanted: &Wanted, takes_from: &mut TakesFrom, value: &str) -> Result<Claim, Failure> {
     let until = Instant::now() + wanted.ttl;
     let lease = link.ask(async |connection| connection.grant(wanted.ttl).await).await?;
-    let created = link.ask(async |connection| create(connection, &wanted.key, takes_from, value, lease).await).await;
+    let created = link.ask(async |connection| create(connection, &wanted.key, *takes_from, value, lease).await).await;
     match created {
         Ok(create_revision) => Ok(Claim { lease, create_revision, until }),
         Err(failure) => {
+            if matches!(failure, Failure::Unanswered(_)) {
+                // The key may have been ours, and somebody's who took us for dead since.
+                *takes_from = TakesFrom::Lease(lease);
+            }
             // It would run out by itself. Whether it was revoked makes no difference.
             let _ = link.ask(async |connection| connection.revoke(lease).await).await;
             Err(failure)

@@ -182,6 +182,11 @@ async fn one_that_was_taken_for_dead_takes_nothing_back() {
     let logged = Stdio::from(std::fs::File::create(&log).unwrap());
     let first = register_with(store.etcd.address, address, &["--weight=1"], logged);
     held_with_weight(1).await;
+    // Etcd knows it a moment earlier than the process.
+    eventually("it knows that it holds the key", async || {
+        std::fs::read_to_string(&log).unwrap().contains("held in etcd").then_some(())
+    })
+    .await;
     first.signal("STOP");
     // It does not lose its lease on a busy machine.
     let second = register(store.etcd.address, address, &["--weight=2", "--ttl=60"]);
