@@ -95,9 +95,7 @@ impl Counters {
             }
         }
     }
-}
 
-impl Counters {
     /// What the counter of each charge counts now; `None` where there is none. Charges nothing and makes no counter.
     pub async fn look(&self, charges: &[Charge], now: Timestamp) -> Result<Vec<Option<Usage>>, StoreAway> {
         match self {

@@ -27,7 +27,9 @@ const PREFIX_BYTES: usize = 5;
 /// The future of a call. It does not fail: what goes wrong is in the answer's status.
 pub struct Call<B> {
     rls: Arc<Rls>,
-    started: Timestamp,
+    came: Timestamp,
+    /// When all of the request was there. `None` before.
+    decided_from: Option<Timestamp>,
     /// The time that the caller waits.
     timeout: Option<Duration>,
     stage: Stage<B>,
@@ -45,12 +47,12 @@ enum Stage<B> {
 
 impl<B> Call<B> {
     pub(super) fn new(rls: Arc<Rls>, request: Request<B>) -> Self {
-        let (started, timeout) = (rls.clock.now(), timeout(request.headers()));
+        let (came, timeout) = (rls.clock.now(), timeout(request.headers()));
         let stage = match encoding(request.headers()) {
             Ok(()) => Stage::Reading { body: request.into_body(), message: Received::default() },
             Err(status) => Stage::Refused(status),
         };
-        Self { rls, started, timeout, stage }
+        Self { rls, came, decided_from: None, timeout, stage }
     }
 }
 
@@ -69,9 +71,12 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Call<B> {
                     Some(Err(error)) => return Poll::Ready(Err(Status::cancelled(error.to_string()))),
                     None => {
                         let message = std::mem::take(message).finish()?;
-                        match self.decide_now(&message)? {
+                        // Its hits are counted as of now: the caller may have taken long to send all of it.
+                        let now = self.rls.clock.now();
+                        self.decided_from = Some(now);
+                        match self.decide_now(&message, now)? {
                             Some(answer) => return Poll::Ready(Ok(answer)),
-                            None => self.stage = self.ask(message),
+                            None => self.stage = self.ask(message, now),
                         }
                     }
                 },
@@ -79,18 +84,17 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Call<B> {
         }
     }
 
-    fn decide_now(&self, message: &[u8]) -> Result<Option<Answer>, Status> {
-        let waited = self.rls.clock.now().since(self.started);
-        if self.timeout.is_some_and(|timeout| waited >= timeout) {
+    fn decide_now(&self, message: &[u8], now: Timestamp) -> Result<Option<Answer>, Status> {
+        if self.timeout.is_some_and(|timeout| now.since(self.came) >= timeout) {
             // Its caller has gone on without an answer: nothing is charged that nobody hears of.
             return Err(Status::deadline_exceeded("the caller does not wait any more"));
         }
-        self.rls.decide_now(message, self.started)
+        self.rls.decide_now(message, now)
     }
 
-    fn ask(&self, message: Bytes) -> Stage<B> {
-        let (rls, started) = (Arc::clone(&self.rls), self.started);
-        Stage::Asking(Box::pin(async move { rls.decide(&message, started).await }))
+    fn ask(&self, message: Bytes, now: Timestamp) -> Stage<B> {
+        let rls = Arc::clone(&self.rls);
+        Stage::Asking(Box::pin(async move { rls.decide(&message, now).await }))
     }
 }
 
@@ -99,8 +103,9 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Future for Call<B>
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(self.poll_answer(context));
-        let took = self.rls.clock.now().since(self.started);
-        self.rls.metrics.decision_seconds.observe(took);
+        if let Some(from) = self.decided_from {
+            self.rls.metrics.decision_seconds.observe(self.rls.clock.now().since(from));
+        }
         Poll::Ready(match answer {
             Ok(answer) => reply(answer),
             Err(status) => {

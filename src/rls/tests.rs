@@ -1,13 +1,25 @@
 //! Decisions without a store of counters. With one they are tested through gRPC and through Envoy.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use futures_util::FutureExt;
+use http_body_util::Full;
+use hyper::body::{Body, Frame};
+use parking_lot::Mutex;
 use prost::Message as _;
+use prost::bytes::Bytes;
 
 use super::*;
 use crate::compile::RateLimitService;
+use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::{Documents, split};
+use crate::limiter::Usage;
 use crate::limiter::key::KeyHasher;
 use crate::live::Settings;
 use crate::names::{Name, Revision};
@@ -35,11 +47,19 @@ fn policies(on_error: &str) -> String {
 }
 
 struct Decider {
-    rls: Rls,
+    rls: Arc<Rls>,
 }
 
 impl Decider {
     fn away(on_error: &str) -> Self {
+        Self::new(on_error, Counters::Away)
+    }
+
+    fn with_memory() -> Self {
+        Self::new("allow", Counters::Memory(Arc::new(Memory::new(MemoryLimits::default()))))
+    }
+
+    fn new(on_error: &str, counters: Counters) -> Self {
         let rate_limit_service = RateLimitService::default();
         let (live, mut writer) =
             Live::new(Settings { rate_limit_service, counter_keys: KeyHasher::seeded([7; 16]), allow_empty: false });
@@ -49,19 +69,37 @@ impl Decider {
         assert!(live.refused().is_empty(), "{:?}", live.refused());
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
-        Self { rls: Rls { live, counters: Counters::Away, metrics, clock, failures } }
+        Self { rls: Arc::new(Rls { live, counters, metrics, clock, failures }) }
     }
 
     async fn ask(&self, api: &str, tenant: &str) -> RateLimitResponse {
+        let answer = self.rls.decide(&self.request(api, tenant), self.rls.clock.now()).await.unwrap();
+        answer::fixture::decode(answer)
+    }
+
+    fn request(&self, api: &str, tenant: &str) -> Vec<u8> {
         let generation = self.rls.live.generation().unwrap();
         let forms = generation.matcher.forms(&Name::parse("edge").unwrap()).unwrap();
         let id = forms.ids().find(|id| id.split('/').next() == Some(api)).unwrap();
         let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
         let entries = vec![entry("api", id), entry("tenant", tenant)];
         let descriptors = vec![RateLimitDescriptor { entries, ..Default::default() }];
-        let request = RateLimitRequest { domain: "tierflow/edge".into(), descriptors, hits_addend: 0 };
-        let answer = self.rls.decide(&request.encode_to_vec(), self.rls.clock.now()).await.unwrap();
-        answer::fixture::decode(answer)
+        RateLimitRequest { domain: "tierflow/edge".into(), descriptors, hits_addend: 0 }.encode_to_vec()
+    }
+
+    /// The charge of the first limit that a request meets.
+    fn charge(&self, message: &[u8]) -> Charge {
+        let (served, older) = (self.rls.live.served(), self.rls.live.forms.older());
+        let request = request(message).unwrap();
+        let descriptors = request.described();
+        let found = self.rls.find(&request, &descriptors, generation(&served).unwrap(), &older).unwrap();
+        charges(&found)[0]
+    }
+
+    /// What is counted of a charge, and when the moment is that this is said of.
+    async fn look(&self, charge: Charge) -> (Option<Usage>, Timestamp) {
+        let now = self.rls.clock.now();
+        (self.rls.counters.look(&[charge], now).await.unwrap()[0], now)
     }
 
     fn counted(&self, result: &str) -> u64 {
@@ -109,4 +147,59 @@ async fn a_tenant_that_is_not_served_needs_no_store() {
     let decider = Decider::away("allow");
     assert!(!is_passed(&decider.ask("pay", "gone").await));
     assert_eq!((decider.counted("tenant_suspended"), decider.counted("store_away")), (1, 0));
+}
+
+/// As gRPC frames a message.
+fn framed(message: &[u8]) -> Bytes {
+    [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat().into()
+}
+
+/// A body that comes when somebody puts it there.
+#[derive(Clone, Default)]
+struct Late(Arc<Mutex<Option<Bytes>>>, bool);
+
+impl Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.1 {
+            return Poll::Ready(None);
+        }
+        let came = self.0.lock().take();
+        self.1 = came.is_some();
+        came.map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+#[tokio::test]
+async fn a_request_counts_from_when_all_of_it_came() {
+    let decider = Decider::with_memory();
+    let message = decider.request("pay", "acme");
+    let charge = decider.charge(&message);
+    let body = Late::default();
+    let mut call = Call::new(Arc::clone(&decider.rls), http::Request::new(body.clone()));
+    assert!((&mut call).now_or_never().is_none());
+    let before = decider.rls.clock.now();
+    *body.0.lock() = Some(framed(&message));
+    assert!(call.now_or_never().is_some(), "memory never waits");
+    let (usage, now) = decider.look(charge).await;
+    let usage = usage.unwrap();
+    // A minute after the hit there is room for another.
+    assert_eq!(usage.used, 1);
+    assert!(now + usage.frees_after >= before + Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_is_charged_nothing() {
+    let decider = Decider::with_memory();
+    let message = decider.request("pay", "acme");
+    let charge = decider.charge(&message);
+    for (timeout, status, used) in [("1n", Some("4"), None), ("1H", None, Some(1))] {
+        let request = http::Request::builder().header("grpc-timeout", timeout);
+        let call = Call::new(Arc::clone(&decider.rls), request.body(Full::new(framed(&message))).unwrap());
+        let reply = call.now_or_never().unwrap();
+        let told = reply.headers().get("grpc-status").map(|status| status.to_str().unwrap());
+        assert_eq!((told, decider.look(charge).await.0.map(|usage| usage.used)), (status, used), "{timeout}");
+    }
 }
