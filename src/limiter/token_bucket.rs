@@ -43,8 +43,9 @@ impl TokenBucket {
         self.debt = self.debt.saturating_sub(drained);
     }
 
+    /// Adds hits to the debt, up to the largest burst: a request that is charged twice what fits once owes it once.
     pub(super) fn charge(&mut self, window: Window, hits: u32) {
-        self.debt = self.debt.saturating_add(debt(hits, window));
+        self.debt = self.debt.saturating_add(debt(hits, window)).min(debt(u32::MAX, window));
     }
 
     /// The time at which no more than `keep` hits are owed, if none are added after `now`.
@@ -95,8 +96,9 @@ mod tests {
         let mut bucket = bucket(u32::MAX);
         bucket.charge(window, u32::MAX);
         assert_eq!(bucket.used(window), u32::MAX);
+        let once = bucket.falls_to(0, rate, Timestamp::default());
         bucket.charge(window, u32::MAX);
-        assert_eq!(bucket.used(window), u32::MAX);
+        assert_eq!((bucket.used(window), bucket.falls_to(0, rate, Timestamp::default())), (u32::MAX, once));
         let never = Rate { limit: 0, window };
         assert_eq!(bucket.falls_to(0, never, Timestamp::default()), Timestamp::from_nanos(u64::MAX));
         bucket.advance(rate, Timestamp::default(), Timestamp::from_nanos(u64::MAX));

@@ -137,11 +137,15 @@ async fn hits_in_advance_are_a_share_of_what_is_left_and_charged_with_the_reques
 async fn most_requests_of_a_hot_counter_need_no_store_and_what_is_not_used_comes_back() {
     let server = Server::start(&[]);
     let replica = Replica::start(&server).await;
-    let hot = charge("hot", "100000/m");
+    let hot = charge("hot", "100000/h");
     for spent in 1..=2000 {
         let admission = replica.admit(&[hot]).await;
         assert!(admission.admitted);
-        assert_eq!(remaining(&admission), 100_000 - spent, "what is leased is left to this replica");
+        let (remaining, left) = (remaining(&admission), 100_000 - spent);
+        assert!(remaining <= left, "{remaining} of {left}");
+        // What a lease has at its end is nobody's until the store has it back.
+        let is_any_ended = replica.metrics.leases.hits_used.get() > 0;
+        assert!(remaining == left || is_any_ended, "what is leased is left to this replica: {remaining} of {left}");
     }
     assert!(replica.by_lease() > 1500, "{} of 2000", replica.by_lease());
     eventually("the rest comes back", async || (left(&server, &hot).await == 98_000).then_some(())).await;
