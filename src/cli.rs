@@ -11,6 +11,7 @@ mod explain;
 mod get;
 mod output;
 mod register;
+mod replay;
 mod schema;
 mod serve;
 mod server;
@@ -44,6 +45,7 @@ enum Verb {
     Apply(edit::ApplyArgs),
     Delete(edit::DeleteArgs),
     Register(register::Args),
+    Replay(replay::Args),
     Status(status::Args),
     Counters(usage::Args),
     Schema(schema::Args),
@@ -67,6 +69,7 @@ pub fn run() -> ExitCode {
         Verb::Apply(args) => edit::apply(&args),
         Verb::Delete(args) => edit::delete(&args),
         Verb::Register(args) => register::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Counters(args) => usage::run(&args),
         Verb::Schema(args) => schema::run(&args),

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
 use crate::limiter::older::OlderForms;
 use crate::names::descriptor;
@@ -62,6 +63,9 @@ pub struct ExplainedLimit {
     pub cost: u32,
     /// Where replicas share the counters, the store is asked about each request.
     pub exact: bool,
+    /// What is asked of its counter.
+    #[serde(skip)]
+    pub charge: Charge,
 }
 
 pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
@@ -161,5 +165,6 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         status: limit.status,
         cost: applied.charge.hits,
         exact: limit.is_exact,
+        charge: applied.charge,
     }
 }

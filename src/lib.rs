@@ -82,6 +82,8 @@ pub mod admin;
 pub mod frames;
 pub mod rls;
 pub mod xds;
+// without a server
+pub mod replay;
 // shell
 pub mod bootstrap;
 pub mod cli;

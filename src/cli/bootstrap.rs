@@ -64,11 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None => output::read_documents(std::slice::from_ref(&args.policies))?,
     };
     let generation = output::build(&documents, RateLimitService::default())?;
-    let gateways = &generation.policies.gateways;
-    let gateway = gateways.get(args.gateway.as_str()).ok_or_else(|| {
-        let names = gateways.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        format!("no Gateway is called {:?}; there are: {names}", args.gateway)
-    })?;
+    let gateway = output::of_gateway(&generation.policies.gateways, Some(&args.gateway))?;
     let bootstrap = Bootstrap {
         gateway,
         node_id: args.node_id.as_deref(),

@@ -1,14 +1,12 @@
 //! `tierflow compile`
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::Failure;
 use super::output::{self, Format};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
-use crate::live::Generation;
-use crate::snapshot::{Resources, render};
+use crate::snapshot::render;
 
 /// Print the xDS that a gateway's Envoys would get, as a bootstrap that stands by itself:
 /// `envoy --mode validate -c` takes it, and so does an Envoy without a control plane.
@@ -30,22 +28,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let generation =
         output::load(&args.path, RateLimitService { addresses: args.rls_advertise.clone(), ..Default::default() })?;
-    let resources = choose(&generation, args.gateway.as_deref())?;
-    output::print_value(&render::to_static_bootstrap(&resources), args.output)
-}
-
-fn choose(generation: &Generation, gateway: Option<&str>) -> Result<Arc<Resources>, Failure> {
-    let groups = &generation.snapshot.groups;
-    let names = || groups.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let found = match gateway {
-        Some(gateway) => {
-            groups.get(gateway).ok_or_else(|| format!("no Gateway is called {gateway:?}; there are: {}", names()))?
-        }
-        None => match groups.values().collect::<Vec<_>>().as_slice() {
-            [only] => only,
-            [] => return Err("there is no Gateway".to_owned()),
-            _ => return Err(format!("there are several gateways, choose one with --gateway: {}", names())),
-        },
-    };
-    Ok(Arc::clone(found))
+    let resources = output::of_gateway(&generation.snapshot.groups, args.gateway.as_deref())?;
+    output::print_value(&render::to_static_bootstrap(resources), args.output)
 }

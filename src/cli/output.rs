@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use annotate_snippets::Renderer;
 use clap::ValueEnum;
@@ -12,8 +13,9 @@ use crate::compile::RateLimitService;
 use crate::document::Documents;
 use crate::limiter::key::KeyHasher;
 use crate::live::{Generation, Settings};
-use crate::names::Revision;
+use crate::names::{Name, Revision};
 use crate::policy::problem::Problem;
+use crate::shared_map::SharedMap;
 use crate::shown;
 use crate::source;
 
@@ -48,6 +50,11 @@ pub(super) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// The state of something that takes long, in the place of what was said of it before. Empty: it is done.
+pub(super) fn complain_in_place(text: &str) {
+    let _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
+}
+
 /// All documents of the paths as `serve` would read them.
 pub(super) fn read_documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
     let mut documents = Vec::new();
@@ -71,6 +78,20 @@ pub(super) fn build(documents: &Documents, rate_limit_service: RateLimitService)
         tell(&problems);
         summary(&problems)
     })
+}
+
+/// What is meant of what each gateway has one of: that of the gateway that is named, or of the only one there is.
+pub(super) fn of_gateway<'a, T>(all: &'a SharedMap<Name, Arc<T>>, name: Option<&str>) -> Result<&'a T, Failure> {
+    let names = || all.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = match name {
+        Some(name) => all.get(name).ok_or_else(|| format!("no Gateway is called {name:?}; there are: {}", names()))?,
+        None => match all.values().collect::<Vec<_>>().as_slice() {
+            [only] => *only,
+            [] => return Err("there is no Gateway".to_owned()),
+            _ => return Err(format!("there are several gateways, choose one with --gateway: {}", names())),
+        },
+    };
+    Ok(found)
 }
 
 pub(super) fn tell(problems: &[Problem]) {

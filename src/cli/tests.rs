@@ -24,6 +24,7 @@ fn failure(line: &str) -> String {
         Verb::Explain(args) => explain::run(&args),
         Verb::Bootstrap(args) => bootstrap::run(&args),
         Verb::Register(args) => register::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Serve(_) | Verb::Schema(_) | Verb::Completions { .. } => panic!("{line} would not end with a failure"),
     };
     result.expect_err(line)
@@ -83,6 +84,8 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         ("apply", "--file <FILE>"),
         ("apply -f a --base=new", "'new' for '--base <REVISION>'"),
         ("delete Api", "<NAME>"),
+        ("replay", "<ACCESS_LOG>"),
+        ("replay a.log --top=many", "'many' for '--top <N>'"),
         ("register --service=Pay --address=127.0.0.1:1", "1 to 128 of a-z, 0-9"),
         ("register --service=pay --address=pay:1", "invalid socket address syntax"),
         ("register --service=pay --address=127.0.0.1:1 --weight=1001", "1001 is not in 1..=1000"),
@@ -121,7 +124,7 @@ fn kinds_are_known_in_any_case() {
 
 #[test]
 fn verbs_that_read_files_say_which_they_cannot_read() {
-    for verb in ["check", "compile", "explain --path=/", "bootstrap --gateway=a --policies"] {
+    for verb in ["check", "replay - --policies", "compile", "explain --path=/", "bootstrap --gateway=a --policies"] {
         let told = failure(&format!("{verb} /nonexistent/policies"));
         assert!(told.contains("/nonexistent/policies"), "{verb}: {told}");
     }
@@ -145,11 +148,33 @@ fn where_a_gateway_is_to_be_chosen_the_choices_are_told_in_order() {
     assert_eq!(on("compile", &two), "there are several gateways, choose one with --gateway: edge, shop");
     let missing = "no Gateway is called \"pay\"; there are: edge, shop";
     assert_eq!(on("compile --gateway=pay", &two), missing);
+    assert_eq!(on("replay - --gateway=pay --policies", &two), missing);
+    assert!(on("replay - --policies", &two).starts_with("there are several gateways"));
     assert_eq!(on("bootstrap --gateway=pay --policies", &two), missing);
     assert_eq!(on("explain --gateway=pay --path=/", &two), "there is no such Gateway");
     let told =
         on("bootstrap --gateway=shop --node-id=x --policies", &folder(&gateway("shop", 1).replace("clusters", "ids")));
     assert_eq!(told, "the node id \"x\" is not one that `nodes` of Gateway shop selects");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_told_with_its_first_line() {
+    let policies = folder(&gateway("shop", 1));
+    let policies = policies.path().to_str().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let path = log.path().to_str().unwrap();
+    std::fs::write(path, "\nstarting up\n{}\n").unwrap();
+    let told = failure(&format!("replay {path} --policies={policies}"));
+    assert_eq!(
+        told,
+        format!(
+            "no line of the log could be read; {path}:2: it is not of the log's format; --format says another format"
+        )
+    );
+    let told = failure(&format!("replay /nonexistent.log --policies={policies}"));
+    assert!(told.starts_with("/nonexistent.log: "), "{told}");
+    let told = failure(&format!("replay {path} --policies={policies} --format=%START_TIME%"));
+    assert!(told.starts_with("--format: it has no %REQ(:METHOD)%"), "{told}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 29] = [
+const LAYERS: [(&str, &[&str]); 30] = [
     ("shared_map", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
@@ -42,6 +42,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
             "source", "metrics", "names", "clock", "shown",
         ],
     ),
+    ("replay", &["policy", "limiter", "explain", "counters", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
     ("config", &["compile", "counters", "etcd", "xds"]),
     ("telemetry", &[]),
