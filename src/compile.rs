@@ -10,6 +10,7 @@
 //! every replica. Protobuf maps have no order, so none that is filled here may hold more than one entry.
 //! A limit's rate is in none of these bytes; routes only say what a request is to be counted by.
 
+mod access_log;
 mod cluster;
 mod cors;
 mod endpoint;

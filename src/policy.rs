@@ -1,5 +1,6 @@
 //! What the operator means.
 
+pub mod access_log;
 pub mod api;
 pub mod apis;
 pub mod cors;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::access_log::AccessLog;
 use super::cors::Cors;
 use super::problem::Findings;
 use super::raw::{
@@ -28,6 +29,7 @@ pub struct Gateway {
     pub cors: Option<Cors>,
     pub tenant: Option<TenantRule>,
     pub limiter: LimiterSettings,
+    pub access_log: Option<AccessLog>,
 }
 
 /// The place that the client's address is read from.
@@ -183,6 +185,10 @@ impl Gateway {
         let tenant =
             raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
         let limiter = findings.within("limiter", |findings| LimiterSettings::read(raw.limiter.as_ref(), findings));
+        let access_log = raw.access_log.as_ref().map(|raw| {
+            let tenant = tenant.as_ref().and_then(Option::as_ref);
+            findings.within("access_log", |findings| AccessLog::read(raw, tenant, findings))
+        });
         Some(Self {
             name: name?,
             nodes: nodes?,
@@ -193,6 +199,7 @@ impl Gateway {
             cors: text::optional(cors)?,
             tenant: text::optional(tenant)?,
             limiter: limiter?,
+            access_log: text::optional(access_log)?,
         })
     }
 }

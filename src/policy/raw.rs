@@ -56,6 +56,8 @@ pub struct RawGateway {
     pub tenant: Option<RawTenantRule>,
     /// The way in which Envoy asks the rate limit service.
     pub limiter: Option<RawLimiter>,
+    /// The file in which Envoy writes down each request. Default: none.
+    pub access_log: Option<RawAccessLog>,
     /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
     /// document stays.
     pub requires: Option<Vec<Requirement>>,
@@ -80,6 +82,27 @@ pub struct RawTls {
     pub certificate_chain: String,
     /// Path of the PEM private key on the Envoy's host.
     pub private_key: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAccessLog {
+    /// Path of the file on the Envoy's host, as in `/dev/stdout`. Its folder has to be there, or Envoy refuses the
+    /// listener.
+    pub path: String,
+    /// The form of a line. Default: json.
+    pub format: Option<RawAccessLogFormat>,
+    /// With `json`, further headers of the request, at most 32. The one that tenants are named in is there anyway.
+    pub headers: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawAccessLogFormat {
+    /// An object with the names that Istio and Envoy Gateway use.
+    Json,
+    /// Envoy's own format. It has no header that says whose a request is.
+    Text,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -7,12 +7,13 @@ use std::process::Command;
 
 use prost::Message;
 
-const ENVOY_ROOTS: [&str; 23] = [
+const ENVOY_ROOTS: [&str; 24] = [
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
     "envoy/config/listener/v3/listener.proto",
     "envoy/config/route/v3/route.proto",
+    "envoy/extensions/access_loggers/file/v3/file.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",
     "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",

@@ -62,6 +62,7 @@ mod registry;
 mod reload_broken;
 mod reload_edit;
 mod reload_saves;
+mod replay;
 mod replicas;
 mod seen;
 mod serve_lifetime;

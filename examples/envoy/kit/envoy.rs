@@ -30,6 +30,8 @@ impl Envoy {
             .arg("--config-path")
             .arg(&config)
             // Two workers show what workers share, and are few where several Envoys run on one machine.
+            // Access logs are seen at once.
+            .args(["--file-flush-interval-msec", "100"])
             .args(["--concurrency", "2", "--log-level", "info", "--drain-time-s", "2", "--base-id"])
             .arg((number % (1 << 30)).to_string())
             .stdin(Stdio::null())
