@@ -92,6 +92,14 @@ impl Draw {
             | "RawUpstreamTls.ca"
             | "RawUpstreamTls.certificate_chain"
             | "RawUpstreamTls.private_key" => self.file(place),
+            "RawAccessLog.path" => {
+                let name = self.one_of(&["access.log", "a b", "%START_TIME%", "{x}"]);
+                self.folder.join(name).to_str().unwrap().to_owned()
+            }
+            "RawAccessLog.headers" => match self.random.bool() {
+                true => self.header(),
+                false => self.of_letters(TOKEN, 1..=256),
+            },
             "RawUpstreamTls.sni" => self.host(),
             "RawUpstreamTls.verify_san" => match self.random.u8(..3) {
                 0 => self.host(),
