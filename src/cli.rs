@@ -22,9 +22,12 @@ mod status;
 mod tests;
 mod usage;
 
+use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use self::output::Streams;
 
 /// A flow control plane for Envoy: declarative policies in, xDS and tiered rate limits out.
 #[derive(Parser)]
@@ -59,32 +62,41 @@ enum Verb {
 type Failure = String;
 
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().verb {
-        Verb::Serve(args) => serve::run(*args),
-        Verb::Check(args) => check::run(&args),
-        Verb::Compile(args) => compile::run(&args),
-        Verb::Explain(args) => explain::run(&args),
-        Verb::Bootstrap(args) => bootstrap::run(&args),
-        Verb::Get(args) => get::run(&args),
-        Verb::Apply(args) => edit::apply(&args),
-        Verb::Delete(args) => edit::delete(&args),
-        Verb::Register(args) => register::run(&args),
-        Verb::Replay(args) => replay::run(&args),
-        Verb::Status(args) => status::run(&args),
-        Verb::Counters(args) => usage::run(&args),
-        Verb::Schema(args) => schema::run(&args),
-        Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut std::io::stdout());
-            Ok(())
-        }
-    };
-    match result {
+    let (mut stdin, mut out, mut err) = (BufReader::new(std::io::stdin()), std::io::stdout(), std::io::stderr());
+    let answers = std::io::stdin().is_terminal().then_some(&mut stdin as &mut dyn BufRead);
+    let is_watched = std::io::stderr().is_terminal();
+    let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched };
+    match Cli::parse().verb.run(&mut streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_empty() {
-                output::complain(&format!("error: {failure}"));
+                streams.complain(&format!("error: {failure}"));
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+impl Verb {
+    fn run(self, streams: &mut Streams<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Serve(args) => serve::run(*args),
+            Self::Check(args) => check::run(&args, streams),
+            Self::Compile(args) => compile::run(&args, streams),
+            Self::Explain(args) => explain::run(&args, streams),
+            Self::Bootstrap(args) => bootstrap::run(&args, streams),
+            Self::Get(args) => get::run(&args, streams),
+            Self::Apply(args) => edit::apply(&args, streams),
+            Self::Delete(args) => edit::delete(&args, streams),
+            Self::Register(args) => register::run(&args),
+            Self::Replay(args) => replay::run(&args, streams),
+            Self::Status(args) => status::run(&args, streams),
+            Self::Counters(args) => usage::run(&args, streams),
+            Self::Schema(args) => schema::run(&args, streams),
+            Self::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut streams.out);
+                Ok(())
+            }
         }
     }
 }

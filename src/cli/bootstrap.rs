@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::etcd::EtcdArgs;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use crate::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, EnvoyTls, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
@@ -58,12 +58,12 @@ fn read_etcd(settings: &EtcdSettings) -> Result<Documents, Failure> {
     runtime.block_on(Etcd::read(settings))
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let documents = match args.etcd.settings()? {
         Some(settings) => read_etcd(&settings)?,
-        None => output::read_documents(std::slice::from_ref(&args.policies))?,
+        None => output::read_documents(std::slice::from_ref(&args.policies), streams)?,
     };
-    let generation = output::build(&documents, RateLimitService::default())?;
+    let generation = output::build(&documents, RateLimitService::default(), streams)?;
     let gateway = output::of_gateway(&generation.policies.gateways, Some(&args.gateway))?;
     let bootstrap = Bootstrap {
         gateway,
@@ -77,5 +77,5 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         xds: args.xds,
         downstream_connections_max: args.downstream_connections_max,
     };
-    output::print_value(&bootstrap.to_json()?, args.output)
+    streams.print_value(&bootstrap.to_json()?, args.output)
 }

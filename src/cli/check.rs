@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, output};
+use super::Failure;
+use super::output::{self, Streams};
 use crate::compile::RateLimitService;
 
 /// Validate documents exactly as `serve` would, and print every problem.
@@ -13,12 +14,12 @@ pub(super) struct Args {
     paths: Vec<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let documents = output::read_documents(&args.paths)?;
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let documents = output::read_documents(&args.paths, streams)?;
     if documents.documents.is_empty() {
         return Err("there is no document in the .yaml, .yml and .json files of these paths".to_owned());
     }
-    let policies = output::build(&documents, RateLimitService::default())?.policies;
+    let policies = output::build(&documents, RateLimitService::default(), streams)?.policies;
     let count = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let counts = [
         count(policies.gateways.len(), "gateway", "gateways"),
@@ -28,5 +29,5 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         count(policies.tenants.len(), "tenant", "tenants"),
         count(policies.rate_limits.len(), "list of rate limits", "lists of rate limits"),
     ];
-    output::print(&format!("ok: {}\n", counts.join(", ")))
+    streams.print(&format!("ok: {}\n", counts.join(", ")))
 }

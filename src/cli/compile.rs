@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
 use crate::snapshot::render;
@@ -25,9 +25,12 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let generation =
-        output::load(&args.path, RateLimitService { addresses: args.rls_advertise.clone(), ..Default::default() })?;
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let generation = output::load(
+        &args.path,
+        RateLimitService { addresses: args.rls_advertise.clone(), ..Default::default() },
+        streams,
+    )?;
     let resources = output::of_gateway(&generation.snapshot.groups, args.gateway.as_deref())?;
-    output::print_value(&render::to_static_bootstrap(resources), args.output)
+    streams.print_value(&render::to_static_bootstrap(resources), args.output)
 }

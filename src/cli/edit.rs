@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::get::parse_kind;
-use super::output;
+use super::output::Streams;
 use super::server::{Question, ServerArgs, Told, encoded, path_of};
 use crate::names::Kind;
 use crate::shown;
@@ -78,14 +78,14 @@ impl Waiting {
     }
 }
 
-pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
+pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let texts = args.file.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let named = texts.iter().flat_map(|text| text.lines()).filter_map(base_version).min();
-    args.edit.send("POST", "/v1/apply".to_owned(), named, texts.join("\n---\n").into_bytes())
+    args.edit.send("POST", "/v1/apply".to_owned(), named, texts.join("\n---\n").into_bytes(), streams)
 }
 
-pub(super) fn delete(args: &DeleteArgs) -> Result<(), Failure> {
-    args.edit.send("DELETE", path_of(args.kind, &args.name), None, Vec::new())
+pub(super) fn delete(args: &DeleteArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    args.edit.send("DELETE", path_of(args.kind, &args.name), None, Vec::new(), streams)
 }
 
 fn read(file: &PathBuf) -> Result<String, Failure> {
@@ -103,7 +103,14 @@ fn base_version(line: &str) -> Option<u64> {
 }
 
 impl EditArgs {
-    fn send(&self, method: &'static str, path: String, named: Option<u64>, body: Vec<u8>) -> Result<(), Failure> {
+    fn send(
+        &self,
+        method: &'static str,
+        path: String,
+        named: Option<u64>,
+        body: Vec<u8>,
+        streams: &mut Streams<'_>,
+    ) -> Result<(), Failure> {
         let base = match self.base.or(named) {
             Some(base) => base,
             None => self.newest()?,
@@ -120,7 +127,7 @@ impl EditArgs {
         let how = if done.replayed { "was done before, at" } else { "done at" };
         let not_shown = if done.shown { "" } else { ", which this replica does not show yet" };
         let waiting: String = done.waiting.iter().map(Waiting::line).collect();
-        output::print(&format!("{how} revision {}{not_shown}\n{waiting}", done.revision))
+        streams.print(&format!("{how} revision {}{not_shown}\n{waiting}", done.revision))
     }
 
     fn newest(&self) -> Result<u64, Failure> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Failure;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use crate::compile::RateLimitService;
 use crate::explain::{Answer, Explanation, Request, explain};
 
@@ -49,8 +49,8 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let generation = output::load(&args.path, RateLimitService::default())?;
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let generation = output::load(&args.path, RateLimitService::default(), streams)?;
     let (hosts, headers): (Vec<_>, Vec<_>) = args.header.iter().cloned().partition(|(name, _)| name == "host");
     let host = hosts.into_iter().map(|(_, host)| host).next();
     let request = Request {
@@ -69,9 +69,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let value = || serde_json::to_value(&explanations).unwrap_or(Value::Null);
     match args.output {
-        OutputFormat::Json => output::print_value(&value(), Format::Json),
-        OutputFormat::Yaml => output::print_value(&value(), Format::Yaml),
-        OutputFormat::Table => output::print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
+        OutputFormat::Json => streams.print_value(&value(), Format::Json),
+        OutputFormat::Yaml => streams.print_value(&value(), Format::Yaml),
+        OutputFormat::Table => streams.print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
     }
 }
 

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Failure;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, path_of};
 use crate::names::Kind;
 
@@ -48,21 +48,21 @@ struct Row {
     text: Option<String>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let path = match (args.kind, &args.name) {
         (Some(kind), Some(name)) => path_of(kind, name),
         _ => "/v1/policies".to_owned(),
     };
     let answer = args.server.ask(Question::get(&path))?;
     match args.output {
-        Output::Json => output::print_value(&answer, Format::Json),
-        Output::Yaml => output::print_value(&answer, Format::Yaml),
-        Output::Table if args.name.is_some() => output::print(&document(&read(answer)?)),
+        Output::Json => streams.print_value(&answer, Format::Json),
+        Output::Yaml => streams.print_value(&answer, Format::Yaml),
+        Output::Table if args.name.is_some() => streams.print(&document(&read(answer)?)),
         Output::Table => {
             let documents = answer.get("documents").cloned().unwrap_or_default();
             let mut rows: Vec<Row> = read(documents)?;
             rows.retain(|row| args.kind.is_none_or(|kind| row.kind.as_deref() == Some(kind.as_str())));
-            output::print(&table(&rows))
+            streams.print(&table(&rows))
         }
     }
 }

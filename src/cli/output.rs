@@ -1,6 +1,6 @@
 //! How verbs print: data to standard output, everything else to standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,56 +26,85 @@ pub(super) enum Format {
     Yaml,
 }
 
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| format!("standard output: {error}")),
-    }
+/// The standard streams, or what stands in their places.
+pub(super) struct Streams<'a> {
+    /// Answers to questions. `None`: nobody can be asked, standard input is no terminal.
+    pub(super) answers: Option<&'a mut dyn BufRead>,
+    pub(super) out: &'a mut dyn Write,
+    pub(super) err: &'a mut dyn Write,
+    /// Somebody sits in front of standard error.
+    pub(super) is_watched: bool,
 }
 
-pub(super) fn print_value(value: &Value, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Json => print(&format!("{value:#}\n")),
-        Format::Yaml => {
-            let yaml = serde_yaml::to_string(value).map_err(|error| error.to_string())?;
-            print(&yaml)
+impl Streams<'_> {
+    pub(super) fn print(&mut self, text: &str) -> Result<(), Failure> {
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            // Whoever read it has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(|error| format!("standard output: {error}")),
+        }
+    }
+
+    pub(super) fn print_value(&mut self, value: &Value, format: Format) -> Result<(), Failure> {
+        match format {
+            Format::Json => self.print(&format!("{value:#}\n")),
+            Format::Yaml => {
+                let yaml = serde_yaml::to_string(value).map_err(|error| error.to_string())?;
+                self.print(&yaml)
+            }
+        }
+    }
+
+    pub(super) fn complain(&mut self, text: &str) {
+        // There is nowhere to complain about a closed standard error.
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    /// The state of something that takes long, in the place of what was said of it before. Empty: it is done.
+    pub(super) fn complain_in_place(&mut self, text: &str) {
+        if self.is_watched {
+            let _ = write!(self.err, "\r\x1b[K{text}");
+        }
+    }
+
+    fn tell(&mut self, problems: &[Problem]) {
+        let renderer = if self.is_watched { Renderer::styled() } else { Renderer::plain() };
+        for problem in problems {
+            let text = problem.render(&renderer);
+            self.complain(&format!("{text}\n"));
         }
     }
 }
 
-pub(super) fn complain(text: &str) {
-    // There is nowhere to complain about a closed standard error.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
-
-/// The state of something that takes long, in the place of what was said of it before. Empty: it is done.
-pub(super) fn complain_in_place(text: &str) {
-    let _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
-}
-
 /// All documents of the paths as `serve` would read them.
-pub(super) fn read_documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
+pub(super) fn read_documents(paths: &[PathBuf], streams: &mut Streams<'_>) -> Result<Documents, Failure> {
     let mut documents = Vec::new();
     for path in paths {
         let reading = source::dir::read(path).map_err(|error| error.to_string())?;
-        reading.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+        reading.warnings.iter().for_each(|warning| streams.complain(&format!("warning: {warning}")));
         documents.extend(reading.documents);
     }
     Ok(Documents::new(Revision::default(), documents))
 }
 
 /// The set that the path holds; where it is refused, every problem is told.
-pub(super) fn load(path: &Path, rate_limit_service: RateLimitService) -> Result<Generation, Failure> {
-    build(&read_documents(&[path.to_owned()])?, rate_limit_service)
+pub(super) fn load(
+    path: &Path,
+    rate_limit_service: RateLimitService,
+    streams: &mut Streams<'_>,
+) -> Result<Generation, Failure> {
+    build(&read_documents(&[path.to_owned()], streams)?, rate_limit_service, streams)
 }
 
 /// The set that documents make; where it is refused, every problem is told.
-pub(super) fn build(documents: &Documents, rate_limit_service: RateLimitService) -> Result<Generation, Failure> {
+pub(super) fn build(
+    documents: &Documents,
+    rate_limit_service: RateLimitService,
+    streams: &mut Streams<'_>,
+) -> Result<Generation, Failure> {
     let settings = Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: true };
     Generation::build(documents, &settings).map_err(|problems| {
-        tell(&problems);
+        streams.tell(&problems);
         summary(&problems)
     })
 }
@@ -94,14 +123,7 @@ pub(super) fn of_gateway<'a, T>(all: &'a SharedMap<Name, Arc<T>>, name: Option<&
     Ok(found)
 }
 
-pub(super) fn tell(problems: &[Problem]) {
-    let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    for problem in problems {
-        complain(&format!("{}\n", problem.render(&renderer)));
-    }
-}
-
-pub(super) fn summary(problems: &[Problem]) -> String {
+fn summary(problems: &[Problem]) -> String {
     match problems.len() {
         1 => "1 problem".to_owned(),
         count => format!("{count} problems"),
@@ -126,6 +148,59 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// What is written to standard output and to standard error.
+    fn printed(act: impl FnOnce(&mut Streams<'_>)) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        act(&mut Streams { answers: None, out: &mut out, err: &mut err, is_watched: false });
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    /// A stream that takes nothing.
+    struct Closed(std::io::ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_reads_no_further_is_no_failure_and_a_full_disk_is() {
+        let print = |kind| {
+            let (mut out, mut err) = (Closed(kind), Closed(kind));
+            let mut streams = Streams { answers: None, out: &mut out, err: &mut err, is_watched: false };
+            streams.complain("nobody hears it");
+            streams.print("x")
+        };
+        assert_eq!(print(std::io::ErrorKind::BrokenPipe), Ok(()));
+        assert_eq!(print(std::io::ErrorKind::StorageFull), Err("standard output: no storage space".to_owned()));
+    }
+
+    #[test]
+    fn how_far_it_is_is_told_to_whoever_sits_in_front_of_it_alone() {
+        for (is_watched, expected) in [(true, "\r\u{1b}[K1 request\r\u{1b}[K"), (false, "")] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut streams = Streams { answers: None, out: &mut out, err: &mut err, is_watched };
+            streams.complain_in_place("1 request");
+            streams.complain_in_place("");
+            assert_eq!((String::from_utf8(err).unwrap().as_str(), out.is_empty()), (expected, true));
+        }
+    }
+
+    #[test]
+    fn values_are_printed_as_json_or_yaml_each_with_an_end_of_line() {
+        let value = serde_json::json!({ "a": [1, "x: y"] });
+        let (json, _) = printed(|streams| streams.print_value(&value, Format::Json).unwrap());
+        assert_eq!(json, "{\n  \"a\": [\n    1,\n    \"x: y\"\n  ]\n}\n");
+        let (yaml, _) = printed(|streams| streams.print_value(&value, Format::Yaml).unwrap());
+        assert_eq!(serde_yaml::from_str::<Value>(&yaml).unwrap(), value);
+        assert!(yaml.ends_with('\n') && !yaml.ends_with("\n\n"), "{yaml:?}");
+    }
+
     #[test]
     fn columns_stand_below_each_other_and_lines_end_with_a_letter() {
         let rows = [["a", "bcd", ""], ["abcde", "", "x"], ["", "\u{fc}", ""]].map(|row| row.map(str::to_owned));
@@ -144,7 +219,8 @@ mod tests {
         assert_eq!(summary(&[]), "0 problems");
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.yaml"), "{kind: Plan, name: a}").unwrap();
-        assert_eq!(load(folder.path(), RateLimitService::default()).unwrap_err(), "1 problem");
+        let load = |streams: &mut Streams<'_>| load(folder.path(), RateLimitService::default(), streams);
+        assert_eq!(printed(|streams| assert_eq!(load(streams).unwrap_err(), "1 problem")).0, "");
     }
 
     #[test]
@@ -156,8 +232,12 @@ mod tests {
         {
             std::fs::write(path.join("p.yaml"), text).unwrap();
         }
-        let build_of = |paths: &[PathBuf]| build(&read_documents(paths).unwrap(), RateLimitService::default());
-        assert_eq!(build_of(&paths).unwrap().documents.len(), 2);
-        assert_eq!(build_of(&paths[1..]).unwrap_err(), "1 problem", "the plan is missing");
+        let build_of = |paths: &[PathBuf], streams: &mut Streams<'_>| {
+            build(&read_documents(paths, streams).unwrap(), RateLimitService::default(), streams)
+        };
+        let together = printed(|streams| assert_eq!(build_of(&paths, streams).unwrap().documents.len(), 2));
+        assert_eq!(together, (String::new(), String::new()));
+        let (_, err) = printed(|streams| assert_eq!(build_of(&paths[1..], streams).unwrap_err(), "1 problem"));
+        assert!(err.starts_with("error: Tenant t, plan: no Plan is called \"a\""), "{err}");
     }
 }

@@ -4,7 +4,6 @@ mod log;
 mod table;
 mod value;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::get::Output;
-use super::output::{self, Format as OutputFormat};
+use super::output::{self, Format as OutputFormat, Streams};
 use crate::clock::Clock;
 use crate::compile::RateLimitService;
 use crate::replay::Replay;
@@ -66,10 +65,10 @@ struct Told {
     unseen: Vec<String>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let format = args.format.as_deref().map_or_else(|| Ok(Format::default()), Format::parse);
     let format = format.map_err(|error| format!("--format: {error}"))?;
-    let generation = output::load(&args.policies, RateLimitService::default())?;
+    let generation = output::load(&args.policies, RateLimitService::default(), streams)?;
     let gateway = output::of_gateway(&generation.policies.gateways, args.gateway.as_deref())?;
     let logs = log::open(&args.logs)?;
     let mut replay = Replay::new(&generation.policies, &generation.matcher, gateway);
@@ -79,30 +78,30 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let reading = thread::scope(|scope| {
         let (sender, receiver) = sync_channel(4);
         let reader = scope.spawn(|| log::read(logs, &format, gateway, BATCH, sender));
-        play(&mut replay, receiver);
+        play(&mut replay, receiver, streams);
         reader.join().map_err(|_| "the log could not be read".to_owned())
     })?;
     let unseen = replay.unseen().map(str::to_owned).collect();
     let (report, peaks) = replay.finish();
     let told = Told { gateway: gateway.name.to_string(), report, peaks, reading, unseen };
-    told.reading.warnings.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+    told.reading.warnings.iter().for_each(|warning| streams.complain(&format!("warning: {warning}")));
     if told.reading.lines > 0 && told.report.total.requests == 0 && told.reading.without_request == 0 {
         let first = told.reading.unread.iter().next();
         let why = first.map(|(why, unread)| format!("{}: {why}", unread.first)).unwrap_or_default();
         return Err(format!("no line of the log could be read; {why}; --format says another format"));
     }
     match args.output {
-        Output::Table => output::print(&table::of(&told, args.top)),
-        Output::Json => output::print_value(&value::of(&told, args.top), OutputFormat::Json),
-        Output::Yaml => output::print_value(&value::of(&told, args.top), OutputFormat::Yaml),
+        Output::Table => streams.print(&table::of(&told, args.top)),
+        Output::Json => streams.print_value(&value::of(&told, args.top), OutputFormat::Json),
+        Output::Yaml => streams.print_value(&value::of(&told, args.top), OutputFormat::Yaml),
     }
 }
 
-fn play(replay: &mut Replay<'_>, batches: Receiver<Vec<Entry>>) {
+fn play(replay: &mut Replay<'_>, batches: Receiver<Vec<Entry>>, streams: &mut Streams<'_>) {
     let mut progress = Progress::start();
     let mut ordered = Ordered::new(HELD_MAX);
     for batch in batches {
-        progress.add(batch.len());
+        progress.add(batch.len(), streams);
         for entry in batch {
             if let Some(entry) = ordered.push(entry.at, entry) {
                 replay.play(&entry);
@@ -112,7 +111,8 @@ fn play(replay: &mut Replay<'_>, batches: Receiver<Vec<Entry>>) {
     while let Some(entry) = ordered.pop() {
         replay.play(&entry);
     }
-    progress.end();
+    // Nothing is under way any more.
+    streams.complain_in_place("");
 }
 
 /// Says how far it is, to somebody who sits in front of it.
@@ -120,30 +120,23 @@ struct Progress {
     clock: Clock,
     said: u64,
     requests: usize,
-    is_watched: bool,
 }
 
 impl Progress {
     fn start() -> Self {
-        Self { clock: Clock::start(), said: 0, requests: 0, is_watched: std::io::stderr().is_terminal() }
+        Self { clock: Clock::start(), said: 0, requests: 0 }
     }
 
-    fn add(&mut self, requests: usize) {
+    fn add(&mut self, requests: usize, streams: &mut Streams<'_>) {
         const SECOND: Duration = Duration::from_secs(1);
         self.requests += requests;
         let now = self.clock.now().as_nanos();
         if self.said == 0 {
             self.said = now;
         }
-        if self.is_watched && Duration::from_nanos(now - self.said) >= SECOND {
+        if Duration::from_nanos(now - self.said) >= SECOND {
             self.said = now;
-            output::complain_in_place(&format!("{} requests", self.requests));
-        }
-    }
-
-    fn end(&self) {
-        if self.is_watched {
-            output::complain_in_place("");
+            streams.complain_in_place(&format!("{} requests", self.requests));
         }
     }
 }

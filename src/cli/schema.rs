@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde_json::json;
 
 use super::Failure;
-use super::output::{self, Format};
+use super::output::{Format, Streams};
 use crate::policy::raw::{RawDocument, RawRateLimits};
 
 /// Print the JSON Schema of the policy language, for editors.
@@ -23,7 +23,7 @@ enum AnyDocument {
     RateLimits(RawRateLimits),
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let schema = serde_json::to_value(schemars::schema_for!(AnyDocument)).unwrap_or_else(|_| json!({}));
-    output::print_value(&schema, args.output)
+    streams.print_value(&schema, args.output)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::get::Output;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
 use crate::shown;
 
@@ -150,20 +150,20 @@ struct Reason {
     since: String,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let answer = args.server.ask(Question::get("/v1/status"))?;
     let status: Status = serde_json::from_value(answer.clone())
         .map_err(|error| format!("the server answers something else than its status: {error}"))?;
-    print(&status, &answer, args.output)?;
+    print(&status, &answer, args.output, streams)?;
     // What is wrong was printed.
     if status.is_well() { Ok(()) } else { Err(String::new()) }
 }
 
-fn print(status: &Status, answer: &Value, output: Output) -> Result<(), Failure> {
+fn print(status: &Status, answer: &Value, output: Output, streams: &mut Streams<'_>) -> Result<(), Failure> {
     match output {
-        Output::Json => output::print_value(answer, Format::Json),
-        Output::Yaml => output::print_value(answer, Format::Yaml),
-        Output::Table => output::print(&status.table()),
+        Output::Json => streams.print_value(answer, Format::Json),
+        Output::Yaml => streams.print_value(answer, Format::Yaml),
+        Output::Table => streams.print(&status.table()),
     }
 }
 
@@ -189,7 +189,7 @@ impl Status {
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
             for ToldProblem { location, message } in &document.problems {
-                let _ = writeln!(text, "  {location}: {message}");
+                let _ = writeln!(text, "  {}: {}", shown::text(location), shown::text(message));
             }
         }
         for Hold { gateway, documents, reasons } in &self.held {
@@ -313,8 +313,9 @@ impl Source {
 
 impl Document {
     fn shown(&self) -> String {
-        let who = [self.kind.as_deref(), self.name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let origin = self.origin.as_deref().map(|origin| format!(" ({origin})")).unwrap_or_default();
+        let who = [self.kind.as_deref(), self.name.as_deref()].into_iter().flatten().map(shown::text);
+        let who = who.collect::<Vec<_>>().join(" ");
+        let origin = self.origin.as_deref().map(|origin| format!(" ({})", shown::text(origin))).unwrap_or_default();
         let deleted = if self.deleted { " (deleted)" } else { "" };
         format!("{who}{origin}{deleted}").trim().to_owned()
     }

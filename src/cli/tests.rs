@@ -1,5 +1,7 @@
 //! The command line as people type it: what is taken, what is refused and in which words, and what verbs say that fail.
 
+mod printed;
+
 use std::path::Path;
 
 use clap::error::ErrorKind;
@@ -11,23 +13,32 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("tierflow").chain(line.split_whitespace()))
 }
 
+/// What became of a verb.
+struct Ended {
+    result: Result<(), Failure>,
+    out: String,
+    err: String,
+}
+
+fn run(line: &str) -> Ended {
+    run_asked(line, None)
+}
+
+/// With somebody who answers questions.
+fn run_asked(line: &str, answers: Option<&str>) -> Ended {
+    let verb = parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).verb;
+    assert!(!matches!(verb, Verb::Serve(_)), "{line} would not end");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut answers = answers.map(str::as_bytes);
+    let answers = answers.as_mut().map(|answers| answers as &mut dyn BufRead);
+    let result = verb.run(&mut Streams { answers, out: &mut out, err: &mut err, is_watched: false });
+    let [out, err] = [out, err].map(|written| String::from_utf8(written).unwrap());
+    Ended { result, out, err }
+}
+
 /// What the verb says when it fails.
 fn failure(line: &str) -> String {
-    let result = match parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).verb {
-        Verb::Get(args) => get::run(&args),
-        Verb::Apply(args) => edit::apply(&args),
-        Verb::Delete(args) => edit::delete(&args),
-        Verb::Status(args) => status::run(&args),
-        Verb::Counters(args) => usage::run(&args),
-        Verb::Check(args) => check::run(&args),
-        Verb::Compile(args) => compile::run(&args),
-        Verb::Explain(args) => explain::run(&args),
-        Verb::Bootstrap(args) => bootstrap::run(&args),
-        Verb::Register(args) => register::run(&args),
-        Verb::Replay(args) => replay::run(&args),
-        Verb::Serve(_) | Verb::Schema(_) | Verb::Completions { .. } => panic!("{line} would not end with a failure"),
-    };
-    result.expect_err(line)
+    run(line).result.expect_err(line)
 }
 
 /// A folder with a file of policies.
@@ -131,12 +142,27 @@ fn verbs_that_read_files_say_which_they_cannot_read() {
     let empty = tempfile::tempdir().unwrap();
     let told = failure(&format!("check {}", empty.path().to_str().unwrap()));
     assert_eq!(told, "there is no document in the .yaml, .yml and .json files of these paths");
-    // The problems themselves went before, to standard error.
+}
+
+#[test]
+fn every_problem_goes_before_their_number_and_to_standard_error() {
     let broken =
         folder("{kind: Plan, name: a, limits: [{rate: often}]}\n---\n{kind: Plan, name: B, limits: [{rate: 1/m}]}");
-    assert_eq!(failure(&format!("check {}", broken.path().to_str().unwrap())), "2 problems");
+    let ended = run(&format!("check {}", broken.path().to_str().unwrap()));
+    assert_eq!((ended.result, &*ended.out), (Err("2 problems".to_owned()), ""));
+    let told: Vec<&str> = ended.err.lines().filter(|line| line.starts_with("error: ")).collect();
+    let expected = "expected 1 to 128 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit";
+    assert_eq!(
+        told,
+        [
+            "error: Plan a, limits[0].rate: found \"often\", expected a rate like 100/minute",
+            &format!("error: Plan B, name: found \"B\", {expected}"),
+        ]
+    );
     let broken = folder("{kind: Plan, name: a, limits: [{rate: often}]}");
-    assert_eq!(failure(&format!("compile {}", broken.path().to_str().unwrap())), "1 problem");
+    let ended = run(&format!("compile {}", broken.path().to_str().unwrap()));
+    assert_eq!((ended.result, &*ended.out), (Err("1 problem".to_owned()), ""));
+    assert!(ended.err.contains("p.yaml:1:39\n"), "{}", ended.err);
 }
 
 #[test]

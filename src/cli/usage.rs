@@ -1,13 +1,11 @@
 //! `tierflow counters` and `tierflow counters reset`
 
-use std::io::{BufRead as _, IsTerminal as _};
-
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
 use super::get::Output;
-use super::output::{self, Format};
+use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, encoded};
 
 /// Show the counters of a running server: what is used of each limit, what is left, and when more frees up. Nothing is
@@ -96,45 +94,47 @@ struct Part {
     value: Option<String>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     if let Some(Verb::Reset(args)) = &args.verb {
-        return reset(args);
+        return reset(args, streams);
     }
     let counters = args.selection.ask_all(&args.server)?;
     match args.output {
-        Output::Json => output::print_value(&counters, Format::Json),
-        Output::Yaml => output::print_value(&counters, Format::Yaml),
-        Output::Table => output::print(&table(&read(counters)?)),
+        Output::Json => streams.print_value(&counters, Format::Json),
+        Output::Yaml => streams.print_value(&counters, Format::Yaml),
+        Output::Table => streams.print(&table(&read(counters)?)),
     }
 }
 
-fn reset(args: &ResetArgs) -> Result<(), Failure> {
-    if !args.yes && !is_confirmed(args)? {
+fn reset(args: &ResetArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    if !args.yes && !is_confirmed(args, streams)? {
         return Err("nothing was reset".to_owned());
     }
     let question = Question { method: "DELETE", ..Question::get(&args.selection.path(0)) };
     let answer = args.server.ask(question)?;
     match args.output {
-        Output::Json => output::print_value(&answer, Format::Json),
-        Output::Yaml => output::print_value(&answer, Format::Yaml),
+        Output::Json => streams.print_value(&answer, Format::Json),
+        Output::Yaml => streams.print_value(&answer, Format::Yaml),
         Output::Table => {
             let named = answer.get("counters").and_then(Value::as_array).map_or(0, Vec::len);
             let reset = answer.get("reset").and_then(Value::as_u64).unwrap_or_default();
-            output::print(&format!("{named} counters are at zero now, {reset} of which had counted something\n"))
+            streams.print(&format!("{named} counters are at zero now, {reset} of which had counted something\n"))
         }
     }
 }
 
-fn is_confirmed(args: &ResetArgs) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
+fn is_confirmed(args: &ResetArgs, streams: &mut Streams<'_>) -> Result<bool, Failure> {
+    if streams.answers.is_none() {
         return Err("standard input is no terminal, so that nobody can be asked: say --yes".to_owned());
     }
     let mut rows = read(args.selection.ask_all(&args.server)?)?;
     rows.retain(|row| row.missing.is_empty());
-    output::complain(&table(&rows));
-    output::complain(&format!("Forget what these {} counters have counted? [y/N]", rows.len()));
+    streams.complain(&table(&rows));
+    streams.complain(&format!("Forget what these {} counters have counted? [y/N]", rows.len()));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;
+    if let Some(answers) = &mut streams.answers {
+        answers.read_line(&mut answer).map_err(|error| format!("standard input: {error}"))?;
+    }
     Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
 

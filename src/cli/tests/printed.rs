@@ -1,0 +1,371 @@
+//! What verbs print that do what was asked for, and what they ask a server for.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cli::stand_in::Asked;
+
+const SHOP: &str = "\
+{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:10000',
+ tenant: {from: {header: x-tenant-id}, missing: reject, default_plan: standard}, cors: {allow_origins: ['https://shop.example']}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: create, gateway: edge, match: {path: /create, methods: [POST]}, service: order,
+ limits: [{rate: 10/m, by: [client_ip], exact: true}, {rate: 9/h, mode: shadow, cost: 3}]}
+---
+{kind: Api, name: host, gateway: edge, match: {path: /host, hosts: [shop.example]}, service: order}
+---
+{kind: Plan, name: standard, limits: [{rate: 100/h}]}
+";
+
+/// Standard output of a verb that succeeds.
+fn printed(line: &str) -> String {
+    let Ended { result, out, err } = run(line);
+    assert_eq!((result, &*err), (Ok(()), ""), "{line}");
+    out
+}
+
+/// The same, of a verb that asks a server which gives these answers.
+fn printed_of(line: &str, answers: &[Value]) -> (String, Vec<Asked>) {
+    let texts: Vec<String> = answers.iter().map(Value::to_string).collect();
+    let answers: Vec<(u16, &str)> = texts.iter().map(|text| (200, text.as_str())).collect();
+    let server = StandIn::answering(&answers);
+    let printed = printed(&format!("{line} --server={}", server.url()));
+    (printed, server.asked())
+}
+
+fn path_of(folder: &tempfile::TempDir) -> &str {
+    folder.path().to_str().unwrap()
+}
+
+#[test]
+fn check_counts_what_there_is_in_the_singular_and_the_plural() {
+    let shop = folder(SHOP);
+    assert_eq!(
+        printed(&format!("check {}", path_of(&shop))),
+        "ok: 1 gateway, 1 service, 2 APIs, 1 plan, 0 tenants, 0 lists of rate limits\n"
+    );
+    let more = folder("{kind: Plan, name: gold, limits: [{rate: 1/m}]}");
+    let together = printed(&format!("check {} {}", path_of(&shop), path_of(&more)));
+    assert!(together.contains("2 plans"), "{together}");
+}
+
+#[test]
+fn a_compiled_gateway_is_the_same_in_both_forms_and_asks_the_limiters_that_are_named() {
+    let shop = folder(SHOP);
+    let compile = |flags: &str| printed(&format!("compile {} {flags}", path_of(&shop)));
+    let yaml: Value = serde_yaml::from_str(&compile("")).unwrap();
+    let json: Value = serde_json::from_str(&compile("--output=json")).unwrap();
+    assert_eq!(yaml, json);
+    assert_eq!(compile("--gateway=edge"), compile(""));
+    let named = compile("--rls-advertise=10.0.0.7:8081,10.0.0.8:8082");
+    for address in ["10.0.0.7", "10.0.0.8", "port_value: 8082"] {
+        assert!(named.contains(address), "{address}");
+    }
+}
+
+#[test]
+fn a_bootstrap_names_the_server_and_the_node() {
+    let shop = folder(SHOP);
+    let flags = format!("--policies={} --server=tierflow.internal:18000 --node-id=edge-7", path_of(&shop));
+    let bootstrap: Value = serde_yaml::from_str(&printed(&format!("bootstrap --gateway=edge {flags}"))).unwrap();
+    assert_eq!(bootstrap["node"]["id"], "edge-7");
+    assert_eq!(bootstrap["node"]["cluster"], "edge");
+    let text = bootstrap["static_resources"].to_string();
+    assert!(text.contains("tierflow.internal") && text.contains("18000"), "{text}");
+}
+
+#[test]
+fn an_explanation_tells_the_way_of_a_request_and_its_counters() {
+    let shop = folder(SHOP);
+    let explain = |flags: &str| printed(&format!("explain {} {flags}", path_of(&shop)));
+    let told = explain("--method=POST --path=/create?a=b --header=X-Tenant-Id=acme --client-ip=10.0.0.9");
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "gateway  edge",
+            "path     /create?a=b",
+            "api      create -> service order",
+            "tenant   acme",
+            "limits   TIER    LIMIT                    RATE       COUNTED BY          ALGORITHM       MODE            COST",
+            "limits   api     api-minute-by-client_ip  10/minute  client_ip=10.0.0.9  sliding_window  enforce, exact  1",
+            "limits   api     api-hour-shadow          9/hour     -                   sliding_window  shadow          3",
+            "limits   tenant  tenant-hour              100/hour   -                   sliding_window  enforce         1",
+        ]
+    );
+    assert_eq!(explain("--path=/create"), "gateway  edge\npath     /create\napi      none: 404\n", "another method");
+    let refused = explain("--path=/%2e%2e/a --method=BREW");
+    assert_eq!(refused, "gateway  edge\nanswer   400: Envoy takes no such method over HTTP/1.1\n");
+    let denied = explain("--method=POST --path=/create");
+    assert!(denied.contains("\ndenied   ") && !denied.contains("limits"), "{denied}");
+    let asked = "--method=OPTIONS --header=origin=https://shop.example --header=access-control-request-method=POST";
+    let preflight = explain(&format!("--path=/create {asked}"));
+    assert!(preflight.ends_with("answer   by Envoy, to a preflight: nothing is counted\n"), "{preflight}");
+    // A host is one, whichever way it is told.
+    let by_flag = explain("--path=/host --host=shop.example --header=x-tenant-id=acme");
+    assert!(by_flag.contains("api      host -> service order\n"), "{by_flag}");
+    assert_eq!(explain("--path=/host --header=Host=shop.example --header=x-tenant-id=acme"), by_flag);
+}
+
+#[test]
+fn without_a_gateway_that_is_named_a_request_is_explained_for_each() {
+    let two = folder(&[gateway("shop", 1), gateway("edge", 2)].concat());
+    let explain = |flags: &str| printed(&format!("explain {} --path=/ {flags}", path_of(&two)));
+    let of = |gateway: &str| format!("gateway  {gateway}\npath     /\napi      none: 404\n");
+    assert_eq!(explain(""), format!("{}\n{}", of("edge"), of("shop")));
+    assert_eq!(explain("--gateway=shop"), of("shop"));
+    let json: Value = serde_json::from_str(&explain("--output=json")).unwrap();
+    let yaml: Value = serde_yaml::from_str(&explain("--output=yaml")).unwrap();
+    assert_eq!((json.as_array().map(Vec::len), &json), (Some(2), &yaml));
+}
+
+#[test]
+fn documents_are_listed_by_kind_and_one_is_shown_as_it_is_written() {
+    let row = |kind: &str, name: &str, refused: Value| json!({"kind": kind, "name": name, "revision": 7, "origin": "o", "served": true, "refused": refused});
+    let answer = json!({"documents": [row("Plan", "gold", json!(null)), row("Tenant", "acme", json!([])), {"origin": "p.yaml:1", "served": false}]});
+    let (all, asked) = printed_of("get", std::slice::from_ref(&answer));
+    assert_eq!(asked[0].line, "GET /v1/policies");
+    assert_eq!(all.lines().count(), 4);
+    assert!(all.ends_with("-       -     -         refused                                   p.yaml:1\n"), "{all}");
+    let (plans, _) = printed_of("get plan", std::slice::from_ref(&answer));
+    assert_eq!(plans, "KIND  NAME  REVISION  STATE   ORIGIN\nPlan  gold  7         served  o\n");
+    let (json, _) = printed_of("get plan --output=json", std::slice::from_ref(&answer));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), answer, "the whole answer");
+    let one = json!({"kind": "Tenant", "name": "a/b", "revision": 7, "origin": "o", "served": true, "text": "x: 1"});
+    let (text, asked) = printed_of("get tenant a/b", std::slice::from_ref(&one));
+    assert_eq!((&*text, &*asked[0].line), ("# base version 7\nx: 1\n", "GET /v1/policies/Tenant/a%2Fb"));
+    let (yaml, _) = printed_of("get tenant a/b --output=yaml", std::slice::from_ref(&one));
+    assert_eq!(serde_yaml::from_str::<Value>(&yaml).unwrap(), one);
+}
+
+#[test]
+fn a_change_tells_its_revision_and_what_is_not_served_yet() {
+    let done = |change: Value| {
+        let mut answer = json!({"revision": 9, "replayed": false, "shown": true, "waiting": []});
+        answer.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        printed_of("delete Plan gold --base=1", &[answer]).0
+    };
+    assert_eq!(done(json!({})), "done at revision 9\n");
+    assert_eq!(done(json!({"replayed": true})), "was done before, at revision 9\n");
+    assert_eq!(done(json!({"shown": false})), "done at revision 9, which this replica does not show yet\n");
+    let problem = |message: &str| json!({"location": "l", "path": "p", "message": message, "help": null});
+    let waiting = json!([
+        {"kind": "Api", "name": "a", "served": false, "problems": [problem("no Service"), problem("no Gateway")]},
+        {"kind": "Api", "name": "b", "served": true, "problems": [problem("no Service")]},
+    ]);
+    assert_eq!(
+        done(json!({"waiting": waiting})),
+        "done at revision 9\n\
+         Api a waits, and is not served until then: no Service; no Gateway\n\
+         Api b waits, and its version before is served until then: no Service\n"
+    );
+}
+
+fn status(change: Value) -> Value {
+    let mut status = json!({
+        "generation": 41, "revision": 812, "documents": 12, "refused": [], "held": [],
+        "counters": {"store": "memory"},
+        "source": {"place": "etcd", "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false},
+        "nodes": {
+            "connected": 2, "live": 2, "refusing": 0, "held": 0, "pending": 0, "late": 0,
+            "selected_by_no_gateway": 0, "behind": [], "too_old": [],
+        },
+    });
+    status.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    status
+}
+
+/// The exit code alone tells, after what was printed.
+fn unwell(change: Value) -> String {
+    let answer = status(change).to_string();
+    let server = StandIn::answering(&[(200, &answer)]);
+    let Ended { result, out, err } = run(&format!("status --server={}", server.url()));
+    server.asked();
+    assert_eq!((result, &*err), (Err(String::new()), ""), "{out}");
+    out.split_once('\n').unwrap().1.to_owned()
+}
+
+#[test]
+fn a_status_that_is_well_is_a_success_in_any_form() {
+    let (table, _) = printed_of("status", &[status(json!({}))]);
+    let expected = "generation 41 (revision 812) is live on 2 of 2 Envoys\n12 documents from etcd, heard 0.4 s ago\n";
+    assert_eq!(table, expected);
+    let (json, _) = printed_of("status --output=json", &[status(json!({}))]);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), status(json!({})));
+    let (yaml, _) = printed_of("status --output=yaml", &[status(json!({}))]);
+    assert_eq!(serde_yaml::from_str::<Value>(&yaml).unwrap(), status(json!({})));
+}
+
+#[test]
+fn a_status_says_what_is_refused_held_or_behind_and_why() {
+    let refused = json!([
+        {"kind": "Api", "name": "a", "origin": "p.yaml:3", "problems": [{"location": "p.yaml:3:7", "message": "no Service"}]},
+        {"kind": "Plan", "name": "b", "deleted": true},
+    ]);
+    assert_eq!(
+        unwell(json!({"refused": refused})),
+        "12 documents from etcd, heard 0.4 s ago\n\n\
+         refused document: Api a (p.yaml:3)\n  p.yaml:3:7: no Service\n\n\
+         refused document: Plan b (deleted)\n"
+    );
+    let reason = json!({"node": "edge-1", "type": "routes", "resources": ["edge", "side"], "message": "bad\u{1b}[2J", "since": "10:00"});
+    let held = json!([
+        {"gateway": "edge", "documents": [{"kind": "Api", "name": "a"}], "reasons": [reason]},
+        {"gateway": "side", "documents": [], "reasons": []},
+    ]);
+    let told = unwell(json!({"held": held}));
+    assert!(
+        told.contains("\nheld for gateway edge: Api a\n  edge-1 refused routes edge, side at 10:00: bad"),
+        "{told}"
+    );
+    assert!(told.contains("\nheld for gateway side: everything\n"), "{told}");
+    assert!(!told.contains('\u{1b}'), "an Envoy's words do not reach the terminal as they are");
+    let behind = json!([{
+        "id": "edge-1", "groups": ["edge", "side"], "standing": "pending", "since": "10:00", "late": true,
+        "generation": 40, "refused": [{"type": "routes", "message": "bad"}],
+    }]);
+    let nodes = json!({
+        "connected": 2, "live": 0, "refusing": 1, "held": 1, "pending": 1, "late": 1, "selected_by_no_gateway": 1,
+        "behind": behind, "too_old": [],
+    });
+    let told = unwell(json!({"nodes": nodes}));
+    assert!(told.contains("NODE    STANDING        HAS            SINCE  GATEWAYS   WHY\n"), "{told}");
+    assert!(told.ends_with("edge-1  pending (late)  generation 40  10:00  edge,side  routes: bad\n"), "{told}");
+    let source = json!({
+        "place": null, "lag_seconds": null, "trouble": "timed out", "serves_last_good_of_earlier_run": true,
+    });
+    assert_eq!(
+        unwell(json!({"source": source})),
+        "12 documents from the source, not heard yet; what is served is the last good set of an earlier run; timed out\n"
+    );
+}
+
+#[test]
+fn names_that_somebody_wrote_into_etcd_do_not_reach_the_terminal_as_they_are() {
+    let document = json!({"kind": "Tenant", "name": "a\u{1b}[2J", "origin": "/t/a\u{1b}[2J", "problems": [
+        {"location": "/t/a\u{1b}[2J:1:1", "message": "is called a\u{1b}[2J"},
+    ]});
+    let held = json!([{"gateway": "edge", "documents": [document], "reasons": []}]);
+    for change in [json!({"refused": [document]}), json!({"held": held})] {
+        let told = unwell(change);
+        assert!(!told.contains('\u{1b}'), "{told:?}");
+    }
+}
+
+#[test]
+fn an_envoy_that_is_too_old_is_told_with_what_it_does_not_know() {
+    let need = json!({
+        "feature": "f", "since": "1.40", "older": "ignores", "documents": ["Api a", "Api b"], "others": 3,
+    });
+    let too_old = json!([{"id": "edge-1", "envoy": "1.36.4", "too_old_for": [need]}]);
+    let nodes = json!({
+        "connected": 1, "live": 1, "refusing": 0, "held": 0, "pending": 0, "late": 0, "selected_by_no_gateway": 0,
+        "behind": [], "too_old": too_old,
+    });
+    let (told, _) = printed_of("status", &[status(json!({"nodes": nodes}))]);
+    let expected = "\ntoo old: edge-1, which is Envoy 1.36.4\n  \
+                    ignores f, which Envoy has since 1.40: Api a, Api b and 3 more\n";
+    assert!(told.ends_with(expected), "{told}");
+}
+
+fn counter(change: Value) -> Value {
+    let mut counter = json!({
+        "gateway": "edge", "api": "create", "tenant": null, "tier": "api", "limit": "l", "rate": "10/minute",
+        "mode": "enforce", "by": [], "missing": [], "used": 3, "remaining": 7, "frees_after_seconds": 0.0,
+    });
+    counter.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    counter
+}
+
+#[test]
+fn counters_are_asked_for_page_by_page_and_shown_in_one_table() {
+    let by = json!([{"dimension": "client_ip", "value": "10.0.0.7"}, {"dimension": "header.x", "value": null}]);
+    let pages = [
+        json!({"counters": [counter(json!({}))], "next_offset": 1}),
+        json!({"counters": [counter(json!({"mode": "shadow", "frees_after_seconds": 2.25, "api": null}))], "next_offset": 2}),
+        json!({"counters": [counter(json!({
+            "by": by, "missing": ["header.x"], "used": null, "remaining": null, "frees_after_seconds": null,
+        }))], "next_offset": null}),
+    ];
+    let flags = "--gateway=edge --api=create --tenant=a&b --limit=l --tier=api --key=client_ip=10.0.0.7 --key=query.q=";
+    let (table, asked) = printed_of(&format!("counters {flags}"), &pages);
+    let lines: Vec<&str> = asked.iter().map(|asked| asked.line.as_str()).collect();
+    let first = "GET /v1/counters?gateway=edge&api=create&tenant=a%26b&limit=l&tier=api&client_ip=10.0.0.7&query.q=";
+    assert_eq!(lines, [first.to_owned(), format!("{first}&offset=1"), format!("{first}&offset=2")]);
+    assert_eq!(
+        table.lines().collect::<Vec<_>>(),
+        [
+            "GATEWAY  TIER  API     TENANT  LIMIT       RATE       COUNTED BY                     USED  LEFT  MORE IN",
+            "edge     api   create  -       l           10/minute  -                              3     7     -",
+            "edge     api   -       -       l (shadow)  10/minute  -                              3     7     2.2 s",
+            "edge     api   create  -       l           10/minute  client_ip=10.0.0.7 header.x=?  -     -     needs header.x",
+        ]
+    );
+    // Pages that do not go on are the last, whatever the server says.
+    let page = |next: u64| json!({"counters": [counter(json!({}))], "next_offset": next});
+    for (pages, asked) in [(vec![page(0)], 1), (vec![page(1), page(1)], 2)] {
+        let (json, lines) = printed_of("counters --output=json", &pages);
+        let seen = serde_json::from_str::<Value>(&json).unwrap();
+        assert_eq!((seen.as_array().map(Vec::len), lines.len()), (Some(asked), asked));
+    }
+}
+
+#[test]
+fn counters_are_reset_only_by_whoever_says_so() {
+    let done = json!({"counters": [1, 2, 3], "reset": 2});
+    let (told, asked) = printed_of("counters reset --yes --tenant=acme", std::slice::from_ref(&done));
+    assert_eq!(told, "3 counters are at zero now, 2 of which had counted something\n");
+    assert_eq!(asked[0].line, "DELETE /v1/counters?tenant=acme");
+    let (json, _) = printed_of("counters reset -y --output=json", std::slice::from_ref(&done));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), done);
+
+    let nobody = "standard input is no terminal, so that nobody can be asked: say --yes";
+    assert_eq!(failure("counters reset --tenant=acme --server=127.0.0.1:1"), nobody);
+
+    let meant = json!({"counters": [counter(json!({})), counter(json!({"missing": ["header.x"]}))]}).to_string();
+    let done = done.to_string();
+    for (answer, is_done) in
+        [("y\n", true), (" YES \n", true), ("\n", false), ("", false), ("no\n", false), ("yess\n", false)]
+    {
+        let answers = [(200, meant.as_str()), (200, done.as_str())];
+        let server = StandIn::answering(&answers[..1 + usize::from(is_done)]);
+        let ended = run_asked(&format!("counters reset --tenant=acme --server={}", server.url()), Some(answer));
+        let expected = if is_done { Ok(()) } else { Err("nothing was reset".to_owned()) };
+        assert_eq!(ended.result, expected, "{answer:?}");
+        assert!(ended.err.ends_with("Forget what these 1 counters have counted? [y/N]\n"), "{}", ended.err);
+        assert_eq!(server.asked().len(), 1 + usize::from(is_done));
+    }
+}
+
+#[test]
+fn the_schema_knows_every_kind_and_is_the_same_in_both_forms() {
+    let json: Value = serde_json::from_str(&printed("schema")).unwrap();
+    let yaml: Value = serde_yaml::from_str(&printed("schema --output=yaml")).unwrap();
+    assert_eq!(json, yaml);
+    for kind in crate::names::Kind::ALL {
+        assert!(json.to_string().contains(kind.as_str()), "{kind}");
+    }
+}
+
+#[test]
+fn completions_know_every_verb_in_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let completions = printed(&format!("completions {shell}"));
+        for verb in Cli::command().get_subcommands() {
+            assert!(completions.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+        }
+    }
+}
+
+#[test]
+fn a_warning_about_a_file_is_told_and_is_no_failure() {
+    let shop = folder(SHOP);
+    std::fs::write(shop.path().join("notes.txt"), "x").unwrap();
+    let Ended { result, out, err } = run(&format!("check {}", path_of(&shop)));
+    assert!(result.is_ok() && out.starts_with("ok: "), "{err}");
+    for line in err.lines() {
+        assert!(line.starts_with("warning: "), "{line}");
+    }
+}
