@@ -5,15 +5,18 @@ mod counters;
 mod documents;
 mod edit;
 mod error;
+mod extract;
 mod health;
 mod nodes;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -31,6 +34,7 @@ use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
 use access::Access;
 use error::ProblemDetails;
+use extract::OfQuery;
 
 /// The state that the API tells of. The addresses are `serve`'s to know.
 #[derive(Clone)]
@@ -113,7 +117,10 @@ struct ConfigDump {
 }
 
 /// The resources that a gateway's Envoys are to have.
-async fn config_dump(State(admin): State<Admin>, Query(query): Query<ConfigDump>) -> Result<Response, ProblemDetails> {
+async fn config_dump(
+    State(admin): State<Admin>,
+    OfQuery(query): OfQuery<ConfigDump>,
+) -> Result<Response, ProblemDetails> {
     admin.generation()?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use super::access::Who;
 use super::edit::note;
 use super::error::ProblemDetails;
+use super::extract::OfQuery;
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::counters::{Counters, StoreAway};
@@ -24,7 +24,7 @@ const COUNTERS_MAX: usize = 1000;
 /// The parameter that says how many counters to pass over.
 const OFFSET: &str = "offset";
 
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+type Parameters = OfQuery<Vec<(String, String)>>;
 
 /// A counter, and what it says.
 #[derive(Serialize)]
@@ -38,8 +38,10 @@ struct Seen {
     frees_after_seconds: Option<f64>,
 }
 
-pub(super) async fn look(State(admin): State<Admin>, parameters: Parameters) -> Result<Json<Value>, ProblemDetails> {
-    let mut parameters = read(parameters)?;
+pub(super) async fn look(
+    State(admin): State<Admin>,
+    OfQuery(mut parameters): Parameters,
+) -> Result<Json<Value>, ProblemDetails> {
     let offset = take_offset(&mut parameters)?;
     let generation = admin.generation()?;
     let named = select(&generation, &parameters).await?.1;
@@ -74,9 +76,9 @@ pub(super) async fn look(State(admin): State<Admin>, parameters: Parameters) -> 
 pub(super) async fn reset(
     State(admin): State<Admin>,
     Who(who): Who,
-    parameters: Parameters,
+    OfQuery(parameters): Parameters,
 ) -> Result<Json<Value>, ProblemDetails> {
-    let (selection, named) = select(&admin.generation()?, &read(parameters)?).await?;
+    let (selection, named) = select(&admin.generation()?, &parameters).await?;
     if selection.is_everything() {
         return Err(bad("say what is to be reset: expected gateway, api, tenant or limit"));
     }
@@ -120,10 +122,6 @@ pub(super) async fn reset(
         "reset": existed.iter().filter(|existed| **existed).count(),
         "counters": reset,
     })))
-}
-
-fn read(parameters: Parameters) -> Result<Vec<(String, String)>, ProblemDetails> {
-    parameters.map(|Query(parameters)| parameters).map_err(|error| bad(&error.body_text()))
 }
 
 fn take_offset(parameters: &mut Vec<(String, String)>) -> Result<usize, ProblemDetails> {

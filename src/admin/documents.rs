@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ETAG;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::error::ProblemDetails;
+use super::extract::OfPath;
 use super::{Admin, in_background, rfc3339};
 use crate::live::{Generation, Refusal, Refusals};
 use crate::names::{DocumentId, Kind};
@@ -39,7 +40,7 @@ fn list_of(generation: &Generation, refused: &Refusals) -> Response {
 
 pub(super) async fn one(
     State(admin): State<Admin>,
-    Path((kind, name)): Path<(String, String)>,
+    OfPath((kind, name)): OfPath<(String, String)>,
 ) -> Result<(HeaderMap, Json<Value>), ProblemDetails> {
     let generation = admin.generation()?;
     let kind = kind_of(&kind)?;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use super::access::Who;
 use super::documents::{kind_of, problem_json, refusal_json};
 use super::error::ProblemDetails;
+use super::extract::{Body, OfPath, OfQuery};
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
@@ -37,10 +37,10 @@ pub(super) struct Options {
 pub(super) async fn put(
     State(admin): State<Admin>,
     Who(who): Who,
-    Path((kind, name)): Path<(String, String)>,
-    Query(options): Query<Options>,
+    OfPath((kind, name)): OfPath<(String, String)>,
+    OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let (id, draft_editor) = (id_of(&kind, &name)?, Arc::clone(editor));
@@ -51,8 +51,8 @@ pub(super) async fn put(
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Who(who): Who,
-    Path((kind, name)): Path<(String, String)>,
-    Query(options): Query<Options>,
+    OfPath((kind, name)): OfPath<(String, String)>,
+    OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
@@ -64,9 +64,9 @@ pub(super) async fn delete(
 pub(super) async fn apply(
     State(admin): State<Admin>,
     Who(who): Who,
-    Query(options): Query<Options>,
+    OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let drafts = in_background(move || drafts(&"body".into(), &body)).await.map_err(explain)?;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::error::ProblemDetails;
+use super::extract::OfPath;
 use super::{Admin, in_background, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
@@ -24,7 +25,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
 }
 
 /// An Envoy that reconnects has two streams for a while, so there may be several.
-pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Value>, ProblemDetails> {
+pub(super) async fn one(State(admin): State<Admin>, OfPath(id): OfPath<String>) -> Result<Json<Value>, ProblemDetails> {
     let (nodes, now) = (admin.nodes.all(), admin.clock.now());
     let of_id = nodes.iter().filter(|node| node.identity.id == id);
     let nodes: Vec<Value> = of_id.map(|node| node_json(node, now)).collect();

@@ -1,0 +1,476 @@
+//! The API as a client sees it: every path, what it answers, and what it answers to nonsense.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower_service::Service as _;
+
+use super::*;
+use crate::audit::Audit;
+use crate::compile::RateLimitService;
+use crate::counters::memory::{Memory, MemoryLimits};
+use crate::document::{Documents, split};
+use crate::etcd::EtcdSettings;
+use crate::etcd::link::Link;
+use crate::limiter::key::KeyHasher;
+use crate::live::{Settings, Writer};
+use crate::names::{Name, NodeIdentity, Revision};
+use crate::nodes::{Node, Position, Protocol, Seat, Sent, Standing, Subscribed};
+use crate::snapshot::resource::ResourceType;
+
+const SHOP: &str = "\
+{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:10000',
+ tenant: {from: {header: x-tenant-id}, default_plan: standard}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: create, gateway: edge, match: {path: /create}, service: order, limits: [{rate: 10/m}]}
+---
+{kind: Plan, name: standard, limits: [{rate: 100/h, by: [client_ip]}]}
+---
+{kind: Tenant, name: acme inc/7, plan: standard}
+";
+
+/// What a client gets.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn content_type(&self) -> &str {
+        self.headers[header::CONTENT_TYPE].to_str().unwrap()
+    }
+}
+
+struct World {
+    admin: Admin,
+    writer: Writer,
+}
+
+impl World {
+    /// Nothing is loaded yet.
+    fn new() -> Self {
+        let counter_keys = KeyHasher::seeded([0; 16]);
+        let rate_limit_service = RateLimitService::default();
+        let (live, writer) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let admin = Admin {
+            live,
+            rollout: Arc::default(),
+            nodes: Arc::default(),
+            counters: Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 1024 }))),
+            metrics: Arc::default(),
+            board: Arc::default(),
+            editor: None,
+            audit: Arc::new(Audit::default()),
+            access: Access::default(),
+            clock: Clock::start(),
+            listeners: Listeners { xds: address, rls: address, admin: address },
+        };
+        Self { admin, writer }
+    }
+
+    fn shop() -> Self {
+        let mut world = Self::new();
+        world.load(SHOP);
+        world
+    }
+
+    fn load(&mut self, text: &str) {
+        let documents = Documents::new(Revision(7), split(&"p.yaml".into(), text.as_bytes()));
+        self.writer.adopt(&documents, self.admin.clock.now());
+        let Admin { live, rollout, nodes, .. } = &self.admin;
+        let served = live.served();
+        let read_at = served.read_at;
+        rollout.advance(served, |generation, reached| nodes.offered(generation, read_at, reached));
+    }
+
+    /// Policies that come from an etcd where nobody listens.
+    fn with_editor(mut self) -> Self {
+        let endpoints = vec!["http://127.0.0.1:1".to_owned()];
+        let link = Link::new(EtcdSettings { endpoints, prefix: "/t".to_owned(), user: None, tls: None });
+        let (_claim, claims) = watch::channel(None);
+        let editor = Editor::new(link, Arc::clone(&self.admin.live), claims, "/t/servers/a".to_owned());
+        self.admin.editor = Some(Arc::new(editor));
+        self
+    }
+
+    fn join(&self, id: &str, groups: &[&str]) -> Seat {
+        let metadata = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+        let identity = Arc::new(NodeIdentity { id: id.to_owned(), cluster: "edge".to_owned(), metadata });
+        let position = Position { standing: Standing::Pending, live: 0, since: Timestamp::default() };
+        self.admin.nodes.join(Node {
+            identity,
+            envoy_version: "1.40.0".to_owned(),
+            too_old_for: Vec::new(),
+            protocol: Protocol::Delta,
+            connected_at: Timestamp::default(),
+            groups: groups.iter().filter_map(|name| Name::parse(name)).collect(),
+            position,
+            types: BTreeMap::new(),
+        })
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer = ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
+        let request = request.extension(peer).body(body.into()).unwrap();
+        let response = self.admin.clone().into_router().call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!((answer.status, answer.content_type()), (200, "application/json"), "{path}: {}", answer.text);
+        answer.json()
+    }
+}
+
+/// Method, path, headers and body of a request, and the status and some words of its answer.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
+/// The status of an error and its detail.
+fn problem(answer: &Answer) -> (u16, String) {
+    assert_eq!(answer.content_type(), "application/problem+json", "{}", answer.text);
+    let body = answer.json();
+    assert_eq!((&body["status"], &body["type"]), (&json!(answer.status), &json!("about:blank")));
+    (answer.status, body["detail"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
+    let world = World::shop().with_editor();
+    let base = [("x-config-base-version", "0")];
+    let too_large = "x".repeat(BODY_BYTES_MAX + 1);
+    let cases: [Case<'_>; 20] = [
+        ("GET", "/v1/thing", &[], "", 404, "nothing is at /v1/thing"),
+        ("PATCH", "/v1/policies", &[], "", 405, "/v1/policies cannot be asked with PATCH"),
+        ("POST", "/v1/nodes/a", &[], "", 405, "/v1/nodes/a cannot be asked with POST"),
+        ("GET", "/v1/policies/Thing/x", &[], "", 404, "\"Thing\" is none of Gateway, Service, Api, "),
+        ("GET", "/v1/policies/Plan/gold", &[], "", 404, "no Plan is called \"gold\""),
+        ("GET", "/v1/policies/Plan/%ff", &[], "", 400, "Invalid URL"),
+        ("GET", "/v1/nodes/%ff", &[], "", 400, "Invalid URL"),
+        ("GET", "/v1/nodes/edge-1", &[], "", 404, "no Envoy with the node id \"edge-1\" is connected"),
+        ("GET", "/v1/config_dump", &[], "", 400, "missing field `gateway`"),
+        ("GET", "/v1/config_dump?gateway=side", &[], "", 404, "no Gateway is called \"side\""),
+        ("GET", "/v1/counters?colour=red", &[], "", 400, "colour"),
+        ("GET", "/v1/counters?offset=-1", &[], "", 400, "offset: found \"-1\", expected a whole number"),
+        ("GET", "/v1/counters?api=pay", &[], "", 404, "pay"),
+        ("DELETE", "/v1/counters", &[], "", 400, "say what is to be reset"),
+        ("DELETE", "/v1/counters?api=create&tenant=acme%20inc/7", &[], "", 400, "that names no counter"),
+        ("PUT", "/v1/policies/Plan/gold", &base, &too_large, 413, "length limit exceeded"),
+        ("PUT", "/v1/policies/Plan/gold?force=a&force=b", &base, "", 400, "duplicate field `force`"),
+        ("PUT", "/v1/policies/Plan/gold", &base, "{kind: Plan}", 422, "make no sense"),
+        ("DELETE", "/v1/policies/Plan/gold", &[], "", 428, "say in X-Config-Base-Version"),
+        ("POST", "/v1/apply", &base, "", 400, "the change holds nothing"),
+    ];
+    for (method, path, headers, body, status, words) in cases {
+        let answer = world.send(method, path, headers, body.to_owned()).await;
+        let (told, detail) = problem(&answer);
+        assert_eq!(told, status, "{method} {path}: {detail}");
+        assert!(detail.contains(words), "{method} {path}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_etcd_cannot_be_asked_for_may_be_sent_again_and_one_of_files_is_no_change() {
+    let change = ("PUT", "/v1/policies/Plan/gold", [("x-config-base-version", "0")]);
+    let plan = "{kind: Plan, name: gold, limits: [{rate: 1/m}]}";
+    let send = async |world: &World| world.send(change.0, change.1, &change.2, plan).await;
+    let of_files = send(&World::shop()).await;
+    let (status, detail) = problem(&of_files);
+    assert_eq!((status, detail.contains("files are the truth")), (409, true), "{detail}");
+    let unregistered = send(&World::shop().with_editor()).await;
+    assert_eq!((problem(&unregistered).0, &unregistered.headers[header::RETRY_AFTER]), (503, &"1".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_noted_is_not_made() {
+    let mut world = World::shop().with_editor();
+    // A device that is always full.
+    world.admin.audit = Arc::new(Audit::open(std::path::Path::new("/dev/full")).unwrap());
+    let base = [("x-config-base-version", "0")];
+    for (method, path) in [("DELETE", "/v1/policies/Plan/gold"), ("DELETE", "/v1/counters?api=create&limit=api-minute")]
+    {
+        let (status, detail) = problem(&world.send(method, path, &base, "").await);
+        assert_eq!((status, &*detail), (507, "the audit log cannot be written, so nothing is changed"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn before_a_first_set_is_loaded_it_lives_is_not_ready_and_says_so() {
+    let world = World::new();
+    assert_eq!((world.get("/healthz").await.status, &*world.get("/healthz").await.text), (200, "ok\n"));
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, &ready.json()["ready"]), (503, &json!(false)));
+    for path in ["/v1/policies", "/v1/policies/Plan/a", "/v1/counters", "/v1/config_dump?gateway=edge"] {
+        let (status, detail) = problem(&world.get(path).await);
+        assert_eq!((status, &*detail), (503, "no policy set is loaded yet"), "{path}");
+    }
+    let status = world.json("/v1/status").await;
+    for member in ["generation", "revision", "rate_limit_service"] {
+        assert_eq!(status[member], json!(null), "{member}");
+    }
+    assert_eq!((&status["ready"], &status["documents"]), (&json!(false), &json!(0)));
+    assert_eq!(world.json("/v1/nodes").await, json!({ "nodes": [] }));
+}
+
+#[tokio::test]
+async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
+    let mut world = World::shop();
+    world.admin.board.heard(Revision(7), world.admin.clock.now());
+    let oks = async |world: &World| {
+        let ready = world.get("/readyz").await;
+        assert_eq!(ready.status, 200);
+        let checks = ready.json()["checks"].clone();
+        let ok = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check["ok"].as_bool().unwrap());
+        checks.as_array().unwrap().iter().map(ok).collect::<BTreeMap<_, _>>()
+    };
+    let all = ["counter_keys", "policies", "refused_documents", "source"].map(|name| (name.to_owned(), true));
+    assert_eq!(oks(&world).await, BTreeMap::from(all.clone()));
+    world.load(&format!("{SHOP}---\n{{kind: Plan, name: bad}}\n"));
+    let mut expected = BTreeMap::from(all);
+    expected.insert("refused_documents".to_owned(), false);
+    assert_eq!(oks(&world).await, expected);
+    // It was never heard.
+    world.admin.board = Arc::default();
+    expected.insert("source".to_owned(), false);
+    assert_eq!(oks(&world).await, expected);
+}
+
+#[tokio::test]
+async fn documents_are_listed_with_those_that_are_refused_in_their_order() {
+    let mut world = World::shop();
+    world.load(&format!("{}---\n{{kind: Plan, name: bad}}\n", SHOP.replace("100/h", "often")));
+    let list = world.json("/v1/policies").await;
+    assert_eq!((&list["generation"], &list["revision"]), (&json!(1), &json!(7)));
+    let row = |row: &Value| {
+        let name = format!("{} {}", row["kind"].as_str().unwrap(), row["name"].as_str().unwrap());
+        let is_refused = row["served"] == false || row["refused"].is_object();
+        (name, row["served"].as_bool().unwrap(), is_refused)
+    };
+    let rows: Vec<_> = list["documents"].as_array().unwrap().iter().map(row).collect();
+    let expected = [
+        ("Gateway edge", true, false),
+        ("Service order", true, false),
+        ("Api create", true, false),
+        ("Plan bad", false, true),
+        ("Plan standard", true, true),
+        ("Tenant acme inc/7", true, false),
+    ];
+    assert_eq!(rows, expected.map(|(name, served, refused)| (name.to_owned(), served, refused)));
+    // The version that is served, and what is wrong with the one that is not.
+    let plan = world.json("/v1/policies/Plan/standard").await;
+    assert!(plan["text"].as_str().unwrap().contains("100/h"), "{plan}");
+    let told = &plan["refused"]["problems"][0];
+    assert_eq!((&told["path"], &told["location"]), (&json!("limits[0].rate"), &json!("p.yaml:8:46")));
+    assert!(told["message"].as_str().unwrap().contains("found \"often\""), "{told}");
+    let refused = world.json("/v1/policies/Plan/bad").await;
+    assert_eq!((&refused["served"], &refused["text"]), (&json!(false), &json!(null)));
+    // A name may have whatever a header can carry.
+    let tenant = world.get("/v1/policies/Tenant/acme%20inc%2F7").await;
+    assert_eq!((tenant.status, &tenant.json()["name"]), (200, &json!("acme inc/7")));
+    assert_eq!(tenant.headers[header::ETAG], "\"7\"", "of a file, the revision of the set");
+}
+
+#[tokio::test]
+async fn a_dump_has_every_resource_of_the_gateway_and_nothing_of_others() {
+    let world = World::shop();
+    let dump = world.json("/v1/config_dump?gateway=edge").await;
+    assert_eq!((&dump["generation"], &dump["held"]), (&json!(1), &json!(false)));
+    let types = |kind: &str| {
+        let is_it = |resource: &&Value| resource["resource"]["@type"].as_str().unwrap().ends_with(kind);
+        let all = dump["resources"].as_array().unwrap().iter().filter(is_it);
+        all.map(|resource| resource["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(".Listener"), ["edge"]);
+    assert_eq!(types(".RouteConfiguration"), ["edge"]);
+    assert!(types(".Cluster").iter().any(|name| name.contains("order")), "{:?}", types(".Cluster"));
+}
+
+#[tokio::test]
+async fn nodes_are_shown_with_what_each_was_sent_and_made_of_it() {
+    let world = World::shop();
+    let (first, second) = (world.join("edge-1", &["edge"]), world.join("edge-1", &[]));
+    let at = Timestamp::from_nanos(1_500_000_000);
+    let version = crate::names::Version::of(b"x");
+    first.subscribed(ResourceType::Route, Subscribed { all: false, names: 2 });
+    first.sent(ResourceType::Route, Sent { generation: 1, version, at });
+    first.refused(ResourceType::Route, vec!["edge".into()], "no such cluster", at);
+    first.stands(Standing::Live, 1, at);
+    let all = world.json("/v1/nodes").await;
+    let both = world.json("/v1/nodes/edge-1").await;
+    assert_eq!((both["nodes"].as_array().unwrap().len(), &all), (2, &both), "while it reconnects it has two streams");
+    drop(second);
+    let one = &world.json("/v1/nodes/edge-1").await["nodes"][0];
+    let members = ["id", "cluster", "envoy", "protocol", "standing", "connected_at"].map(|member| one[member].clone());
+    let expected = ["edge-1", "edge", "1.40.0", "delta", "live", "1970-01-01T00:00:00.000Z"];
+    assert_eq!(members, expected.map(Value::from));
+    assert_eq!((&one["metadata"], &one["groups"]), (&json!({ "zone": "a" }), &json!(["edge"])));
+    let routes = one["types"].as_object().unwrap().values().next().unwrap();
+    assert_eq!(routes["subscribed"], json!({ "all": false, "names": 2 }));
+    let sent = json!({ "generation": 1, "version": version.to_string(), "at": "1970-01-01T00:00:01.500Z" });
+    assert_eq!((&routes["sent"], &routes["acknowledged"]), (&sent, &json!(null)));
+    assert_eq!(routes["refused"], json!(null), "what it refused is not wanted any more");
+}
+
+#[tokio::test]
+async fn a_status_counts_envoys_by_where_they_stand_and_names_those_behind() {
+    let world = World::shop();
+    let at = world.admin.clock.now();
+    let stand = |id: &str, groups: &[&str], standing| {
+        let seat = world.join(id, groups);
+        if standing == Standing::Refusing {
+            seat.refused(ResourceType::Listener, Vec::new(), "no", at);
+        }
+        seat.stands(standing, u64::from(standing == Standing::Live), at);
+        seat
+    };
+    let _seats = [
+        stand("live", &["edge"], Standing::Live),
+        stand("refusing", &["edge"], Standing::Refusing),
+        stand("held", &["edge"], Standing::Held),
+        stand("pending", &["edge"], Standing::Pending),
+    ];
+    let late = world.join("late", &[]);
+    let version = crate::names::Version::of(b"x");
+    late.sent(ResourceType::Cluster, Sent { generation: 1, version, at: Timestamp::default() });
+    let nodes = world.json("/v1/status").await["nodes"].clone();
+    for (member, expected) in [
+        ("connected", 5),
+        ("live", 1),
+        ("refusing", 1),
+        ("held", 1),
+        ("pending", 2),
+        ("late", 1),
+        ("selected_by_no_gateway", 1),
+    ] {
+        assert_eq!(nodes[member], json!(expected), "{member}: {nodes}");
+    }
+    let behind = nodes["behind"].as_array().unwrap();
+    let ids: Vec<_> = behind.iter().map(|node| node["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["refusing", "held", "pending", "late"]);
+    assert_eq!(behind[0]["refused"][0]["message"], "no");
+    assert_eq!(behind.iter().map(|node| &node["late"]).filter(|late| **late == json!(true)).count(), 1);
+    // It tells of so many by name, and counts all.
+    let _more: Vec<Seat> = (0..30).map(|n| world.join(&format!("more-{n}"), &[])).collect();
+    let nodes = world.json("/v1/status").await["nodes"].clone();
+    assert_eq!((&nodes["connected"], nodes["behind"].as_array().unwrap().len()), (&json!(35), 20));
+}
+
+#[tokio::test]
+async fn whoever_has_not_answered_to_the_newest_generation_is_pending_whatever_it_has() {
+    let mut world = World::shop();
+    let (seat, other) = (world.join("edge-1", &["edge"]), world.join("other", &["edge"]));
+    let at = world.admin.clock.now();
+    for seat in [&seat, &other] {
+        seat.stands(Standing::Live, 1, at);
+    }
+    world.admin.nodes.offered(2, at, &[seat.stream()]);
+    world.load(&SHOP.replace("/create", "/made"));
+    let nodes = world.json("/v1/status").await["nodes"].clone();
+    assert_eq!((&nodes["live"], &nodes["pending"]), (&json!(1), &json!(1)), "{nodes}");
+    assert_eq!((&nodes["behind"][0]["id"], &nodes["behind"][0]["generation"]), (&json!("edge-1"), &json!(1)));
+    seat.stands(Standing::Live, 2, at);
+    assert_eq!(world.json("/v1/status").await["nodes"]["live"], json!(2));
+}
+
+#[tokio::test]
+async fn counters_are_seen_page_by_page_and_reset_by_name() {
+    let mut world = World::shop();
+    let services: String = (0..1001)
+        .map(|n| {
+            format!("---\n{{kind: Api, name: a{n:04}, gateway: edge, match: {{path: /{n}}}, service: order, limits: [{{rate: 1/m}}]}}\n")
+        })
+        .collect();
+    world.load(&format!("{SHOP}{services}"));
+    let page = world.json("/v1/counters?tier=api").await;
+    assert_eq!((&page["total"], &page["next_offset"], &page["store"]), (&json!(1002), &json!(1000), &json!("memory")));
+    let last = world.json("/v1/counters?tier=api&offset=1000").await;
+    assert_eq!((last["counters"].as_array().unwrap().len(), &last["next_offset"]), (2, &json!(null)));
+    let past = world.json("/v1/counters?tier=api&offset=5000").await;
+    assert_eq!(past["counters"], json!([]));
+    let one = &world.json("/v1/counters?api=create&tier=api").await["counters"][0];
+    let told = ["limit", "rate", "used", "remaining", "exists"].map(|member| one[member].clone());
+    assert_eq!(told, [json!("api-minute"), json!("10/minute"), json!(0), json!(10), json!(false)]);
+    // Which counter is meant is not said: the plan counts by the client's address.
+    let named = world.json("/v1/counters?tenant=acme%20inc/7").await;
+    let unsaid = &named["counters"][0];
+    assert_eq!((&unsaid["missing"], &unsaid["used"]), (&json!(["client_ip"]), &json!(null)), "{named}");
+
+    let reset = async |query: &str| world.send("DELETE", &format!("/v1/counters?{query}"), &[], "").await;
+    let (status, detail) = problem(&reset("tier=api&gateway=edge").await);
+    assert_eq!((status, detail.starts_with("that names 1002 counters")), (400, true), "{detail}");
+    let (status, detail) = problem(&reset("tenant=acme%20inc/7").await);
+    assert_eq!((status, detail.contains("client_ip")), (400, true), "{detail}");
+    let done = reset("api=create&tier=api").await;
+    assert_eq!((done.status, &done.json()["reset"]), (200, &json!(0)), "it had counted nothing");
+    assert_eq!(done.json()["counters"][0]["existed"], json!(false));
+}
+
+#[tokio::test]
+async fn a_store_of_counters_that_is_away_is_told_and_nothing_is_said_to_be_reset() {
+    let mut world = World::shop();
+    world.admin.counters = Counters::Away;
+    for method in ["GET", "DELETE"] {
+        let answer = world.send(method, "/v1/counters?api=create&tier=api", &[], "").await;
+        let (status, detail) = problem(&answer);
+        assert_eq!((status, &*detail), (503, "the store of counters does not answer"), "{method}");
+        assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_text_that_ends_and_a_source_that_was_never_heard_has_no_age() {
+    let world = World::shop();
+    let answer = world.get("/metrics").await;
+    assert!(answer.content_type().starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(answer.text.ends_with("# EOF\n"));
+    assert!(answer.text.contains("\ntierflow_source_lag_seconds NaN\n"), "{}", answer.text);
+    assert!(answer.text.contains("\ntierflow_counter_keys 0\n"));
+    world.admin.board.heard(Revision(7), world.admin.clock.now());
+    let lag = world.get("/metrics").await.text;
+    let lag = lag.lines().find_map(|line| line.strip_prefix("tierflow_source_lag_seconds ")).unwrap();
+    assert!(lag.parse::<f64>().unwrap() >= 0.0, "{lag}");
+}
+
+#[tokio::test]
+async fn who_may_not_change_anything_is_told_before_the_body_is_read() {
+    let mut world = World::shop().with_editor();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    std::fs::write(&file, "ann:0123456789abcdef\n").unwrap();
+    world.admin.access = Access { token_file: Some(file) };
+    let too_large = "x".repeat(APPLY_BYTES_MAX + 1);
+    for (method, path) in [("POST", "/v1/apply"), ("PUT", "/v1/policies/Plan/a"), ("DELETE", "/v1/counters?api=create")]
+    {
+        let (status, _) = problem(&world.send(method, path, &[], too_large.clone()).await);
+        assert_eq!(status, 401, "{method} {path}");
+    }
+    let ann = [("authorization", "Bearer 0123456789abcdef")];
+    assert_eq!(problem(&world.send("POST", "/v1/apply", &ann, too_large).await).0, 413);
+    // Whoever reads needs none.
+    assert_eq!(world.get("/v1/policies").await.status, 200);
+}
