@@ -292,3 +292,88 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// As the table of the metrics has them: with the names of their labels.
+    fn documented() -> BTreeSet<String> {
+        let docs = include_str!("../docs/operating.md");
+        let (_, table) = docs.split_once("\n## Metrics\n").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let names = cells.flat_map(|(names, _)| names.split('`')).filter(|name| name.starts_with("tierflow_"));
+        names.map(str::to_owned).collect()
+    }
+
+    /// Every family has a series.
+    fn complete() -> Metrics {
+        let metrics = Metrics::default();
+        let text = || Some("x".into());
+        drop(metrics.decisions.family.get_or_create(&DecisionLabels {
+            gateway: text(),
+            api: text(),
+            tier: "api",
+            limit: text(),
+            result: "ok",
+        }));
+        drop(metrics.decision_errors.get_or_create(&CodeLabels { code: "x" }));
+        drop(metrics.decision_forms.get_or_create(&FormLabels { form: "x" }));
+        for family in [&metrics.reloads, &metrics.tls_reloads] {
+            drop(family.get_or_create(&ReloadLabels { result: "x" }));
+        }
+        for family in [&metrics.counter_store_errors, &metrics.source_resyncs, &metrics.xds_unread_closed] {
+            drop(family.get_or_create(&ReasonLabels { reason: "x" }));
+        }
+        drop(metrics.xds_streams.get_or_create(&GroupLabels { group: "x".to_owned() }));
+        for family in [&metrics.xds_pushes, &metrics.xds_push_bytes, &metrics.xds_nacks, &metrics.xds_stale_nonces] {
+            drop(family.get_or_create(&TypeLabels { r#type: "x" }));
+        }
+        metrics
+    }
+
+    /// The name of a series with those of its labels, as the documentation writes it.
+    fn written(series: &str) -> String {
+        let Some((name, labels)) = series.split_once('{') else { return series.to_owned() };
+        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split('=').next());
+        format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn every_metric_is_documented_with_its_labels_and_nothing_else_is() {
+        let text = complete().render();
+        let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
+        // A histogram is documented by what it measures.
+        let of_histogram = |series: &&str| ["_sum", "_bucket{"].iter().any(|part| series.contains(part));
+        let names = series.filter(|series| !of_histogram(series)).map(written);
+        let names: BTreeSet<String> = names.map(|name| name.trim_end_matches("_count").to_owned()).collect();
+        assert_eq!(names, documented());
+    }
+
+    #[test]
+    fn every_metric_says_what_it_counts() {
+        let text = complete().render();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = line.split_once(' ').unwrap();
+            assert!(name.starts_with("tierflow_") && help.len() > 10, "{line}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn hits_of_leases_have_a_series_before_the_first_of_them() {
+        let metrics = Metrics::default();
+        let series = |line: &str| metrics.render().lines().any(|own| own == line);
+        for hits in ["leased", "used", "given_back"] {
+            assert!(series(&format!("tierflow_counter_lease_hits_total{{hits=\"{hits}\"}} 0")), "{hits}");
+        }
+        metrics.leases.hits_used.inc_by(3);
+        assert!(series("tierflow_counter_lease_hits_total{hits=\"used\"} 3"));
+        for by in ["lease", "store", "denied_from_memory"] {
+            assert!(series(&format!("tierflow_counter_decisions_total{{by=\"{by}\"}} 0")), "{by}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //! `admin` reads it.
 
 mod convergence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

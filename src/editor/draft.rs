@@ -98,11 +98,13 @@ pub(super) fn too_large(size: usize, what: &str, max: usize) -> EditError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::compile::RateLimitService;
     use crate::document::Documents;
+    use crate::etcd::EtcdSettings;
+    use crate::etcd::link::Link;
     use crate::limiter::key::KeyHasher;
     use crate::live::{Live, Settings};
     use crate::names::Revision;
@@ -163,6 +165,48 @@ mod tests {
             Draft { change: Change { id, ..parsed.change.clone() }, parsed: parsed.parsed.clone() }
         };
         (0..count).map(of).collect()
+    }
+
+    /// Of an etcd that is not there.
+    pub(in crate::editor) fn editor() -> Editor {
+        let settings = EtcdSettings { endpoints: Vec::new(), prefix: "/t".to_owned(), user: None, tls: None };
+        let (rate_limit_service, counter_keys) = (RateLimitService::default(), KeyHasher::seeded([0; 16]));
+        let (live, _) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
+        let (_, claims) = tokio::sync::watch::channel(None);
+        Editor::new(Link::new(settings), live, claims, "/t/servers/a".to_owned())
+    }
+
+    #[test]
+    fn a_document_is_read_up_to_its_bound_and_under_the_key_that_it_will_have() {
+        let editor = editor();
+        let id = DocumentId::new(crate::names::Kind::Plan, "gold");
+        let of = |bytes: usize| {
+            let text = "{kind: Plan, name: gold, limits: [{rate: 1/m}]}";
+            editor.draft(id.clone(), format!("{text}{}", " ".repeat(bytes - text.len())).as_bytes())
+        };
+        let draft = of(DOCUMENT_BYTES_MAX).unwrap();
+        assert_eq!(draft.id(), &id);
+        let origin = &draft.parsed.as_ref().unwrap().document.origin;
+        assert_eq!(origin.to_string(), "/t/policies/Plan/gold");
+        let told = of(DOCUMENT_BYTES_MAX + 1).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            format!("{} bytes in one document, expected at most {DOCUMENT_BYTES_MAX}", DOCUMENT_BYTES_MAX + 1)
+        );
+        // One that says that it is another would be served under that other's name.
+        let Err(EditError::Invalid(problems)) = editor.draft(id, b"{kind: Plan, name: silver, limits: [{rate: 1/m}]}")
+        else {
+            panic!("it is taken")
+        };
+        assert!(problems[0].message.contains("gold"), "{}", problems[0].message);
+    }
+
+    #[test]
+    fn a_file_has_a_largest_number_of_documents() {
+        let of = |count: usize| drafts(&"body".into(), vec!["x"; count].join("\n---\n").as_bytes()).unwrap_err();
+        assert!(matches!(of(CHANGES_MAX), EditError::Invalid(_)), "all of them are looked at");
+        let told = of(CHANGES_MAX + 1).to_string();
+        assert_eq!(told, format!("{} documents, expected at most {CHANGES_MAX}", CHANGES_MAX + 1));
     }
 
     fn refused(drafts: &[Draft]) -> Option<String> {

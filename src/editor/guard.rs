@@ -69,3 +69,132 @@ fn limits(policies: &PolicySet, id: &DocumentId) -> BTreeMap<String, Rate> {
     };
     rates.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::document::{Documents, split};
+    use crate::editor::draft::drafts;
+    use crate::limiter::key::KeyHasher;
+    use crate::live::Settings;
+    use crate::names::Revision;
+
+    const SHOP: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:10000', tenant: {from: {header: t}, default_plan: gold}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: create, gateway: shop, match: {path: /create}, service: order, limits: [{rate: 10/m}, {rate: 100/h}]}
+---
+{kind: Plan, name: gold, limits: [{rate: 60/m}], apis: {create: [{rate: 8/m}]}}
+---
+{kind: Tenant, name: acme, plan: gold, limits: [{rate: 20/m}], apis: {create: [{rate: 4/m}]}}
+---
+{name: list, rate_limits: [{actions: [{remote_address: {}}], limit: {unit: MINUTE, requests_per_unit: 30}}]}
+";
+
+    fn generation(text: &str) -> Generation {
+        let documents = Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()));
+        let (rate_limit_service, counter_keys) = (RateLimitService::default(), KeyHasher::seeded([0; 16]));
+        Generation::build(&documents, &Settings { rate_limit_service, counter_keys, allow_empty: true }).unwrap()
+    }
+
+    /// What there is to say of these documents, in the place of what the shop has.
+    fn found(text: &str) -> Vec<String> {
+        let (before, drafts) = (generation(SHOP), drafts(&"body".into(), text.as_bytes()).unwrap());
+        let changes = drafts.iter().map(|draft| (draft.id().clone(), draft.parsed.clone()));
+        findings(&before, &before.with(changes).unwrap(), &drafts)
+    }
+
+    fn api(limits: &str) -> String {
+        format!(
+            "{{kind: Api, name: create, gateway: shop, match: {{path: /create}}, service: order, limits: {limits}}}"
+        )
+    }
+
+    #[test]
+    fn a_limit_that_falls_to_less_than_half_or_to_nothing_needs_a_reason_wherever_it_stands() {
+        for (text, expected) in [
+            (
+                api("[{rate: 4/m}, {rate: 100/h}]"),
+                "Api create, limits api-minute: from 10/minute to 4/minute, which is less than half",
+            ),
+            (
+                api("[{rate: 0/m}, {rate: 100/h}]"),
+                "Api create, limits api-minute: from 10/minute to 0/minute, which denies everything",
+            ),
+            (
+                "{kind: Plan, name: gold, limits: [{rate: 29/m}], apis: {create: [{rate: 8/m}]}}".to_owned(),
+                "Plan gold, limits tenant-minute: from 60/minute to 29/minute, which is less than half",
+            ),
+            (
+                "{kind: Plan, name: gold, limits: [{rate: 60/m}], apis: {create: [{rate: 3/m}]}}".to_owned(),
+                "Plan gold, apis.create tenant-api-minute: from 8/minute to 3/minute, which is less than half",
+            ),
+            (
+                "{kind: Tenant, name: acme, plan: gold, limits: [{rate: 9/m}], apis: {create: [{rate: 4/m}]}}"
+                    .to_owned(),
+                "Tenant acme, limits tenant-minute: from 20/minute to 9/minute, which is less than half",
+            ),
+            (
+                "{kind: Tenant, name: acme, plan: gold, limits: [{rate: 20/m}], apis: {create: [{rate: 1/m}]}}"
+                    .to_owned(),
+                "Tenant acme, apis.create tenant-api-minute: from 4/minute to 1/minute, which is less than half",
+            ),
+        ] {
+            assert_eq!(found(&text), [expected], "{text}");
+        }
+        let list = SHOP.rsplit("---\n").next().unwrap().replace("requests_per_unit: 30", "requests_per_unit: 14");
+        let [told] = &*found(&list) else { panic!("{:?}", found(&list)) };
+        assert!(told.starts_with("RateLimits list, ") && told.ends_with("which is less than half"), "{told}");
+    }
+
+    #[test]
+    fn what_is_usual_needs_none() {
+        for text in [
+            api("[{rate: 5/m}, {rate: 100/h}]"),
+            api("[{rate: 1000000/m}, {rate: 100/h}]"),
+            // Another limit, and one that is gone.
+            api("[{rate: 1/s}]"),
+            "{kind: Service, name: order, endpoints: ['127.0.0.1:9102']}".to_owned(),
+            "{kind: Plan, name: new, limits: [{rate: 0/m}]}".to_owned(),
+        ] {
+            assert_eq!(found(&text), [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_compared_in_hits_a_second_however_their_windows_are_written() {
+        let rate = |text| Rate::parse(text).unwrap();
+        for (new, old, is_less) in [
+            ("1/m", "60/h", false),
+            ("1/h", "60/m", true),
+            ("30/h", "1/m", false),
+            ("29/h", "1/m", true),
+            ("1/d", "2/d", false),
+            ("0/d", "0/d", false),
+            ("1000000000/s", "1000000000/s", false),
+        ] {
+            assert_eq!(is_less_than_half(rate(new), rate(old)), is_less, "{new} after {old}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_fifth_of_all_documents_needs_a_reason_and_one_never_does() {
+        let plans: String =
+            (0..7).map(|n| format!("---\n{{kind: Plan, name: p{n}, limits: [{{rate: 1/m}}]}}\n")).collect();
+        let told = |all: &str, gone: usize| {
+            let before = generation(all);
+            let drafts: Vec<Draft> =
+                (0..gone).map(|n| Draft::deletion(DocumentId::new(Kind::Plan, &format!("p{n}")))).collect();
+            let changes = drafts.iter().map(|draft| (draft.id().clone(), None));
+            findings(&before, &before.with(changes).unwrap(), &drafts)
+        };
+        let ten = plans.replacen("---\n", "", 1)
+            + "---\n{kind: Plan, name: a, limits: [{rate: 1/m}]}\n---\n{kind: Plan, name: b, limits: [{rate: 1/m}]}\n---\n{kind: Plan, name: c, limits: [{rate: 1/m}]}\n";
+        assert_eq!(told(&ten, 2), [""; 0], "a fifth");
+        assert_eq!(told(&ten, 3), ["3 of 10 documents are removed, which is more than one in five"]);
+        assert_eq!(told("{kind: Plan, name: p0, limits: [{rate: 1/m}]}", 1), [""; 0]);
+    }
+}

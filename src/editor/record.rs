@@ -146,6 +146,27 @@ mod tests {
         ] {
             assert_ne!(body_of(&other), same);
         }
+        let deletion =
+            |name: &str| Edit { drafts: vec![Draft::deletion(DocumentId::new(Kind::Plan, name))], ..edit(PLAN, 7) };
+        assert_ne!(body_of(&deletion("a")), body_of(&deletion("b")), "they have no content that tells them apart");
+    }
+
+    #[test]
+    fn a_request_that_has_a_name_is_found_again_and_one_without_is_like_no_other() {
+        let editor = crate::editor::draft::tests::editor();
+        let key = |request: Option<&str>| {
+            let request = request.map(str::to_owned);
+            editor.request(&Edit { request, ..edit(PLAN, 7) }).key
+        };
+        assert_eq!(key(Some("once")), key(Some("once")));
+        assert_ne!(key(Some("once")), key(Some("twice")));
+        assert_ne!(key(None), key(None));
+        // Whatever the name is, it is one key below the prefix.
+        for name in ["", "a/b", "../policies", &"x".repeat(256)] {
+            let key = key(Some(name));
+            let below = key.strip_prefix("/t/requests/").unwrap();
+            assert!(below.len() <= 32 && below.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+        }
     }
 
     #[test]

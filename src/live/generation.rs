@@ -450,4 +450,18 @@ mod tests {
         assert_eq!(registered.get("s1").map(|instances| instances.len()), Some(0), "it does not");
         assert_eq!(registered.get("gone"), None);
     }
+
+    #[test]
+    fn services_whose_instances_an_earlier_run_did_not_know_get_those_that_are_there_now() {
+        let (live, mut writer) = Live::new(settings());
+        let mut documents = registries(&[3]);
+        documents.instances = Some(Instances::default());
+        writer.restore(&documents, Registered::default(), Timestamp::default());
+        // No document is another than it was.
+        let instance = Instance { address: ([127, 0, 0, 1], 1).into(), weight: 1, zone: None };
+        documents.instances = Some([("r1".into(), [instance.clone()].into())].into_iter().collect());
+        writer.adopt(&documents, Timestamp::default());
+        let registered = &live.generation().unwrap().registered;
+        assert_eq!(registered.get("s0").map(|instances| &**instances), Some(&[instance][..]));
+    }
 }

@@ -300,3 +300,125 @@ impl fmt::Display for Dimension {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::{Policy, parse};
+
+    /// The limit of an Api, or the place and the message of what is wrong with it.
+    fn read(limit: &str) -> Result<Arc<Limit>, String> {
+        let limits = read_all(&format!("[{limit}]"))?;
+        Ok(Arc::clone(&limits[0]))
+    }
+
+    fn read_all(limits: &str) -> Result<Vec<Arc<Limit>>, String> {
+        let text = format!("{{kind: Api, name: pay, gateway: g, match: {{path: /}}, service: s, limits: {limits}}}");
+        let document = Arc::new(split(&"p.yaml".into(), text.as_bytes()).remove(0));
+        match parse(&document) {
+            Ok(parsed) => match &parsed.policy {
+                Policy::Api(api) => Ok(api.limits.clone()),
+                _ => unreachable!("it is an Api"),
+            },
+            Err(refused) => {
+                let told = |problem: &crate::policy::problem::Problem| format!("{}: {}", problem.path, problem.message);
+                Err(refused.problems.iter().map(told).collect::<Vec<_>>().join("\n"))
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_value_that_is_usual() {
+        let limit = read("{rate: 10/m}").unwrap();
+        assert_eq!((limit.algorithm, limit.mode, limit.status), (Algorithm::SlidingWindow, Mode::Enforce, 429));
+        assert_eq!((&limit.cost, limit.is_exact, &*limit.by), (&Cost::ONE, false, &[][..]));
+        assert_eq!(
+            read("{rate: 10/m, algorithm: sliding_window, mode: enforce, status: 429, cost: 1}").unwrap(),
+            limit
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_made_tells_limits_apart_and_forgets_the_number() {
+        for (limit, name) in [
+            ("{rate: 10/m}", "api-minute"),
+            ("{rate: 99/m}", "api-minute"),
+            ("{rate: 10/m, mode: shadow}", "api-minute-shadow"),
+            ("{rate: 10/90s}", "api-90s"),
+            (
+                "{rate: 10/m, by: [client_ip/24, {header: X-User_Id}, path]}",
+                "api-minute-by-client_ip-24-header-x-user_id-path",
+            ),
+            ("{rate: 10/m, by: [{query: \"a b\"}]}", "api-minute-by-query-a-b"),
+        ] {
+            assert_eq!(read(limit).unwrap().name.as_str(), name, "{limit}");
+        }
+        let long = read(&format!("{{rate: 10/m, by: [{{header: {}}}]}}", "x-".repeat(100) + "x")).unwrap();
+        let name = long.name.as_str();
+        assert!(name.len() <= crate::names::NAME_BYTES_MAX && name.ends_with('x'), "{name}");
+    }
+
+    #[test]
+    fn names_of_one_list_differ_or_are_told_apart() {
+        let told = read_all("[{rate: 10/m}, {rate: 99/m}]").unwrap_err();
+        assert_eq!(told, "limits[1]: is called \"api-minute\" like an earlier limit of this list");
+        assert_eq!(read_all("[{rate: 10/m}, {rate: 99/m, name: other}]").unwrap().len(), 2);
+        let told = read_all("[{rate: 10/m, name: a}, {rate: 9/h}, {rate: 99/m, name: a}]").unwrap_err();
+        assert!(told.starts_with("limits[2]: is called \"a\""), "{told}");
+    }
+
+    #[test]
+    fn a_bucket_holds_its_rate_where_it_does_not_say_more() {
+        let burst = |limit: &str| match read(limit).unwrap().algorithm {
+            Algorithm::TokenBucket { burst } => burst.get(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(burst("{rate: 10/m, algorithm: token_bucket}"), 10);
+        assert_eq!(burst("{rate: 0/m, algorithm: token_bucket}"), 1, "one that refills never");
+        assert_eq!(burst("{rate: 10/m, algorithm: token_bucket, burst: 1}"), 1);
+        assert_eq!(burst("{rate: 10/m, algorithm: token_bucket, burst: 1000000000}"), LIMIT_MAX);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_told_by_its_place_with_what_was_expected() {
+        for (limit, place, words) in [
+            ("{rate: often}", "limits[0].rate", "found \"often\", expected a rate like 100/minute"),
+            ("{rate: 1/m, status: 200}", "limits[0].status", "found 200, expected one of [400, "),
+            ("{rate: 1/m, status: 70000}", "limits[0].status", "found 70000, expected one of [400, "),
+            ("{rate: 1/m, cost: 0}", "limits[0].cost", "found 0, expected 1 to 1000000000 hits"),
+            ("{rate: 1/m, cost: 1000000001}", "limits[0].cost", "expected 1 to 1000000000 hits"),
+            ("{rate: 1/m, cost: {header: a b}}", "limits[0].cost.header", "found \"a b\""),
+            ("{rate: 1/m, burst: 5}", "limits[0].burst", "needs `algorithm: token_bucket`"),
+            ("{rate: 1/m, algorithm: fixed_window, burst: 5}", "limits[0].burst", "needs `algorithm: token_bucket`"),
+            (
+                "{rate: 1/m, algorithm: token_bucket, burst: 0}",
+                "limits[0].burst",
+                "found 0, expected a number of 1 to 1000000000",
+            ),
+            ("{rate: 1/m, name: A}", "limits[0].name", "found \"A\""),
+            ("{rate: 1/m, by: []}", "limits[0].by", "empty"),
+            ("{rate: 1/m, by: [path, path]}", "limits[0].by[1]", "path stands twice"),
+            ("{rate: 1/m, by: [host, {header: Host}]}", "limits[0].by[1]", "host stands twice"),
+            ("{rate: 1/m, by: [client_ip/0]}", "limits[0].by[0]", "client_ip/1 to client_ip/32"),
+            ("{rate: 1/m, by: [client_ip/33]}", "limits[0].by[0]", "client_ip/1 to client_ip/32"),
+            ("{rate: 1/m, by: [colour]}", "limits[0].by[0]", "found \"colour\""),
+            ("{rate: 1/m, by: [{cookie: \"a=b\"}]}", "limits[0].by[0].cookie", "found \"a=b\""),
+        ] {
+            let told = read(limit).map(drop).unwrap_err();
+            assert!(told.starts_with(&format!("{place}: ")) && told.contains(words), "{limit}: {told}");
+        }
+    }
+
+    #[test]
+    fn routes_report_whole_addresses_and_the_header_that_says_the_cost() {
+        let limit = read("{rate: 1/m, by: [client_ip/24, path], cost: {header: x-cost}}").unwrap();
+        let reported: Vec<String> = limit.reported().map(|dimension| dimension.to_string()).collect();
+        assert_eq!(reported, ["client_ip", "path", "header:x-cost"]);
+        assert_eq!(limit.cost.descriptor_key().as_deref(), Some("header:x-cost"));
+        assert_eq!(Cost::ONE.descriptor_key(), None);
+        let keys = limit.by.iter().map(Dimension::descriptor_key);
+        let whole = read("{rate: 1/m, by: [client_ip, path]}").unwrap();
+        assert!(keys.eq(whole.by.iter().map(Dimension::descriptor_key)), "one entry for every prefix");
+    }
+}

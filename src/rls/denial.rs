@@ -274,8 +274,28 @@ mod tests {
             let applied = [applied];
             let response = decode(Answer::judged(&applied, &denied(&[verdict(None)])));
             assert_eq!((&body(&response)["detail"], &body(&response)["retry_after"]), (&json!(detail), &json!(null)));
+            let reset = response.statuses[0].duration_until_reset.as_ref().unwrap();
+            assert_eq!(reset.seconds, 60, "Envoy's header needs a number: the window");
             assert_eq!((headers(&response), status(&response)), (vec![], "429"));
         }
+    }
+
+    /// Envoy would make its headers of it.
+    #[test]
+    fn a_limit_in_shadow_has_no_status() {
+        let limits = limits("{rate: 5/m, name: a}, {rate: 1/m, name: b, mode: shadow}, {rate: 9/h, name: c}");
+        let applied: Vec<_> = limits.iter().map(|limit| applied(limit)).collect();
+        let outcomes = [allowed(), seconds(9), allowed()];
+        let named = |admission: &Admission| {
+            let response = decode(Answer::judged(&applied, admission));
+            let limit =
+                |status: &envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::DescriptorStatus| {
+                    status.current_limit.as_ref().unwrap().name.clone()
+                };
+            response.statuses.iter().map(limit).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&Admission { admitted: true, outcomes: outcomes.into_iter().collect() }), ["a", "c"]);
+        assert_eq!(named(&denied(&[seconds(3), seconds(9), Outcome::NoRoom])), ["a"], "what is not counted has none");
     }
 
     #[test]

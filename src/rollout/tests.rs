@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::compile::RateLimitService;
 use crate::document::{Documents, split};
@@ -375,4 +377,46 @@ fn what_is_held_are_the_versions_that_were_there_when_it_was_refused() {
     // A change of something else gives neither another chance.
     world.serve(&format!("{}{}", bad.replace("/pay", "/paid"), plan(2)));
     assert_eq!(world.held("shop"), ["Api create", "Plan gold"]);
+}
+
+/// What it is told may be of another document, although its resources stay what they are.
+#[test]
+fn an_envoy_that_is_too_old_is_woken_where_more_documents_ask_too_much_of_it() {
+    let gateway = "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'";
+    let shop = SHOP.replace(gateway, &format!("{gateway}, tenant: {{from: {{header: t}}, default_plan: gold}}"));
+    let plan =
+        |name: &str| format!("---\n{{kind: Plan, name: {name}, limits: [{{rate: 1/m, by: [{{jwt_claim: sub}}]}}]}}\n");
+    let mut world = World::new();
+    world.serve(&format!("{shop}{}", plan("gold")));
+    let identity = NodeIdentity { cluster: "edge".to_owned(), ..NodeIdentity::default() };
+    let member = world.rollout.join(StreamId(1), Arc::new(identity), Some(EnvoyVersion::new(1, 36)));
+    let told = |world: &World, member: &Member| {
+        let needs = world.rollout.offer().unknown_to(member);
+        needs.iter().flat_map(|need| need.documents.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world, &member), ["Plan gold"]);
+    let before = Arc::clone(world.group("shop").resources());
+    world.serve(&format!("{shop}{}{}", plan("gold"), plan("silver")));
+    assert!(Arc::ptr_eq(&before, world.group("shop").resources()));
+    assert!(member.reached().now_or_never().is_some());
+    let mut documents = told(&world, &member);
+    documents.sort_unstable();
+    assert_eq!(documents, ["Plan gold", "Plan silver"]);
+}
+
+/// The resources are what they were, and the documents are not: it may have been mended.
+#[test]
+fn a_hold_ends_with_its_documents_although_no_resource_changes() {
+    let shop = |rate: &str| {
+        let api = "match: {path: /create}, service: order";
+        SHOP.replace(api, &format!("match: {{path: /made}}, service: order, limits: [{{rate: {rate}}}]"))
+    };
+    let mut world = World::proven();
+    world.serve(&shop("1/m"));
+    assert_eq!(world.refuse("shop", ResourceType::Route, "shop"), ["Api create"]);
+    world.serve(&shop("1/m").replace("listen: '127.0.0.1:2'", "listen: '127.0.0.1:3'"));
+    assert_eq!(world.held("shop"), ["Api create"], "a change elsewhere ends nothing");
+    world.serve(&shop("2/m"));
+    assert_eq!(world.held("shop"), [""; 0]);
+    assert!(world.is_offered("shop", &shop("2/m")));
 }

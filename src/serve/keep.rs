@@ -40,7 +40,7 @@ pub(super) async fn keep(
     Ok(())
 }
 
-fn save(state: &StateDir, generation: &Generation) -> std::io::Result<()> {
+pub(super) fn save(state: &StateDir, generation: &Generation) -> std::io::Result<()> {
     let mut documents: Vec<_> = generation.documents.iter().map(|(id, parsed)| (id, &parsed.document)).collect();
     documents.sort_by_key(|(id, _)| *id);
     state.save(generation.revision, &generation.registered, documents.into_iter())

@@ -176,3 +176,128 @@ fn tell(refusal: &Refusal) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::keep;
+    use super::*;
+    use crate::compile::RateLimitService;
+    use crate::document::split;
+    use crate::limiter::key::KeyHasher;
+    use crate::live::Settings;
+
+    const PLAN: &str = "{kind: Plan, name: gold, limits: [{rate: 1/m}]}";
+    const BROKEN: &str = "{kind: Plan, name: gold, limits: [{rate: often}]}";
+
+    fn loader() -> (Loader, watch::Receiver<Option<Arc<Generation>>>) {
+        let (rate_limit_service, counter_keys) = (RateLimitService::default(), KeyHasher::seeded([0; 16]));
+        let (live, writer) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
+        let (keep, kept) = watch::channel(None);
+        let (metrics, board, clock) = (Arc::default(), Arc::default(), Clock::start());
+        (Loader { writer, live, metrics, board, clock, keep }, kept)
+    }
+
+    fn load(loader: &mut Loader, text: &str) {
+        loader.load(&Documents::new(Revision(7), split(&"p.yaml".into(), text.as_bytes())));
+    }
+
+    /// The values of these metrics.
+    fn measured<const N: usize>(loader: &Loader, names: [&str; N]) -> [Option<String>; N] {
+        let text = loader.metrics.render();
+        let value = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+        names.map(value)
+    }
+
+    fn counted(loader: &Loader) -> [u64; 5] {
+        let names = [
+            "tierflow_reload_total{result=\"served\"}",
+            "tierflow_reload_total{result=\"unchanged\"}",
+            "tierflow_reload_total{result=\"empty\"}",
+            "tierflow_generation ",
+            "tierflow_refused_documents ",
+        ];
+        measured(loader, names).map(|value| value.map_or(0, |value| value.parse().unwrap()))
+    }
+
+    #[test]
+    fn readings_are_counted_by_what_became_of_them() {
+        let (mut loader, _kept) = loader();
+        assert_eq!(counted(&loader), [0; 5]);
+        load(&mut loader, PLAN);
+        assert_eq!(counted(&loader), [1, 0, 0, 1, 0]);
+        load(&mut loader, PLAN);
+        assert_eq!(counted(&loader), [1, 1, 0, 1, 0]);
+        load(&mut loader, BROKEN);
+        assert_eq!(counted(&loader), [1, 2, 0, 1, 1], "the last good version goes on");
+        load(&mut loader, "");
+        assert_eq!(counted(&loader), [1, 2, 1, 1, 1]);
+        load(&mut loader, &PLAN.replace("1/m", "2/m"));
+        assert_eq!(counted(&loader), [2, 2, 1, 2, 0]);
+    }
+
+    #[test]
+    fn each_generation_is_kept_and_a_reading_that_makes_none_is_not() {
+        let (mut loader, mut kept) = loader();
+        let mut is_kept = |loader: &mut Loader, text: &str| {
+            load(loader, text);
+            let is_new = kept.has_changed().unwrap();
+            kept.borrow_and_update().as_ref().filter(|_| is_new).map(|generation| generation.number)
+        };
+        assert_eq!(is_kept(&mut loader, PLAN), Some(1));
+        assert_eq!(is_kept(&mut loader, PLAN), None);
+        assert_eq!(is_kept(&mut loader, ""), None);
+        assert_eq!(is_kept(&mut loader, BROKEN), None);
+        assert_eq!(is_kept(&mut loader, &PLAN.replace("1/m", "2/m")), Some(2));
+    }
+
+    /// A folder in which an earlier run kept the plan.
+    fn kept(folder: &std::path::Path) -> StateDir {
+        let state = StateDir::open(folder, "files /p".to_owned()).unwrap();
+        let (mut loader, _kept) = loader();
+        load(&mut loader, PLAN);
+        keep::save(&state, &loader.live.generation().unwrap()).unwrap();
+        state
+    }
+
+    #[test]
+    fn what_an_earlier_run_kept_is_served_where_the_source_has_nothing_and_it_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = kept(folder.path());
+        for (text, is_restored) in [("", true), (BROKEN, false), (PLAN, false)] {
+            let (mut loader, _kept) = loader();
+            assert_eq!(loader.restore(&state), Some(()));
+            assert!(loader.live.generation().is_none(), "the source is waited for");
+            load(&mut loader, text);
+            assert_eq!(loader.live.generation().unwrap().documents.len(), 1, "{text}");
+            assert_eq!(loader.board.read().is_restored, is_restored, "{text}");
+            assert_eq!(counted(&loader)[3], 1, "{text}");
+            load(&mut loader, &PLAN.replace("1/m", "3/m"));
+            assert!(!loader.board.read().is_restored, "it has something now");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_an_error_of_the_command_unless_something_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = kept(folder.path());
+        let nowhere = SourceConfig::Dir("/nonexistent/policies".into());
+        let Err(StartError::Policies(error)) = first(loader().0, None, &nowhere) else { panic!("it starts") };
+        assert!(error.to_string().contains("/nonexistent/policies"), "{error}");
+        assert!(first(loader().0, Some(&state), &nowhere).is_ok());
+        let empty = StateDir::open(&folder.path().join("other"), "files /p".to_owned()).unwrap();
+        assert!(first(loader().0, Some(&empty), &nowhere).is_err());
+    }
+
+    #[test]
+    fn a_set_on_disk_is_that_of_its_source() {
+        let etcd = |prefix: &str| {
+            let (endpoints, prefix) = (vec!["http://a:1".to_owned()], prefix.to_owned());
+            SourceConfig::Etcd(crate::etcd::EtcdSettings { endpoints, prefix, user: None, tls: None })
+        };
+        assert_eq!(identity(&etcd("/shop")), "etcd /shop", "whichever member answers");
+        assert_ne!(identity(&etcd("/shop")), identity(&etcd("/side")));
+        let relative = identity(&SourceConfig::Dir("policies".into()));
+        assert_eq!(relative, format!("files {}", std::env::current_dir().unwrap().join("policies").to_str().unwrap()));
+        assert_eq!(identity(&SourceConfig::Dir("/a".into())), "files /a");
+    }
+}

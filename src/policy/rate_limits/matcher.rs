@@ -191,3 +191,139 @@ fn at_most_one<T>(mut given: Vec<T>, findings: &mut Findings) -> Option<Option<T
     }
     Some(given.pop())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::document::split;
+    use crate::policy::parse::parse;
+
+    fn header(test: HeaderTest, is_inverted: bool, treat_missing_as_empty: bool) -> HeaderMatcher {
+        HeaderMatcher { name: "x".to_owned(), test, is_inverted, treat_missing_as_empty }
+    }
+
+    fn text(pattern: TextPattern, ignore_case: bool) -> TextMatcher {
+        TextMatcher { pattern, ignore_case }
+    }
+
+    /// Envoy route_components.proto, `HeaderMatcher`.
+    #[test]
+    fn a_header_that_is_missing_matches_only_where_it_is_said_so() {
+        let exact = |value: &str| HeaderTest::Text(text(TextPattern::Exact(value.to_owned()), false));
+        let missing: &[&str] = &[];
+        for (matcher, values, expected) in [
+            (header(exact("a"), false, false), &["a"][..], true),
+            (header(exact("a"), false, false), &["b", "a"], true),
+            (header(exact("a"), true, false), &["b", "a"], false),
+            (header(exact("a"), true, false), &["b", "c"], true),
+            (header(exact("a"), false, false), missing, false),
+            (header(exact("a"), true, false), missing, false),
+            (header(exact(""), false, true), missing, true),
+            (header(exact("a"), false, true), missing, false),
+            (header(exact("a"), true, true), missing, true),
+            (header(HeaderTest::Present(true), false, false), &["a"], true),
+            (header(HeaderTest::Present(true), false, false), missing, false),
+            (header(HeaderTest::Present(false), false, false), missing, true),
+            (header(HeaderTest::Present(false), false, false), &[""], false),
+            (header(HeaderTest::Present(true), true, false), missing, true),
+            (header(HeaderTest::Present(true), false, true), missing, true),
+            (header(HeaderTest::Range(-1..2), false, false), &["-1"], true),
+            (header(HeaderTest::Range(-1..2), false, false), &["2"], false),
+            (header(HeaderTest::Range(-1..2), false, false), &["1.5", "", "x"], false),
+            (header(HeaderTest::Range(-1..2), true, false), &["x"], true),
+        ] {
+            assert_eq!(matcher.matches(values), expected, "{matcher:?} of {values:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_the_whole_its_beginning_its_end_or_a_part() {
+        let of = |pattern: fn(String) -> TextPattern| move |own: &str| pattern(own.to_owned());
+        let cases: [(TextPattern, &[&str], &[&str]); 5] = [
+            (of(TextPattern::Exact)("a.b"), &["a.b"], &["a.bc", "axb", "A.b", ""]),
+            (of(TextPattern::Prefix)("a."), &["a.", "a.b"], &["ba.", "a", "A."]),
+            (of(TextPattern::Suffix)(".b"), &[".b", "a.b"], &[".ba", "b", ".B"]),
+            (of(TextPattern::Contains)("."), &[".", "a.b"], &["", "ab"]),
+            (of(TextPattern::Regex)("a.|c"), &["ab", "c"], &["abc", "xab", "cc", ""]),
+        ];
+        for (pattern, good, bad) in cases {
+            let matcher = text(pattern, false);
+            assert!(good.iter().all(|value| matcher.matches(value)), "{matcher:?}");
+            assert!(!bad.iter().any(|value| matcher.matches(value)), "{matcher:?}");
+        }
+        let folded = text(TextPattern::Prefix("aB\u{c4}".to_owned()), true);
+        assert!(folded.matches("Ab\u{c4}c"));
+        assert!(!folded.matches("ab\u{e4}"), "of ASCII letters alone");
+    }
+
+    #[test]
+    fn a_parameter_of_the_query_has_a_value_or_is_there_at_all() {
+        let query = |test| QueryMatcher { name: "q".to_owned(), test };
+        let exact = query(Ok(text(TextPattern::Exact(String::new()), false)));
+        assert_eq!([Some(""), Some("a"), None].map(|value| exact.matches(value)), [true, false, false]);
+        for expected in [true, false] {
+            let present = query(Err(expected));
+            assert_eq!([Some(""), None].map(|value| present.matches(value)), [expected, !expected]);
+        }
+    }
+
+    /// The problems of a list whose only action looks at such a header, or at such a parameter.
+    fn refused(action: &str) -> String {
+        let entry = format!("{{actions: [{action}], limit: {{unit: MINUTE, requests_per_unit: 1}}}}");
+        let list = format!("{{name: list, rate_limits: [{entry}]}}");
+        let document = Arc::new(split(&"p.yaml".into(), list.as_bytes()).remove(0));
+        let problems = parse(&document).map(drop).map_or_else(|refused| refused.problems, |()| Vec::new());
+        let told = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message));
+        told.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_matcher_that_cannot_be_meant_is_refused_by_its_place() {
+        let header = |test: &str| {
+            refused(&format!("{{header_value_match: {{descriptor_value: v, headers: [{{name: x, {test}}}]}}}}"))
+        };
+        let query = |test: &str| {
+            let parameters = format!("query_parameters: [{{name: q, {test}}}]");
+            refused(&format!("{{query_parameter_value_match: {{descriptor_value: v, {parameters}}}}}"))
+        };
+        let several = "has several patterns, expected one";
+        for (told, field, words) in [
+            (header("string_match: {exact: a, prefix: b}"), "headers[0].string_match", several),
+            (header("exact_match: a, present_match: true"), "headers[0]", several),
+            (header("string_match: {}"), "headers[0].string_match", "expected one of exact, prefix, suffix, contains"),
+            (header("string_match: {prefix: ''}"), "headers[0].string_match.prefix", "found \"\""),
+            (header("exact_match: ''"), "headers[0].exact_match", "found \"\""),
+            (
+                header("string_match: {safe_regex: {regex: '('}}"),
+                "headers[0].string_match.safe_regex.regex",
+                "found \"(\"",
+            ),
+            (
+                header("string_match: {safe_regex: {regex: a}, ignore_case: true}"),
+                "headers[0].string_match.ignore_case",
+                "Envoy refuses it",
+            ),
+            (
+                header("string_match: {custom: {name: n}}"),
+                "headers[0].string_match.custom",
+                "what an extension matches",
+            ),
+            (query("string_match: {exact: a}, present_match: true"), "query_parameters[0]", several),
+            (query("string_match: {contains: ''}"), "query_parameters[0].string_match.contains", "found \"\""),
+        ] {
+            let place = told.split(": ").next().unwrap();
+            assert!(place.ends_with(field) && told.contains(words), "{field}: {told}");
+        }
+        for good in [
+            "string_match: {exact: ''}",
+            "present_match: false",
+            "range_match: {start: -5, end: 5}",
+            "contains_match: a",
+        ] {
+            assert_eq!(header(good), "", "{good}");
+        }
+        assert_eq!(query("string_match: {safe_regex: {regex: 'a|b'}}"), "");
+    }
+}
