@@ -298,7 +298,7 @@ async fn files_are_the_truth_where_there_are_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_writers_none_loses_an_update() {
     const WRITERS: u32 = 8;
-    const CHANGES: u32 = 10_000;
+    const CHANGES: u32 = 2_000;
     let store = Store::start_shop().await;
     let replicas = [
         Tierflow::serve(&store.path("a.log"), store.endpoint(), &[], any_addresses()).await,

@@ -13,7 +13,7 @@ use tierflow::names::{DocumentId, Kind};
 use tokio::sync::oneshot;
 
 use crate::edit::json_of;
-use crate::edit_large::{TENANTS, is_in_place, keys, plan, set};
+use crate::edit_large::{LARGE, is_in_place, keys, plan, set};
 use crate::forgetful::{Front, Manner, Part};
 use crate::harness::{Tierflow, eventually};
 use crate::kit::client::Answer;
@@ -59,7 +59,7 @@ async fn what_was_acknowledged_counts_although_every_replica_and_every_lease_end
     // Nothing is put in place after the commit.
     front.lose(COMMIT, Part::Following);
     // More than one blob holds.
-    let body = set().replace("\n---\n", &format!("\n# {}\n---\n", "x".repeat(4000)));
+    let body = set(LARGE).replace("\n---\n", &format!("\n# {}\n---\n", "x".repeat(28_000)));
     let answer = send(&store, &tierflow, "POST", "/v1/apply", &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     tierflow.kill();
@@ -69,8 +69,8 @@ async fn what_was_acknowledged_counts_although_every_replica_and_every_lease_end
 
     let tierflow = store.tierflow().await;
     serves_rate(&tierflow, 2).await;
-    assert_eq!(tierflow.status().await["documents"], 4 + TENANTS);
-    is_in_place(&store, 4 + TENANTS).await;
+    assert_eq!(tierflow.status().await["documents"], 4 + LARGE);
+    is_in_place(&store, 4 + LARGE).await;
     // Whoever put it in place, the acknowledged revision is a base.
     may_write(&tierflow).await;
     let base = answer.header("etag").unwrap();
@@ -96,16 +96,16 @@ async fn a_lost_race_leaves_nothing() {
         staged.send(blobs.kvs().iter().map(etcd_client::KeyValue::lease).collect::<Vec<_>>()).unwrap();
         other.await;
     });
-    let answer = send(&store, &tierflow, "POST", "/v1/apply", &set()).await;
+    let answer = send(&store, &tierflow, "POST", "/v1/apply", &set(LARGE)).await;
     assert_eq!((answer.status.as_u16(), front.is_before_done()), (200, true), "{answer:?}");
     assert_eq!(front.seen("blobs/"), 1, "how often a blob was put");
     let leases = leases.await.unwrap();
     assert!(leases.len() == 1 && !leases.contains(&0), "who dies now leaves nothing for ever: {leases:?}");
-    is_in_place(&store, 5 + TENANTS).await;
+    is_in_place(&store, 5 + LARGE).await;
     serves_rate(&tierflow, 2).await;
     // One of its own does, and there is no next attempt.
     front.before(COMMIT, put(key("Plan", "standard"), plan(3)));
-    let answer = send(&store, &tierflow, "POST", "/v1/apply", &set()).await;
+    let answer = send(&store, &tierflow, "POST", "/v1/apply", &set(LARGE)).await;
     assert_eq!((answer.status.as_u16(), front.is_before_done()), (412, true), "{answer:?}");
     assert_eq!((keys(&store, "blobs/").await, keys(&store, "manifest").await), (0, 0));
 }

@@ -9,15 +9,18 @@ use tierflow::names::{DocumentId, Kind};
 use crate::harness::{Tierflow, any_addresses, eventually};
 use crate::store::{Store, document, key, rate, serves_rate};
 
-pub(crate) const TENANTS: usize = 1000;
+const TENANTS: usize = 1000;
+/// More than etcd takes in a transaction.
+pub(crate) const LARGE: usize = 150;
 
 pub(crate) fn plan(rate: u32) -> String {
     document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"))
 }
 
-pub(crate) fn set() -> String {
+/// A plan and so many tenants.
+pub(crate) fn set(tenants: usize) -> String {
     let tenant = |n| document("Tenant", &format!("t{n}"), "{plan: standard, limits: [{rate: 7/h}]}");
-    (0..TENANTS).map(tenant).chain([plan(2)]).collect::<Vec<_>>().join("\n---\n")
+    (0..tenants).map(tenant).chain([plan(2)]).collect::<Vec<_>>().join("\n---\n")
 }
 
 pub(crate) async fn keys(store: &Store, below: &str) -> usize {
@@ -66,7 +69,7 @@ async fn a_thousand_documents_count_together() {
     .await;
     let base = store.put("/elsewhere", "x").await.to_string();
     let headers = [("x-config-base-version", base.as_str()), ("idempotency-key", "large")];
-    let body = set();
+    let body = set(TENANTS);
     let (answer, seen) = seen_while(&other, async {
         let answer = tierflow.send("POST", "/v1/apply", &headers, &body).await;
         serves_rate(&other, 2).await;
@@ -112,8 +115,9 @@ async fn an_acknowledged_large_change_is_a_base_for_the_next_one() {
     let mut base = store.put("/elsewhere", "x").await.to_string();
     for n in 0..3 {
         // Nobody waits in between, and nobody else writes: large after large, small after large, and a deletion.
-        base =
-            send("POST", "/v1/apply", &base, &set().replace("rate: 7/h", &format!("rate: {}/h", 7 + n))).await.unwrap();
+        base = send("POST", "/v1/apply", &base, &set(TENANTS).replace("rate: 7/h", &format!("rate: {}/h", 7 + n)))
+            .await
+            .unwrap();
         assert_eq!(rate(&tierflow).await, Some(2), "what was acknowledged is shown");
         let large = base;
         send("PUT", PLAN, &large, &plan(3)).await.unwrap();

@@ -262,6 +262,19 @@ async fn a_store_that_begins_anew_is_believed_after_a_while() {
     serves_rate(&tierflow, 7).await;
 }
 
+/// As where a balancer stands in front of members that are none of one cluster.
+#[tokio::test]
+async fn answers_of_another_cluster_are_not_mixed_with_what_is_known() {
+    let (store, other) = (Store::start_shop().await, Store::start_shop().await);
+    other.put_rate(2).await;
+    let front = Front::start(store.etcd.address).await;
+    let tierflow = store.tierflow_at(source(&[front.address]), &[]).await;
+    serves_rate(&tierflow, 1).await;
+    front.lead_to(other.etcd.address);
+    eventually("it is noticed", async || (resyncs(&tierflow, "other_cluster").await > 0).then_some(())).await;
+    serves_rate(&tierflow, 2).await;
+}
+
 #[tokio::test]
 async fn a_slow_network_delays_and_loses_nothing() {
     let store = Store::start_shop().await;

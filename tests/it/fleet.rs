@@ -108,5 +108,9 @@ async fn while_etcd_is_away_the_replicas_are_asked_that_were_there() {
     eventually("etcd is missed", async || a.status().await["source"]["trouble"].as_str().map(|_| ())).await;
     drop(b);
     assert_eq!(told().await, both);
+    // Nor is one forgotten whose lease has ended since, as everybody's has.
+    let log = || std::fs::read_to_string(store.path("a.log")).unwrap();
+    eventually("its own lease has ended", async || log().contains("not held in etcd").then_some(())).await;
+    assert_eq!(told().await, both);
     drop(store);
 }

@@ -50,6 +50,7 @@ pub(crate) struct Front {
     before: Before,
     puts: Puts,
     fences: Fences,
+    etcd: Arc<Mutex<SocketAddr>>,
     client: HttpClient,
     task: JoinHandle<()>,
 }
@@ -98,8 +99,9 @@ impl Front {
         let waiting = Arc::new(AtomicUsize::new(0));
         let (lose, lost, fences) = (Lose::default(), Lost::default(), Fences::default());
         let (before, puts) = (Before::default(), Puts::default());
+        let etcd = Arc::new(Mutex::new(etcd));
         let behind = Behind {
-            etcd,
+            etcd: Arc::clone(&etcd),
             rule: Arc::clone(&rule),
             forgotten: Arc::clone(&forgotten),
             is_holding: Arc::clone(&is_holding),
@@ -115,7 +117,27 @@ impl Front {
         };
         let app = axum::Router::new().fallback(forward).with_state(behind);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, rule, forgotten, is_holding, is_open, waiting, lose, lost, before, puts, fences, client, task }
+        Self {
+            address,
+            rule,
+            forgotten,
+            is_holding,
+            is_open,
+            waiting,
+            lose,
+            lost,
+            before,
+            puts,
+            fences,
+            etcd,
+            client,
+            task,
+        }
+    }
+
+    /// Asks another etcd from now on. Watches stay where they are.
+    pub(crate) fn lead_to(&self, etcd: SocketAddr) {
+        *self.etcd.lock().unwrap() = etcd;
     }
 
     pub(crate) fn set(&self, manner: Manner, key_part: &str) {
@@ -188,7 +210,7 @@ impl Drop for Front {
 
 #[derive(Clone)]
 struct Behind {
-    etcd: SocketAddr,
+    etcd: Arc<Mutex<SocketAddr>>,
     rule: Rule,
     forgotten: Arc<AtomicUsize>,
     is_holding: Arc<AtomicBool>,
@@ -249,7 +271,8 @@ async fn forward(State(mut behind): State<Behind>, mut request: Request) -> Resp
         behind.hangs.store(lost == Some(Part::Following), Ordering::Relaxed);
         request = Request::from_parts(parts, Body::from(question));
     }
-    *request.uri_mut() = format!("http://{}{path}", behind.etcd).parse().unwrap();
+    let etcd = *behind.etcd.lock().unwrap();
+    *request.uri_mut() = format!("http://{etcd}{path}").parse().unwrap();
     if lost == Some(Part::Question) {
         behind.lost.lock().unwrap().push(request);
         return std::future::pending().await;

@@ -42,6 +42,7 @@ mod forms;
 mod forms_random;
 mod hosts;
 mod last_good;
+mod leases;
 mod matching;
 mod name_server;
 mod ports_tls;

@@ -21,7 +21,7 @@ use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
 use tierflow::policy::problem::Problem;
 use tierflow::snapshot::feature::EnvoyVersion;
-use tierflow::snapshot::render;
+use tierflow::snapshot::{Resources, render};
 
 use crate::envoy_versions::version_of;
 use crate::harness::printed;
@@ -58,6 +58,16 @@ impl Set {
     }
 }
 
+/// The resources of each gateway of the sets.
+fn compiled(sets: &[Set]) -> Vec<Arc<Resources>> {
+    let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
+    let groups = generations.flat_map(|generation| {
+        let groups = generation.snapshot.groups.sorted().into_iter();
+        groups.map(|(_, group)| Arc::clone(group)).collect::<Vec<_>>()
+    });
+    groups.collect()
+}
+
 /// An Envoy that is asked about policies.
 struct Judge<'a> {
     envoy: &'a Path,
@@ -70,18 +80,17 @@ impl<'a> Judge<'a> {
         Self { envoy, version: version_of(envoy), folder }
     }
 
-    /// What it says of the sets, all of them at once; but for gateways that are said to need a newer one.
     fn judge(&self, sets: &[Set]) -> Result<(), String> {
-        let generations = sets.iter().map(|set| set.build().expect("only sets that pass are judged"));
-        let groups = generations.flat_map(|generation| {
-            let groups = generation.snapshot.groups.sorted().into_iter();
-            groups.map(|(_, group)| Arc::clone(group)).collect::<Vec<_>>()
-        });
-        let groups = groups.filter(|group| group.unknown_to(self.version).next().is_none());
+        self.judge_compiled(&compiled(sets))
+    }
+
+    /// What it says of all of them at once; but for gateways that are said to need a newer one.
+    fn judge_compiled(&self, groups: &[Arc<Resources>]) -> Result<(), String> {
+        let groups = groups.iter().filter(|group| group.unknown_to(self.version).next().is_none());
         let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
         let mut names = BTreeSet::new();
         for group in groups {
-            let Value::Object(kinds) = render::to_static_bootstrap(&group)["static_resources"].take() else { continue };
+            let Value::Object(kinds) = render::to_static_bootstrap(group)["static_resources"].take() else { continue };
             for (kind, resources) in kinds {
                 let Value::Array(resources) = resources else { continue };
                 let is_new = |resource: &Value| names.insert((kind.clone(), resource["name"].to_string()));
@@ -114,9 +123,10 @@ fn what_check_passes_envoy_takes() {
         }
         sets.push(set);
     }
+    let groups = compiled(&sets);
     for envoy in BTreeSet::from([tools::envoy().unwrap(), tools::oldest_envoy().unwrap()]) {
         let judge = Judge::new(envoy, folder.path());
-        if let Err(said) = judge.judge(&sets) {
+        if let Err(said) = judge.judge_compiled(&groups) {
             panic!("Envoy {}: {}", judge.version, shrink::shrunk(&judge, &sets, &said));
         }
     }

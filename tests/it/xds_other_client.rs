@@ -254,8 +254,12 @@ async fn a_refusal_is_on_record_with_its_reason_until_it_is_mended() {
     assert_eq!(refused["message"], "pay: resource validation failed: the client has no load balancing RANDOM");
     assert_eq!(refused["sent"]["generation"], 2);
     assert_eq!(clusters_of().await["acknowledged"]["generation"], 1);
-    let status = shop.tierflow.status().await;
-    assert_eq!(status["nodes"]["refusing"], 1);
+    // Where it stands is told a moment after what it refused.
+    let status = eventually("it stands as one that refuses", async || {
+        let status = shop.tierflow.status().await;
+        (status["nodes"]["refusing"] == 1 && status["held"] != json!([])).then_some(status)
+    })
+    .await;
     assert_eq!(status["held"][0]["documents"][0]["name"], "pay", "{status}");
     assert!(order.latest().unwrap().is_ok());
 
