@@ -20,6 +20,7 @@ mod forms;
 mod keep;
 mod listen;
 mod load;
+mod one_buffer;
 mod protocol;
 mod replica;
 mod servers;

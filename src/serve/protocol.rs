@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tower_service::Service;
 
 use super::connections::{Io, Peer};
+use super::one_buffer::OneBuffer;
 use crate::rls::{Call, RateLimitServer, Reply};
 
 /// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
@@ -81,11 +82,11 @@ pub(super) struct RateLimit {
 }
 
 impl Protocol for RateLimit {
-    type Connection = http2::Connection<TokioIo<Io>, RateLimitCalls, TokioExecutor>;
+    type Connection = http2::Connection<OneBuffer<TokioIo<Io>>, RateLimitCalls, TokioExecutor>;
 
     fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
         let calls = RateLimitCalls { service: self.service.clone(), others: self.others.clone(), peer };
-        http2(self.streams_max).serve_connection(io, calls)
+        http2(self.streams_max).serve_connection(OneBuffer(io), calls)
     }
 }
 
