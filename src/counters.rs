@@ -67,7 +67,7 @@ impl Admission {
 
 impl Counters {
     /// [`Counters::admit`], where that waits for nothing; else `None`.
-    pub fn admit_now(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Option<Admission> {
+    pub fn admit_now(&self, charges: &[impl AsRef<Charge>], now: Timestamp, on_error: OnError) -> Option<Admission> {
         match self {
             _ if charges.is_empty() => Some(Admission::of_nothing()),
             Self::Memory(memory) => Some(memory.admit(charges, now, on_error)),

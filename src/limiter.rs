@@ -79,6 +79,13 @@ impl Charge {
     }
 }
 
+/// Where only the charge of something is asked for.
+impl AsRef<Self> for Charge {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// The answer of a counter to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {

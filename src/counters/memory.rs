@@ -70,33 +70,36 @@ impl Memory {
     }
 
     /// [`Counters::admit`](super::Counters::admit), at once.
-    pub fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Admission {
+    pub fn admit(&self, charges: &[impl AsRef<Charge>], now: Timestamp, on_error: OnError) -> Admission {
         self.admit_in_units(1, charges, now, on_error)
     }
 
     /// The same where a request comes in units of so many hits: a look asks whether one unit would pass.
-    pub fn admit_in_units(&self, unit: u32, charges: &[Charge], now: Timestamp, on_error: OnError) -> Admission {
+    pub fn admit_in_units<'a, C: AsRef<Charge>>(
+        &self,
+        unit: u32,
+        charges: &'a [C],
+        now: Timestamp,
+        on_error: OnError,
+    ) -> Admission {
         let mut shards = self.lock(charges);
-        let asked = |key| hits_of_key(charges, key).max(unit);
-        let judge = |charge: &Charge| shards.of(charge.key).judge(charge, asked(charge.key), now);
-        let mut outcomes: SmallVec<_> = charges.iter().map(judge).map(Outcome::Judged).collect();
-        let all_allow = enforced(charges, &outcomes).all(is_allowed);
+        let ask = |charge: &'a C| shards.ask(charge.as_ref(), hits_of_key(charges, charge.as_ref().key).max(unit), now);
+        let mut asked: SmallVec<[Asked<'a>; 4]> = charges.iter().map(ask).collect();
+        let all_allow = asked.iter().filter(|asked| asked.is_enforced()).all(|asked| asked.allows);
 
-        for (charge, outcome) in charges.iter().zip(&mut outcomes) {
-            let to_count = is_allowed(*outcome) && (all_allow || !charge.is_enforced());
-            if to_count && !shards.of(charge.key).reserve(charge, charges, now) {
-                *outcome = Outcome::NoRoom;
+        if asked.iter().any(|asked| asked.is_new(all_allow)) {
+            let is_part = |key| charges.iter().any(|charge| charge.as_ref().key == key);
+            for asked in asked.iter_mut().filter(|asked| asked.is_new(all_allow)) {
+                asked.has_room = shards.at(asked.shard).ensure(asked.charge, is_part, now);
+            }
+            // One that was dropped for another may have left its place to a third.
+            for asked in &mut asked {
+                asked.place = shards.at(asked.shard).place(asked.charge.key);
             }
         }
-        let no_room_denies = on_error == OnError::Deny && enforced(charges, &outcomes).any(|o| o == Outcome::NoRoom);
-        let admitted = all_allow && !no_room_denies;
-
-        for (charge, outcome) in charges.iter().zip(&mut outcomes) {
-            let to_count = is_allowed(*outcome) && (admitted || !charge.is_enforced());
-            if to_count && let Some(verdict) = shards.of(charge.key).charge(charge, now) {
-                *outcome = Outcome::Judged(verdict);
-            }
-        }
+        let has_room = asked.iter().filter(|asked| asked.is_enforced()).all(|asked| asked.has_room);
+        let admitted = all_allow && (has_room || on_error != OnError::Deny);
+        let outcomes = asked.iter().map(|asked| shards.conclude(asked, admitted, now)).collect();
         Admission { admitted, outcomes }
     }
 
@@ -151,8 +154,9 @@ impl Memory {
     }
 
     /// Locks the shards of all charges: ascending, and each once.
-    fn lock(&self, charges: &[Charge]) -> LockedShards<'_> {
-        let mut indexes: SmallVec<[usize; 4]> = charges.iter().map(|charge| self.index_of(charge.key)).collect();
+    fn lock(&self, charges: &[impl AsRef<Charge>]) -> LockedShards<'_> {
+        let mut indexes: SmallVec<[usize; 4]> =
+            charges.iter().map(|charge| self.index_of(charge.as_ref().key)).collect();
         indexes.sort_unstable();
         indexes.dedup();
         let locked = indexes.into_iter().map(|index| (index, self.shard(index).lock())).collect();
@@ -175,25 +179,72 @@ struct LockedShards<'a> {
     locked: SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>,
 }
 
+/// The counter of a charge, which is looked up once.
+struct Asked<'a> {
+    charge: &'a Charge,
+    /// All that the request asks of it.
+    hits: u32,
+    /// Which of the locked shards it is in.
+    shard: usize,
+    /// Where it is there. `None`: it is not there, and says what a new one would.
+    place: Option<usize>,
+    allows: bool,
+    /// False where it is not there, and there is no room for it.
+    has_room: bool,
+}
+
+impl Asked<'_> {
+    fn is_enforced(&self) -> bool {
+        self.charge.is_enforced()
+    }
+
+    /// Its hits are counted, where there is room.
+    fn is_counted(&self, admitted: bool) -> bool {
+        self.allows && (admitted || !self.is_enforced())
+    }
+
+    /// It is not there, and has to be.
+    fn is_new(&self, admitted: bool) -> bool {
+        self.place.is_none() && self.charge.hits > 0 && self.is_counted(admitted)
+    }
+}
+
 impl LockedShards<'_> {
-    fn of(&mut self, key: CounterKey) -> &mut Shard {
-        let index = self.memory.index_of(key);
-        let locked = self.locked.iter_mut().find(|(locked, _)| *locked == index);
-        &mut locked.expect("the shards of all charges were locked").1
+    fn ask<'a>(&mut self, charge: &'a Charge, hits: u32, now: Timestamp) -> Asked<'a> {
+        let index = self.memory.index_of(charge.key);
+        let shard = self.locked.iter().position(|(locked, _)| *locked == index);
+        let shard = shard.expect("the shards of all charges were locked");
+        let found = self.at(shard);
+        let place = found.place(charge.key);
+        let allows = match place.and_then(|place| found.at(place)) {
+            Some(cell) => cell.allows(charge.rate.limit, charge.algorithm, hits, now),
+            None => hits.max(1) <= charge.capacity(),
+        };
+        Asked { charge, hits, shard, place, allows, has_room: true }
+    }
+
+    /// Counts the hits where they are to be counted.
+    fn conclude(&mut self, asked: &Asked<'_>, admitted: bool, now: Timestamp) -> Outcome {
+        let shard = self.at(asked.shard);
+        if !asked.has_room {
+            return Outcome::NoRoom;
+        }
+        Outcome::Judged(match asked.place.and_then(|place| shard.at(place)) {
+            Some(cell) if asked.is_counted(admitted) => cell.charge(asked.charge.hits, now),
+            Some(cell) => Verdict { allowed: asked.allows, ..cell.verdict(asked.hits, now) },
+            None => shard.judge(asked.charge, asked.hits, now),
+        })
+    }
+
+    fn at(&mut self, shard: usize) -> &mut Shard {
+        &mut self.locked.get_mut(shard).expect("it is the place of a locked shard").1
     }
 }
 
 /// The sum of what a request asks of one counter. Each key is usually there once.
-fn hits_of_key(charges: &[Charge], key: CounterKey) -> u32 {
-    charges.iter().filter(|charge| charge.key == key).fold(0, |hits, charge| hits.saturating_add(charge.hits))
-}
-
-fn enforced(charges: &[Charge], outcomes: &[Outcome]) -> impl Iterator<Item = Outcome> {
-    charges.iter().zip(outcomes).filter(|(charge, _)| charge.is_enforced()).map(|(_, outcome)| *outcome)
-}
-
-fn is_allowed(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Judged(verdict) if verdict.allowed)
+fn hits_of_key(charges: &[impl AsRef<Charge>], key: CounterKey) -> u32 {
+    let of_key = charges.iter().map(AsRef::as_ref).filter(|charge| charge.key == key);
+    of_key.fold(0, |hits, charge| hits.saturating_add(charge.hits))
 }
 
 #[cfg(test)]

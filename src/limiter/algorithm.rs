@@ -48,14 +48,20 @@ impl Cell {
         Self { rate, newest, state }
     }
 
-    /// The verdict on `hits` under `limit`, which is the counter's limit from here on, as is a token bucket's burst.
-    /// Counts nothing. The verdict's times are from `now`, even where the counter has already seen a later time.
-    pub fn judge(&mut self, limit: u32, algorithm: Algorithm, hits: u32, now: Timestamp) -> Verdict {
+    /// Whether `hits` fit under `limit`, which is the counter's limit from here on, as is a token bucket's burst.
+    /// Counts nothing.
+    pub fn allows(&mut self, limit: u32, algorithm: Algorithm, hits: u32, now: Timestamp) -> bool {
         self.advance(now);
         self.rate.limit = limit;
         if let (State::TokenBucket(bucket), Algorithm::TokenBucket { burst }) = (&mut self.state, algorithm) {
             bucket.set_burst(burst);
         }
+        hits.max(1) <= self.remaining()
+    }
+
+    /// The same, and from when on. The verdict's times are from `now`, even where the counter has already seen a later time.
+    pub fn judge(&mut self, limit: u32, algorithm: Algorithm, hits: u32, now: Timestamp) -> Verdict {
+        self.allows(limit, algorithm, hits, now);
         self.verdict(hits, now)
     }
 
@@ -105,7 +111,8 @@ impl Cell {
         self.newest = now;
     }
 
-    fn verdict(&self, hits: u32, now: Timestamp) -> Verdict {
+    /// The verdict on `hits` by what counts at the newest time.
+    pub fn verdict(&self, hits: u32, now: Timestamp) -> Verdict {
         let asked = hits.max(1);
         let (capacity, used) = (self.capacity(), self.used());
         let remaining = capacity.saturating_sub(used);
@@ -120,6 +127,10 @@ impl Cell {
             None => Duration::ZERO,
         };
         Verdict { allowed, remaining, retry_after, grows_after }
+    }
+
+    fn remaining(&self) -> u32 {
+        self.capacity().saturating_sub(self.used())
     }
 
     /// The hits that pass at once when nothing is used.

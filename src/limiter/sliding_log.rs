@@ -30,8 +30,10 @@ impl Log {
     /// Forgets what no longer counts at `now`.
     pub(super) fn advance(&mut self, window: Window, now: Timestamp) {
         let expired = self.times().take_while(|hit| now.nanos_since(*hit) >= window.nanos()).count();
-        self.times.rotate_left(expired);
-        self.len -= expired as u8; // at most `len`
+        if expired > 0 {
+            self.times.rotate_left(expired);
+            self.len -= expired as u8; // at most `len`
+        }
     }
 
     pub(super) fn fits(&self, hits: u32) -> bool {

@@ -126,14 +126,43 @@ impl<C: Count> Ring<C> {
     /// The time at which no more than `keep` hits count, if none are added after `now`.
     pub(super) fn falls_to(&self, keep: u32, window: Window, now: Timestamp) -> Timestamp {
         let newest = sub_bucket(window, now);
-        let mut used = self.used();
-        for index in newest.saturating_sub(SUB_BUCKETS_PER_WINDOW)..newest {
-            used = used.saturating_sub(self.counts.get(slot(index)).copied().unwrap_or_default().into());
-            if used <= keep {
-                return drops_out(window, index);
+        // By their places, the oldest are those after the newest one.
+        let (younger, rest) = self.counts.split_at(slot(newest));
+        let older = rest.get(1..).unwrap_or_default();
+        let mut falling = Falling { used: self.used(), age: SUB_BUCKETS_PER_WINDOW };
+        let has_fallen = falling.fall_to(keep, older) || falling.fall_to(keep, younger);
+        drops_out(window, if has_fallen { newest.saturating_sub(falling.age) } else { newest })
+    }
+}
+
+/// The hits that are left while one sub-bucket after the other drops out.
+struct Falling {
+    used: u32,
+    /// Of the sub-bucket that is the next to drop out, in sub-buckets.
+    age: u64,
+}
+
+impl Falling {
+    /// Lets sub-buckets drop out, oldest first, until one leaves no more than `keep`: false if none does.
+    fn fall_to<C: Count>(&mut self, keep: u32, counts: &[C]) -> bool {
+        /// A processor adds these at once.
+        const TOGETHER: usize = 8;
+        for counts in counts.chunks(TOGETHER) {
+            let sum = counts.iter().fold(0_u32, |sum, count| sum.wrapping_add((*count).into()));
+            if self.used.saturating_sub(sum) > keep {
+                self.used -= sum;
+                self.age -= counts.len() as u64;
+                continue;
+            }
+            for count in counts {
+                self.used = self.used.saturating_sub((*count).into());
+                if self.used <= keep {
+                    return true;
+                }
+                self.age -= 1;
             }
         }
-        drops_out(window, newest)
+        false
     }
 }
 

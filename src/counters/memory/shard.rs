@@ -65,23 +65,28 @@ impl Shard {
         }
     }
 
+    /// Where a counter is, until another is dropped.
+    pub(super) fn place(&self, key: CounterKey) -> Option<usize> {
+        self.table.place(key)
+    }
+
+    /// The counter at a place that was told.
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut Cell> {
+        self.table.at(place).map(|entry| &mut entry.cell)
+    }
+
     /// What the counter counts, where there is one.
     pub(super) fn look(&mut self, charge: &Charge, now: Timestamp) -> Option<Usage> {
         let cell = self.table.find(charge.key)?;
         Some(cell.usage(charge.rate.limit, charge.algorithm, now))
     }
 
-    /// Sees to it that there is a counter to charge, without dropping one of `charges` for it.
-    /// False if there is no room for it.
-    pub(super) fn reserve(&mut self, charge: &Charge, charges: &[Charge], now: Timestamp) -> bool {
-        charge.hits == 0 || self.ensure(charge, charges, now)
-    }
-
-    fn ensure(&mut self, charge: &Charge, charges: &[Charge], now: Timestamp) -> bool {
+    /// Sees to it that there is a counter, without dropping one that stays for it. False if there is no room for it.
+    pub(super) fn ensure(&mut self, charge: &Charge, stays: impl Fn(CounterKey) -> bool, now: Timestamp) -> bool {
         if self.table.find(charge.key).is_some() {
             return true;
         }
-        if self.table.len() >= self.keys_max && !self.make_room(charges, now) {
+        if self.table.len() >= self.keys_max && !self.make_room(stays, now) {
             return false;
         }
         self.table.insert(charge.key, self.fresh(charge));
@@ -91,16 +96,11 @@ impl Shard {
     /// Takes over what a store elsewhere counts, where there is something and room for it.
     pub(super) fn follow(&mut self, charge: &Charge, kept: &Kept, now: Timestamp) {
         if *kept != Kept::Nothing {
-            self.ensure(charge, std::slice::from_ref(charge), now);
+            self.ensure(charge, |_| false, now);
         }
         if let Some(cell) = self.table.find(charge.key) {
             cell.follow(kept, charge.rate, charge.algorithm);
         }
-    }
-
-    /// Counts the hits of a charge that was reserved. None if there was nothing to count, and no counter.
-    pub(super) fn charge(&mut self, charge: &Charge, now: Timestamp) -> Option<Verdict> {
-        self.table.find(charge.key).map(|cell| cell.charge(charge.hits, now))
     }
 
     pub(super) fn remove(&mut self, key: CounterKey) -> bool {
@@ -137,15 +137,15 @@ impl Shard {
         Cell::new(charge.rate, charge.algorithm, self.swept_at)
     }
 
-    /// Drops a key that is no part of `charges`. False if none was found that may go.
-    fn make_room(&mut self, charges: &[Charge], now: Timestamp) -> bool {
+    /// Drops a key. False if none was found that may go.
+    fn make_room(&mut self, stays: impl Fn(CounterKey) -> bool, now: Timestamp) -> bool {
         let mut emptiest: Option<(CounterKey, f64)> = None;
         let mut compared = 0;
         for _ in 0..KEYS_SEARCHED {
             let place = self.next_place();
             let Some(entry) = self.table.at(place) else { break };
             let fullness = entry.cell.fullness(now);
-            let may_go = fullness <= FULLNESS_EVICTABLE_MAX && charges.iter().all(|charge| charge.key != entry.key);
+            let may_go = fullness <= FULLNESS_EVICTABLE_MAX && !stays(entry.key);
             if !may_go {
                 continue;
             }

@@ -40,8 +40,13 @@ impl Table {
     }
 
     pub(super) fn find(&mut self, key: CounterKey) -> Option<&mut Cell> {
-        let place = *self.places.find(hash(key), |place| is_at(&self.blocks, *place, key))?;
-        self.at(place as usize).map(|entry| &mut entry.cell)
+        let place = self.place(key)?;
+        self.at(place).map(|entry| &mut entry.cell)
+    }
+
+    /// Where a key is, until another is removed.
+    pub(super) fn place(&self, key: CounterKey) -> Option<usize> {
+        self.places.find(hash(key), |place| is_at(&self.blocks, *place, key)).map(|place| *place as usize)
     }
 
     pub(super) fn at(&mut self, place: usize) -> Option<&mut Entry> {
