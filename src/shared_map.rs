@@ -9,9 +9,10 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, Hash};
+use std::sync::{Arc, LazyLock};
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -153,9 +154,8 @@ impl<K, V> SharedMap<K, V> {
 
 fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
     // The same in every map, so that an entry is in the same shard everywhere.
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    STATE.hash_one(key)
 }
 
 /// The branch and the shard in it, by bits that the table inside does not look at first.

@@ -1,10 +1,9 @@
 //! Names of counters: 128 bits instead of the strings that a limit counts by.
 
 use std::fmt;
-use std::hash::Hasher as _;
 
 use ring::digest;
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 /// The name of one counter: a hash of what the limit is and of what it counts by.
 ///
@@ -33,7 +32,7 @@ impl CounterKey {
 const HOME_SHIFT: u32 = 112;
 
 /// Makes a [`CounterKey`] from parts. A clone continues from the parts so far, so what many keys begin with
-/// is hashed once.
+/// is hashed once; and a part that many keys continue with is hashed once where it is a [`KeyPart`].
 #[derive(Clone)]
 pub struct KeyHasher {
     hash: Hash,
@@ -43,10 +42,30 @@ pub struct KeyHasher {
 
 #[derive(Clone)]
 enum Hash {
-    /// SipHash, safe while nobody knows its seed: for keys that do not leave the process.
-    Seeded(SipHasher13),
+    Seeded(Seeded),
     /// The first half of SHA-256, which has no secret that replicas would have to share.
     Shared(Box<digest::Context>),
+}
+
+/// For keys that do not leave the process: each part is hashed by itself with SipHash, which is safe while nobody knows
+/// its seed, and a key is the polynomial in [`ODD`] whose coefficients are the hashes. Keys of different parts differ in
+/// such a coefficient, and so by a number that is as good as random to whoever chooses the parts.
+#[derive(Clone, Copy)]
+struct Seeded {
+    seed: (u64, u64),
+    sum: u128,
+}
+
+/// Of 128 bits, drawn once. It is 3 modulo 8: so the powers that a list of parts has differ in their low bits, and parts that
+/// change places give another key.
+const ODD: u128 = 0x9e6c_63d0_876a_3f6b_d1a3_5c0e_94b3_82e3;
+
+/// A part that many keys have, hashed beforehand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPart {
+    bytes: Box<[u8]>,
+    /// By the seed of the [`KeyHasher`] that made it, where that has one.
+    hash: u128,
 }
 
 /// The state holds the seed, which is nobody's business.
@@ -59,7 +78,8 @@ impl fmt::Debug for KeyHasher {
 impl KeyHasher {
     /// Keys that mean nothing outside of who knows the seed.
     pub fn seeded(seed: [u8; 16]) -> Self {
-        Self { hash: Hash::Seeded(SipHasher13::new_with_key(&seed)), home: None }
+        let seed = SipHasher13::new_with_key(&seed).keys();
+        Self { hash: Hash::Seeded(Seeded { seed, sum: 0 }), home: None }
     }
 
     /// Keys that are the same on all replicas.
@@ -70,18 +90,35 @@ impl KeyHasher {
     /// The length goes before the bytes: the parts `ab`, `c` are not the parts `a`, `bc`.
     #[must_use]
     pub fn part(mut self, bytes: &[u8]) -> Self {
-        let length = (bytes.len() as u64).to_le_bytes();
         match &mut self.hash {
-            Hash::Seeded(hasher) => {
-                hasher.write(&length);
-                hasher.write(bytes);
-            }
+            Hash::Seeded(seeded) => seeded.add(seeded.hash(bytes)),
             Hash::Shared(context) => {
-                context.update(&length);
+                context.update(&(bytes.len() as u64).to_le_bytes());
                 context.update(bytes);
             }
         }
         self
+    }
+
+    /// A part to continue with, from here or from wherever the same beginning led.
+    pub fn prepare(&self, bytes: &[u8]) -> KeyPart {
+        let hash = match &self.hash {
+            Hash::Seeded(seeded) => seeded.hash(bytes),
+            Hash::Shared(_) => 0,
+        };
+        KeyPart { bytes: bytes.into(), hash }
+    }
+
+    /// The same as [`KeyHasher::part`] of the part's bytes.
+    #[must_use]
+    pub fn prepared(mut self, part: &KeyPart) -> Self {
+        match &mut self.hash {
+            Hash::Seeded(seeded) => {
+                seeded.add(part.hash);
+                self
+            }
+            Hash::Shared(_) => self.part(&part.bytes),
+        }
     }
 
     /// The parts so far are the home of all keys that continue from here. Keys that do not leave the process have no use
@@ -97,7 +134,7 @@ impl KeyHasher {
 
     pub fn finish(&self) -> CounterKey {
         let key = CounterKey(match &self.hash {
-            Hash::Seeded(hasher) => hasher.finish128().as_u128(),
+            Hash::Seeded(seeded) => seeded.sum,
             Hash::Shared(context) => {
                 let digest = context.as_ref().clone().finish();
                 let half = digest.as_ref().first_chunk().copied();
@@ -105,6 +142,16 @@ impl KeyHasher {
             }
         });
         self.home.map_or(key, |home| key.at_home(home))
+    }
+}
+
+impl Seeded {
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        SipHasher13::new_with_keys(self.seed.0, self.seed.1).hash(bytes).as_u128()
+    }
+
+    fn add(&mut self, hash: u128) {
+        self.sum = self.sum.wrapping_mul(ODD).wrapping_add(hash);
     }
 }
 
@@ -151,6 +198,30 @@ mod tests {
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys.iter().skip(i + 1).all(|b| a != b), "{i}");
+        }
+    }
+
+    #[test]
+    fn parts_that_change_places_give_other_keys() {
+        let parts: Vec<String> = (0..64).map(|number| format!("p{number}")).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let first = key(&parts);
+        for other in 1..parts.len() {
+            let mut changed = parts.clone();
+            changed.swap(0, other);
+            // Also in the bits that a table looks at.
+            assert_ne!(key(&changed).as_u128() as u32, first.as_u128() as u32, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_was_hashed_beforehand_is_the_same_part() {
+        for hasher in [KeyHasher::seeded([1; 16]), KeyHasher::shared()] {
+            let part = hasher.prepare(b"per-minute");
+            for scope in [&b"order"[..], b"", b"acme"] {
+                let (key, prepared) = (hasher.clone().part(scope), hasher.clone().part(scope));
+                assert_eq!(prepared.prepared(&part).part(b"x").finish(), key.part(b"per-minute").part(b"x").finish());
+            }
         }
     }
 

@@ -14,12 +14,12 @@ mod pick;
 mod prepared;
 mod search;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use smallvec::SmallVec;
 
-use super::key::KeyHasher;
+use super::key::{KeyHasher, KeyPart};
 use super::older::OlderForms;
 use super::{Charge, OnError};
 use crate::names::{Name, TenantName};
@@ -94,6 +94,12 @@ pub struct Applied<'a> {
     pub charge: Charge,
 }
 
+impl AsRef<Charge> for Applied<'_> {
+    fn as_ref(&self) -> &Charge {
+        &self.charge
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tier {
     Api,
@@ -121,6 +127,10 @@ pub enum TenantDenial {
 
 #[derive(Debug)]
 pub(super) struct GatewayLimits {
+    /// The beginning of the keys of its tenants' counters.
+    tenant_keys: KeyHasher,
+    /// The beginning of the keys of its lists' counters.
+    list_keys: KeyHasher,
     pub(super) on_error: OnError,
     pub(super) tenant: Option<Arc<TenantRule>>,
     /// By the id that the newest routes report.
@@ -133,6 +143,10 @@ pub(super) struct GatewayLimits {
 #[derive(Debug)]
 pub(super) struct ApiLimits {
     name: Name,
+    /// The beginning of the keys of its own counters.
+    keys: KeyHasher,
+    /// What the keys of a tenant's counters for it continue with.
+    at_api: [KeyPart; 2],
     limits: Vec<Prepared>,
 }
 
@@ -193,28 +207,37 @@ impl Matcher {
     }
 
     /// The beginning of the keys of an Api's counters.
-    fn key_of_api(&self, gateway: &str, api: &str) -> KeyHasher {
-        self.key("api", gateway).part(api.as_bytes()).home()
+    fn keys_of_api(&self, gateway: &str, api: &str) -> KeyHasher {
+        keys(&self.keys, "api", gateway).part(api.as_bytes()).home()
     }
 
-    /// The beginning of the keys of a tenant's counters over all Apis.
-    fn key_of_tenant(&self, gateway: &str, tenant: &[u8]) -> KeyHasher {
-        self.key("tenant", gateway).part(tenant).home()
+    /// The beginning of the keys of a gateway's tenants' counters.
+    fn keys_of_tenants(&self, gateway: &str) -> KeyHasher {
+        keys(&self.keys, "tenant", gateway)
     }
 
-    /// The beginning of the keys of a tenant's counters for one Api.
-    fn key_at_api(tenant: KeyHasher, api: &str) -> KeyHasher {
-        tenant.part(b"api").part(api.as_bytes())
+    /// The beginning of the keys of the counters of a gateway's lists.
+    fn keys_of_lists(&self, gateway: &str) -> KeyHasher {
+        keys(&self.keys, "rate_limits", gateway)
     }
+}
 
-    /// The beginning of the keys of the counters of lists.
-    fn key_of_lists(&self, gateway: &str) -> KeyHasher {
-        self.key("rate_limits", gateway)
-    }
+/// The beginning of the keys of a tenant's counters over all Apis.
+fn keys_of_tenant(tenants: &KeyHasher, tenant: &[u8]) -> KeyHasher {
+    tenants.clone().part(tenant).home()
+}
 
-    fn key(&self, scope: &str, gateway: &str) -> KeyHasher {
-        self.keys.clone().part(scope.as_bytes()).part(gateway.as_bytes())
-    }
+/// What the keys of a tenant's counters for an Api continue with.
+fn at_api(keys: &KeyHasher, api: &str) -> [KeyPart; 2] {
+    [keys.prepare(b"api"), keys.prepare(api.as_bytes())]
+}
+
+fn keys_at_api(tenant: KeyHasher, at_api: &[KeyPart; 2]) -> KeyHasher {
+    at_api.iter().fold(tenant, KeyHasher::prepared)
+}
+
+fn keys(all: &KeyHasher, scope: &str, gateway: &str) -> KeyHasher {
+    all.clone().part(scope.as_bytes()).part(gateway.as_bytes())
 }
 
 impl<'a> Found<'a> {

@@ -1,10 +1,14 @@
 //! From a policy set to the limits by gateway, API and tenant.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 use super::prepared::Prepared;
-use super::{ApiLimits, GatewayForms, GatewayLimits, LastLimits, Matcher, PlanLimits, TenantLimits, TenantRule};
+use super::{
+    ApiLimits, GatewayForms, GatewayLimits, LastLimits, Matcher, PlanLimits, TenantLimits, TenantRule, at_api,
+};
 use crate::limiter::key::KeyHasher;
 use crate::names::{DocumentId, Kind, Name, descriptor};
 use crate::policy::form::Form;
@@ -35,7 +39,8 @@ impl Matcher {
         for name in affected {
             match policies.gateways.get(name) {
                 Some(gateway) => {
-                    drop(next.gateways.insert(name.clone(), Arc::new(GatewayLimits::new(policies, gateway))));
+                    let limits = GatewayLimits::new(&next, policies, gateway);
+                    drop(next.gateways.insert(name.clone(), Arc::new(limits)));
                 }
                 None => drop(next.gateways.remove(name)),
             }
@@ -45,7 +50,10 @@ impl Matcher {
 
     fn take_tenant(&mut self, policies: &PolicySet, name: &str) {
         match policies.tenants.get(name) {
-            Some(tenant) => drop(self.tenants.insert(tenant.name.clone(), Arc::new(TenantLimits::new(tenant)))),
+            Some(tenant) => {
+                let limits = TenantLimits::new(&self.keys, tenant);
+                drop(self.tenants.insert(tenant.name.clone(), Arc::new(limits)));
+            }
             None => drop(self.tenants.remove(name)),
         }
     }
@@ -53,7 +61,7 @@ impl Matcher {
     fn take_plan(&mut self, policies: &PolicySet, name: &str) {
         let plans = Arc::make_mut(&mut self.plans);
         match policies.plans.get(name) {
-            Some(plan) => drop(plans.insert(plan.name.clone(), Arc::new(PlanLimits::new(plan)))),
+            Some(plan) => drop(plans.insert(plan.name.clone(), Arc::new(PlanLimits::new(&self.keys, plan)))),
             None => drop(plans.remove(name)),
         }
     }
@@ -90,13 +98,22 @@ impl Matcher {
 }
 
 impl GatewayLimits {
-    fn new(policies: &PolicySet, gateway: &Gateway) -> Self {
+    fn new(matcher: &Matcher, policies: &PolicySet, gateway: &Gateway) -> Self {
+        let (keys, name) = (&matcher.keys, gateway.name.as_str());
         let apis = policies.apis.of_gateway(&gateway.name).map(|api| {
             let id = descriptor::api_id(&api.name, &Form::of(policies, gateway, api).id());
-            (id, Arc::new(ApiLimits { name: api.name.clone(), limits: prepare(&api.limits) }))
+            let limits = ApiLimits {
+                name: api.name.clone(),
+                keys: matcher.keys_of_api(name, api.name.as_str()),
+                at_api: at_api(keys, api.name.as_str()),
+                limits: prepare(keys, &api.limits),
+            };
+            (id, Arc::new(limits))
         });
         let apis: HashMap<_, _> = apis.collect();
         Self {
+            tenant_keys: matcher.keys_of_tenants(name),
+            list_keys: matcher.keys_of_lists(name),
             on_error: gateway.limiter.on_error,
             tenant: gateway.tenant.as_ref().map(|tenant| {
                 let default_plan = match &tenant.default_plan {
@@ -108,7 +125,7 @@ impl GatewayLimits {
             }),
             ids_by_name: apis.iter().map(|(id, api)| (api.name.clone(), id.clone())).collect(),
             apis,
-            rate_limits: rate_limits_of(policies, &gateway.name),
+            rate_limits: rate_limits_of(keys, policies, &gateway.name),
         }
     }
 
@@ -123,32 +140,32 @@ impl GatewayLimits {
 }
 
 impl TenantLimits {
-    fn new(tenant: &Tenant) -> Self {
+    fn new(keys: &KeyHasher, tenant: &Tenant) -> Self {
         Self {
             plan: tenant.plan.clone(),
-            limits: tenant.limits.as_deref().map(prepare),
-            apis: prepare_by_api(&tenant.apis),
+            limits: tenant.limits.as_deref().map(|limits| prepare(keys, limits)),
+            apis: prepare_by_api(keys, &tenant.apis),
             is_suspended: tenant.is_suspended,
         }
     }
 }
 
 impl PlanLimits {
-    fn new(plan: &Plan) -> Self {
-        Self { limits: prepare(&plan.limits), apis: prepare_by_api(&plan.apis) }
+    fn new(keys: &KeyHasher, plan: &Plan) -> Self {
+        Self { limits: prepare(keys, &plan.limits), apis: prepare_by_api(keys, &plan.apis) }
     }
 }
 
-fn prepare(limits: &[Arc<Limit>]) -> Vec<Prepared> {
-    limits.iter().map(Prepared::new).collect()
+fn prepare(keys: &KeyHasher, limits: &[Arc<Limit>]) -> Vec<Prepared> {
+    limits.iter().map(|limit| Prepared::new(keys, limit)).collect()
 }
 
-fn prepare_by_api(apis: &LimitsByApi) -> HashMap<Name, Vec<Prepared>> {
-    apis.iter().map(|(api, limits)| (api.clone(), prepare(limits))).collect()
+fn prepare_by_api(keys: &KeyHasher, apis: &LimitsByApi) -> HashMap<Name, Vec<Prepared>> {
+    apis.iter().map(|(api, limits)| (api.clone(), prepare(keys, limits))).collect()
 }
 
-fn rate_limits_of(policies: &PolicySet, gateway: &Name) -> HashMap<String, Arc<Prepared>> {
+fn rate_limits_of(keys: &KeyHasher, policies: &PolicySet, gateway: &Name) -> HashMap<String, Arc<Prepared>> {
     let lists = policies.rate_limits.values();
     let entries = lists.filter(|list| list.is_for(gateway)).flat_map(|list| list.limited());
-    entries.map(|(entry, limit)| (entry.id.clone(), Arc::new(Prepared::of_list(entry, limit)))).collect()
+    entries.map(|(entry, limit)| (entry.id.clone(), Arc::new(Prepared::of_list(keys, entry, limit)))).collect()
 }

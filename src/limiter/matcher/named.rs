@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Applied, Described, GatewayLimits, Matcher, TenantDenial, Tier};
+use super::{Applied, Described, GatewayLimits, Matcher, TenantDenial, Tier, at_api, keys_at_api, keys_of_tenant};
 use crate::names::Name;
 
 type Named<'a> = SmallVec<[Applied<'a>; 8]>;
@@ -29,8 +29,7 @@ impl Matcher {
         let Some(limits) = self.gateway(gateway).and_then(|gateway| gateway.api(api.as_str())) else {
             return Named::new();
         };
-        let key = self.key_of_api(gateway.as_str(), api.as_str());
-        limits.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)).collect()
+        limits.limits.iter().map(|prepared| prepared.apply(Tier::Api, &limits.keys, described)).collect()
     }
 
     /// The counters of the tenant that the entries name. `None` where the gateway knows no tenants.
@@ -40,14 +39,15 @@ impl Matcher {
         apis: &[&Name],
         described: &Described<'a>,
     ) -> Option<Result<OfTenant<'a>, TenantDenial>> {
-        let tenancy = self.tenancy(self.gateway(gateway)?.tenant.as_deref()?);
+        let gateway = self.gateway(gateway)?;
+        let tenancy = self.tenancy(gateway.tenant.as_deref()?);
         let counters = || {
             let tenant = tenancy.tenant(described.entries)?;
-            let key = self.key_of_tenant(gateway.as_str(), &tenant);
+            let key = keys_of_tenant(&gateway.tenant_keys, &tenant);
             let over_all = tenancy.limits(&tenant, None)?.over_all;
             let over_all = over_all.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect();
             let for_api = |api: &&Name| {
-                let key = Self::key_at_api(key.clone(), api.as_str());
+                let key = keys_at_api(key.clone(), &at_api(&self.keys, api.as_str()));
                 let limits = tenancy.limits(&tenant, Some(*api))?.for_api;
                 Ok(limits.iter().map(|prepared| prepared.apply(Tier::Tenant, &key, described)).collect())
             };
@@ -59,8 +59,9 @@ impl Matcher {
 
     /// The counter of a list's entry.
     pub fn of_list_entry(&self, gateway: &Name, id: &str, described: &Described<'_>) -> Option<Applied<'_>> {
-        let prepared = self.gateway(gateway)?.rate_limits.get(id)?;
-        let key = prepared.add_entries(self.key_of_lists(gateway.as_str()), described.entries);
+        let gateway = self.gateway(gateway)?;
+        let prepared = gateway.rate_limits.get(id)?;
+        let key = prepared.add_entries(gateway.list_keys.clone(), described.entries);
         Some(prepared.apply(Tier::RateLimits, &key, described))
     }
 

@@ -35,7 +35,7 @@ impl<'a> Tenancy<'a> {
     pub(super) fn tenant(&self, entries: &Entries<'a>) -> Result<Cow<'a, [u8]>, TenantDenial> {
         let named = value(entries, descriptor::TENANT.as_bytes()).filter(|tenant| !tenant.is_empty());
         match (named, &self.rule.missing) {
-            (Some(host), _) if self.rule.is_host => Ok(host_name(host).into()),
+            (Some(host), _) if self.rule.is_host => Ok(host_name(host)),
             (Some(tenant), _) => Ok(tenant.into()),
             (None, MissingTenant::Is(tenant)) => Ok(tenant.as_str().as_bytes().into()),
             (None, MissingTenant::Reject) => Err(TenantDenial::Missing),

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{Applied, Described, Entries, Tier};
 use crate::limiter::Charge;
-use crate::limiter::key::KeyHasher;
+use crate::limiter::key::{KeyHasher, KeyPart};
 use crate::names::{FormId, Reported, descriptor};
 use crate::policy::limit::{Cost, Dimension, Limit};
 use crate::policy::matches;
@@ -18,7 +18,8 @@ use crate::policy::rate_limits::{Action, RateLimitEntry};
 #[derive(Debug)]
 pub(in crate::limiter) struct Prepared {
     limit: Arc<Limit>,
-    identity: Box<str>,
+    /// What the keys of its counters continue with: everything but what it counts by.
+    identity: KeyPart,
     /// The keys of the entries that `limit.by` reads, in its order.
     by_keys: Box<[String]>,
     /// The keys of what a list's entry reports of the host that is asked for.
@@ -30,14 +31,14 @@ pub(in crate::limiter) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(limit: &Arc<Limit>) -> Self {
+    pub(super) fn new(keys: &KeyHasher, limit: &Arc<Limit>) -> Self {
         let algorithm = limit.algorithm.as_str();
         // The rate is left out: a limit whose rate changes keeps what it counted.
         let by: Vec<String> = limit.by.iter().map(ToString::to_string).collect();
         let identity = format!("{}\n{}\n{algorithm}\n{}", limit.name, limit.rate.window.secs(), by.join("\n"));
         Self {
             limit: Arc::clone(limit),
-            identity: identity.into(),
+            identity: keys.prepare(identity.as_bytes()),
             by_keys: limit.by.iter().map(Dimension::descriptor_key).collect(),
             host_keys: Box::default(),
             cost_key: limit.cost.descriptor_key(),
@@ -45,14 +46,14 @@ impl Prepared {
         }
     }
 
-    pub(super) fn of_list(entry: &RateLimitEntry, limit: &Arc<Limit>) -> Self {
+    pub(super) fn of_list(keys: &KeyHasher, entry: &RateLimitEntry, limit: &Arc<Limit>) -> Self {
         let host_key = |action: &Action| match action {
             Action::RequestHeader { key, name, .. } if matches!(name.as_str(), ":authority" | "host") => {
                 Some(key.clone())
             }
             _ => None,
         };
-        Self { host_keys: entry.actions.iter().filter_map(host_key).collect(), ..Self::new(limit) }
+        Self { host_keys: entry.actions.iter().filter_map(host_key).collect(), ..Self::new(keys, limit) }
     }
 
     /// True where a request of the form tells all that it takes to count it.
@@ -66,7 +67,7 @@ impl Prepared {
     }
 
     pub(super) fn apply<'a>(&'a self, tier: Tier, key: &KeyHasher, described: &Described<'_>) -> Applied<'a> {
-        let key = key.clone().part(self.identity.as_bytes());
+        let key = key.clone().prepared(&self.identity);
         let by = self.limit.by.iter().zip(&self.by_keys);
         // What a request lacks is the empty value, in one counter for all such requests.
         let value_of = |key: &str| value(described.entries, key.as_bytes()).unwrap_or_default();
@@ -170,8 +171,11 @@ fn path(path_and_query: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The name of a host as all its spellings have it.
-pub(super) fn host_name(host: &[u8]) -> Vec<u8> {
-    matches::host_name(host).to_ascii_lowercase()
+pub(super) fn host_name(host: &[u8]) -> Cow<'_, [u8]> {
+    match matches::host_name(host) {
+        name if name.iter().any(u8::is_ascii_uppercase) => name.to_ascii_lowercase().into(),
+        name => name.into(),
+    }
 }
 
 #[cfg(test)]
@@ -180,10 +184,10 @@ mod tests {
 
     #[test]
     fn ports_and_queries_are_no_way_round_a_limit() {
-        assert_eq!(host_name(b"Shop.example:8080"), b"shop.example");
-        assert_eq!(host_name(b"shop.example.:x"), b"shop.example");
-        assert_eq!(host_name(b"[::1]:80"), b"[::1]");
-        assert_eq!(host_name(b"\xff:80"), b"\xff");
+        assert_eq!(*host_name(b"Shop.example:8080"), *b"shop.example");
+        assert_eq!(*host_name(b"shop.example.:x"), *b"shop.example");
+        assert_eq!(*host_name(b"[::1]:80"), *b"[::1]");
+        assert_eq!(*host_name(b"\xff:80"), *b"\xff");
         assert_eq!(*path(b"/a?b#c"), *b"/a");
         assert_eq!(*path(b"/a%2f?%2f"), *b"/a%2F");
     }

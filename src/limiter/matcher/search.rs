@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::pick::{Tenancy, TenantLists, pick};
 use super::prepared::Prepared;
-use super::{Age, Described, Found, GatewayLimits, LastLimits, Matcher, Tier};
+use super::{Age, Described, Found, GatewayLimits, LastLimits, Matcher, Tier, at_api, keys_at_api, keys_of_tenant};
+use crate::limiter::key::{KeyHasher, KeyPart};
 use crate::limiter::older::OlderForms;
 use crate::names::{FormId, Name, Reported, descriptor};
 
@@ -42,8 +43,7 @@ impl<'a> Search<'a> {
         let Some((gateway, api)) = current else { return self.describe_older_api(id, described) };
         let found = self.found.as_mut()?;
         found.api = Some(&api.name);
-        let key = self.matcher.key_of_api(self.name, api.name.as_str());
-        found.add(api.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)));
+        found.add(api.limits.iter().map(|prepared| prepared.apply(Tier::Api, &api.keys, described)));
         if let Some(rule) = &gateway.tenant {
             let tenancy = self.matcher.tenancy(rule);
             let lists = tenancy.tenant(described.entries).and_then(|tenant| {
@@ -51,7 +51,10 @@ impl<'a> Search<'a> {
                 Ok((tenant, lists))
             });
             match lists {
-                Ok((tenant, lists)) => self.apply_tenant(&tenant, api.name.as_str(), &lists, described),
+                Ok((tenant, TenantLists { over_all, for_api })) => {
+                    let keys = keys_of_tenant(&gateway.tenant_keys, &tenant);
+                    self.add_tenant(keys, &api.at_api, over_all.iter(), for_api.iter(), described);
+                }
                 Err(denial) => found.deny(denial),
             }
         }
@@ -73,7 +76,7 @@ impl<'a> Search<'a> {
         let newest = self.gateway.and_then(|gateway| gateway.api(name));
         let api = newest.or(last.as_ref().map(|(api, _)| *api));
         found.api = api.map(|api| &api.name).or(found.api);
-        let key = self.matcher.key_of_api(self.name, name);
+        let key = self.matcher.keys_of_api(self.name, name);
         let picked = pick(newest.map(|api| &api.limits[..]), last.as_ref().map(|(api, _)| &api.limits[..]), &form);
         found.add(picked.limits.iter().map(|prepared| prepared.apply(Tier::Api, &key, described)));
         let mut is_short = picked.is_short;
@@ -114,13 +117,10 @@ impl<'a> Search<'a> {
                 let over_all = pick(newest.map(|lists| lists.over_all), last.map(|lists| lists.over_all), form);
                 let for_api = newest.filter(|_| newest_api.is_some()).map(|lists| lists.for_api);
                 let for_api = pick(for_api, last.map(|lists| lists.for_api), form);
-                self.add_tenant(
-                    &tenant,
-                    api,
-                    over_all.limits.iter().copied(),
-                    for_api.limits.iter().copied(),
-                    described,
-                );
+                let keys = keys_of_tenant(&self.matcher.keys_of_tenants(self.name), &tenant);
+                let at_api = at_api(&self.matcher.keys, api);
+                let (all, of_api) = (over_all.limits.iter().copied(), for_api.limits.iter().copied());
+                self.add_tenant(keys, &at_api, all, of_api, described);
                 over_all.is_short || for_api.is_short
             }
             Err(denial) => {
@@ -132,23 +132,20 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn apply_tenant(&mut self, tenant: &[u8], api: &str, lists: &TenantLists<'a>, described: &Described<'a>) {
-        self.add_tenant(tenant, api, lists.over_all.iter(), lists.for_api.iter(), described);
-    }
-
     fn add_tenant(
         &mut self,
-        tenant: &[u8],
-        api: &str,
+        keys: KeyHasher,
+        at_api: &[KeyPart; 2],
         over_all: impl Iterator<Item = &'a Prepared>,
-        for_api: impl Iterator<Item = &'a Prepared>,
+        for_api: impl ExactSizeIterator<Item = &'a Prepared>,
         described: &Described<'a>,
     ) {
         let Some(found) = &mut self.found else { return };
-        let key = self.matcher.key_of_tenant(self.name, tenant);
-        found.add(over_all.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
-        let key = Matcher::key_at_api(key, api);
-        found.add(for_api.map(|prepared| prepared.apply(Tier::Tenant, &key, described)));
+        found.add(over_all.map(|prepared| prepared.apply(Tier::Tenant, &keys, described)));
+        if for_api.len() > 0 {
+            let keys = keys_at_api(keys, at_api);
+            found.add(for_api.map(|prepared| prepared.apply(Tier::Tenant, &keys, described)));
+        }
     }
 
     /// Everything that Envoy reported for the entry splits its counter, as in Envoy's own meaning of actions.
@@ -165,7 +162,11 @@ impl<'a> Search<'a> {
         found.age = found.age.max(age);
         match prepared {
             Some(prepared) => {
-                let key = prepared.add_entries(self.matcher.key_of_lists(self.name), described.entries);
+                let keys = match self.gateway {
+                    Some(gateway) => gateway.list_keys.clone(),
+                    None => self.matcher.keys_of_lists(self.name),
+                };
+                let key = prepared.add_entries(keys, described.entries);
                 found.add([prepared.apply(Tier::RateLimits, &key, described)]);
             }
             None => found.miss(),
