@@ -54,69 +54,66 @@ impl Rls {
     fn decide_now(&self, message: &[u8], now: Timestamp) -> Result<Option<Answer>, Status> {
         let served = self.live.load();
         let (generation, older) = (generation(&served)?, self.live.forms.older());
-        let request = request(message)?;
+        let mut request = RateLimitRequest::default();
+        read(&mut request, message)?;
         let descriptors = request.described();
-        let found = match self.find(&request, &descriptors, generation, &older) {
-            Ok(found) => found,
-            Err(answer) => return Ok(Some(answer)),
+        let Some(found) = find(&request, &descriptors, generation, &older) else {
+            return Ok(Some(self.answer_unknown(&request)));
         };
-        let admission = self.counters.admit_now(&charges(&found), now, found.on_error);
-        Ok(admission.map(|admission| self.conclude(&found, Ok(admission))))
+        if let Some(answer) = self.answer_uncounted(&found) {
+            return Ok(Some(answer));
+        }
+        let admission = self.counters.admit_now(limits(&found), now, found.on_error);
+        Ok(admission.map(|admission| self.conclude(&found, Ok(&admission))))
     }
 
     /// Decides, and waits for the store of counters.
     async fn decide(&self, message: &[u8], now: Timestamp) -> Result<Answer, Status> {
         let served = self.live.served();
         let (generation, older) = (generation(&served)?, self.live.forms.older());
-        let request = request(message)?;
+        let mut request = RateLimitRequest::default();
+        read(&mut request, message)?;
         let descriptors = request.described();
-        let found = match self.find(&request, &descriptors, generation, &older) {
-            Ok(found) => found,
-            Err(answer) => return Ok(answer),
+        let Some(found) = find(&request, &descriptors, generation, &older) else {
+            return Ok(self.answer_unknown(&request));
         };
-        let admission = self.counters.admit(&charges(&found), now, found.on_error).await;
-        Ok(self.conclude(&found, admission))
+        if let Some(answer) = self.answer_uncounted(&found) {
+            return Ok(answer);
+        }
+        let charges: SmallVec<[Charge; 8]> = limits(&found).iter().map(|applied| applied.charge).collect();
+        let admission = self.counters.admit(&charges, now, found.on_error).await;
+        Ok(self.conclude(&found, admission.as_ref().map_err(|away| *away)))
     }
 
-    /// The limits that the request meets, or its answer where it needs no counter.
-    fn find<'a>(
-        &self,
-        request: &'a RateLimitRequest<'_>,
-        descriptors: &'a [Described<'a>],
-        generation: &'a Generation,
-        older: &'a OlderForms,
-    ) -> Result<Found<'a>, Answer> {
-        let asked = request.gateway().map(|gateway| Asked { gateway, descriptors });
-        let Some(found) = asked.and_then(|asked| generation.matcher.find(&asked, older)) else {
-            self.metrics.decisions.count(&Decided {
-                gateway: None,
-                api: None,
-                tier: "",
-                limit: None,
-                result: "no_match",
-            });
-            return Err(Answer::unknown(request.descriptors.len()));
-        };
+    /// The answer to a request that no policy is about.
+    fn answer_unknown(&self, request: &RateLimitRequest<'_>) -> Answer {
+        let nothing = Decided { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
+        self.metrics.decisions.count(&nothing);
+        Answer::unknown(request.descriptors.len())
+    }
+
+    /// The answer to a request that needs no counter for it.
+    fn answer_uncounted(&self, found: &Found<'_>) -> Option<Answer> {
         if let Err(denial) = found.limits {
             self.count_age(found.age);
-            self.count_of(&found, None, denial::result(denial));
-            return Err(Answer::denied(&Denial::Tenant(denial)));
+            self.count_of(found, None, denial::result(denial));
+            return Some(Answer::denied(&Denial::Tenant(denial)));
         }
         if found.is_uncountable {
             self.count_age(found.age);
-            self.count_of(&found, None, "uncountable");
-            return Err(uncounted(found.on_error, &Denial::NoRoom));
+            self.count_of(found, None, "uncountable");
+            return Some(uncounted(found.on_error, &Denial::NoRoom));
         }
-        Ok(found)
+        None
     }
 
-    fn conclude(&self, found: &Found<'_>, admission: Result<Admission, StoreAway>) -> Answer {
+    fn conclude(&self, found: &Found<'_>, admission: Result<&Admission, StoreAway>) -> Answer {
         self.count_age(found.age);
         let limits = limits(found);
         match admission {
             Ok(admission) => {
-                self.count_admission(found, limits, &admission);
-                Answer::judged(limits, &admission)
+                self.count_admission(found, limits, admission);
+                Answer::judged(limits, admission)
             }
             Err(StoreAway) => {
                 self.count_of(found, None, "store_away");
@@ -165,23 +162,29 @@ fn generation(served: &Served) -> Result<&Generation, Status> {
     served.generation.as_deref().ok_or_else(|| Status::unavailable("no policy set is loaded yet"))
 }
 
-fn request(message: &[u8]) -> Result<RateLimitRequest<'_>, Status> {
-    let request = RateLimitRequest::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+fn read<'a>(request: &mut RateLimitRequest<'a>, message: &'a [u8]) -> Result<(), Status> {
+    request.merge(message).map_err(|error| Status::internal(error.to_string()))?;
     if request.domain.is_empty() {
         return Err(Status::invalid_argument("domain must not be empty"));
     }
     if request.descriptors.is_empty() {
         return Err(Status::invalid_argument("descriptors must not be empty"));
     }
-    Ok(request)
+    Ok(())
+}
+
+/// The limits that the request meets; `None` where no policy is about it.
+fn find<'a>(
+    request: &'a RateLimitRequest<'_>,
+    descriptors: &'a [Described<'a>],
+    generation: &'a Generation,
+    older: &'a OlderForms,
+) -> Option<Found<'a>> {
+    generation.matcher.find(&Asked { gateway: request.gateway()?, descriptors }, older)
 }
 
 fn limits<'a>(found: &'a Found<'_>) -> &'a [Applied<'a>] {
     found.limits.as_deref().unwrap_or_default()
-}
-
-fn charges(found: &Found<'_>) -> SmallVec<[Charge; 8]> {
-    limits(found).iter().map(|applied| applied.charge).collect()
 }
 
 /// The answer to a request that could not be counted, as the gateway wants it.

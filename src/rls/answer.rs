@@ -4,33 +4,30 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
-use prost::bytes::{BufMut, Bytes, BytesMut};
+use prost::bytes::Bytes;
 
 use super::denial::Denial;
-use super::message::Message;
+use super::message::{Buffer, Message};
 use crate::counters::{Admission, Outcome};
 use crate::limiter::Verdict;
 use crate::limiter::matcher::Applied;
 
 /// Before the message: that it is not compressed, and its length ("gRPC over HTTP2").
 const PREFIX_BYTES: usize = 5;
-/// Enough for most answers to be written without growing.
-const BYTES: usize = 96;
-const BYTES_PER_LIMIT: usize = 64;
 
 /// A message of gRPC.
 #[derive(Debug)]
-pub(super) struct Answer(BytesMut);
+pub(super) struct Answer(Bytes);
 
 impl Answer {
     /// A request that nothing is counted for.
     pub(super) fn passed() -> Self {
-        Self::new(Code::Ok, 0, |_| {})
+        Self::new(Code::Ok, |_| {})
     }
 
     /// To descriptors that no policy is about: each has a status, and no limit.
     pub(super) fn unknown(descriptors: usize) -> Self {
-        Self::new(Code::Ok, descriptors, |response| {
+        Self::new(Code::Ok, |response| {
             for _ in 0..descriptors {
                 response.message(2, |status| status.number(1, Code::Ok as u64));
             }
@@ -40,8 +37,8 @@ impl Answer {
     /// A request that was decided over its limits.
     pub(super) fn judged(limits: &[Applied<'_>], admission: &Admission) -> Self {
         match Denial::of(limits, admission) {
-            None => Self::new(Code::Ok, limits.len(), |response| add_statuses(response, limits, admission, None)),
-            Some(denial) => Self::new(Code::OverLimit, limits.len() + 8, |response| {
+            None => Self::new(Code::Ok, |response| add_statuses(response, limits, admission, None)),
+            Some(denial) => Self::new(Code::OverLimit, |response| {
                 add_statuses(response, limits, admission, denial.reset());
                 denial.write(response);
             }),
@@ -50,12 +47,11 @@ impl Answer {
 
     /// A request that is denied for a reason that no limit has to do with.
     pub(super) fn denied(denial: &Denial<'_>) -> Self {
-        Self::new(Code::OverLimit, 8, |response| denial.write(response))
+        Self::new(Code::OverLimit, |response| denial.write(response))
     }
 
-    fn new(code: Code, limits: usize, write: impl FnOnce(&mut Message<'_>)) -> Self {
-        let mut buffer = BytesMut::with_capacity(BYTES + BYTES_PER_LIMIT * limits);
-        buffer.put_bytes(0, PREFIX_BYTES);
+    fn new(code: Code, write: impl FnOnce(&mut Message<'_>)) -> Self {
+        let mut buffer = Buffer::from_slice(&[0; PREFIX_BYTES]);
         let mut response = Message::at_end_of(&mut buffer);
         response.number(1, code as u64);
         write(&mut response);
@@ -63,11 +59,11 @@ impl Answer {
         if let Some(place) = buffer.get_mut(1..PREFIX_BYTES) {
             place.copy_from_slice(&length.to_be_bytes());
         }
-        Self(buffer)
+        Self(Bytes::copy_from_slice(&buffer))
     }
 
     pub(super) fn into_bytes(self) -> Bytes {
-        self.0.freeze()
+        self.0
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::{Body, Frame};
-use prost::bytes::{Bytes, BytesMut};
+use prost::bytes::{Buf as _, Bytes, BytesMut};
 use tonic::Status;
 
 use super::Rls;
@@ -159,7 +159,8 @@ impl Received {
         if came != length {
             return Err(Status::internal(format!("{came} bytes of a message of {length} bytes")));
         }
-        Ok(message.split_off(PREFIX_BYTES))
+        message.advance(PREFIX_BYTES);
+        Ok(message)
     }
 }
 

@@ -90,10 +90,11 @@ impl Decider {
     /// The charge of the first limit that a request meets.
     fn charge(&self, message: &[u8]) -> Charge {
         let (served, older) = (self.rls.live.served(), self.rls.live.forms.older());
-        let request = request(message).unwrap();
+        let mut request = wire::RateLimitRequest::default();
+        read(&mut request, message).unwrap();
         let descriptors = request.described();
-        let found = self.rls.find(&request, &descriptors, generation(&served).unwrap(), &older).unwrap();
-        charges(&found)[0]
+        let found = find(&request, &descriptors, generation(&served).unwrap(), &older).unwrap();
+        limits(&found)[0].charge
     }
 
     /// What is counted of a charge, and when the moment is that this is said of.

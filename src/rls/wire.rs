@@ -31,20 +31,25 @@ pub(super) struct Descriptor<'a> {
 pub(super) struct Malformed;
 
 impl<'a> RateLimitRequest<'a> {
-    pub(super) fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut request = Self::default();
+    /// Takes in the fields of a message. It is filled where it is: to move it costs more than to read most messages.
+    pub(super) fn merge(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
         let mut fields = Fields(message);
         while let Some(field) = fields.next()? {
             match field {
-                (1, Value::Bytes(domain)) => request.domain = domain,
-                (2, Value::Bytes(descriptor)) => request.descriptors.push(Descriptor::decode(descriptor)?),
+                (1, Value::Bytes(domain)) => self.domain = domain,
+                (2, Value::Bytes(descriptor)) => {
+                    self.descriptors.push(Descriptor::default());
+                    if let Some(last) = self.descriptors.last_mut() {
+                        last.merge(descriptor)?;
+                    }
+                }
                 // As in all of protobuf, a field of 32 bits takes the lower half of a larger number.
-                (3, Value::Number(hits)) => request.hits_addend = hits as u32,
+                (3, Value::Number(hits)) => self.hits_addend = hits as u32,
                 (1..=3, _) => return Err(Malformed),
                 _ => {}
             }
         }
-        Ok(request)
+        Ok(())
     }
 
     /// `None`: a domain that is none of ours.
@@ -70,23 +75,22 @@ impl<'a> RateLimitRequest<'a> {
 }
 
 impl<'a> Descriptor<'a> {
-    fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut descriptor = Self::default();
+    fn merge(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
         let mut fields = Fields(message);
         while let Some(field) = fields.next()? {
             match field {
-                (1, Value::Bytes(entry)) => descriptor.entries.push(decode_entry(entry)?),
+                (1, Value::Bytes(entry)) => self.entries.push(decode_entry(entry)?),
                 (3, Value::Bytes(hits)) => {
                     // A message that comes twice is one, of which the later fields count.
-                    let hits = decode_uint64(hits)?.or(descriptor.hits_addend);
-                    descriptor.hits_addend = Some(hits.unwrap_or_default());
+                    let hits = decode_uint64(hits)?.or(self.hits_addend);
+                    self.hits_addend = Some(hits.unwrap_or_default());
                 }
-                (4, Value::Number(is_negative)) => descriptor.is_negative_hits = is_negative != 0,
+                (4, Value::Number(is_negative)) => self.is_negative_hits = is_negative != 0,
                 (1 | 3 | 4, _) => return Err(Malformed),
                 _ => {}
             }
         }
-        Ok(descriptor)
+        Ok(())
     }
 }
 
@@ -164,6 +168,13 @@ mod tests {
     use super::*;
 
     type Entries = Vec<(String, String)>;
+
+    impl<'a> RateLimitRequest<'a> {
+        fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
+            let mut request = Self::default();
+            request.merge(message).map(|()| request)
+        }
+    }
 
     fn descriptors() -> impl Strategy<Value = Vec<(Entries, Option<u64>, bool)>> {
         let entries = prop::collection::vec((any::<String>(), any::<String>()), 0..5);
