@@ -1,13 +1,15 @@
-//! What a decision costs without the transport: reading the request, finding its limits, one step over their counters,
-//! and writing the answer; in nanoseconds of one thread.
+//! What a decision costs without the transport, in nanoseconds of one thread: finding a request's limits and one step over
+//! their counters; and with reading the request and writing the answer.
 //!
-//! `cargo bench --bench decide`
+//! `cargo bench --bench decide`; for a look, with fewer rounds in TIERFLOW_BENCH_ROUNDS=1. On a busy machine instructions
+//! say more than times: `valgrind --tool=callgrind --toggle-collect='*timed*'` counts those of what is timed.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
 
+use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -17,12 +19,15 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use prost::Message;
+use rustix::time::{ClockId, clock_gettime};
 use tierflow::clock::Clock;
 use tierflow::compile::RateLimitService;
-use tierflow::counters::Counters;
 use tierflow::counters::memory::{Memory, MemoryLimits};
+use tierflow::counters::{Counters, OnError};
 use tierflow::document::{Documents, split};
 use tierflow::limiter::key::KeyHasher;
+use tierflow::limiter::matcher::{Asked, Described, Matcher};
+use tierflow::limiter::older::OlderForms;
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::{Name, Revision};
@@ -32,8 +37,9 @@ use tierflow::rls::{Failures, RateLimitServer, Rls};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ROUNDS: usize = 7;
 const CALLS: usize = 500_000;
+/// Between two decisions of the pure core, which is told the time.
+const STEP_NANOS: u64 = 500;
 
 /// Apis by how many limits their requests meet: the tenant has one, the Api the others. None is ever reached, but that of
 /// `shut`, by its first request.
@@ -55,64 +61,133 @@ const POLICIES: &str = "\
 {kind: Plan, name: standard, limits: [{rate: 1000000000/m}]}
 ";
 
+const APIS: [(&str, &str); 4] =
+    [("1 limit", "one"), ("2 limits", "two"), ("4 limits", "four"), ("2 limits, one denies", "shut")];
+const TENANTS: [usize; 2] = [1_000, 1_000_000];
+
 fn main() {
-    println!("{:<22} {:>14} {:>18}", "ns a decision", "1 000 tenants", "1 000 000 tenants");
-    for (name, api) in [("1 limit", "one"), ("2 limits", "two"), ("4 limits", "four"), ("2 limits, one denies", "shut")]
-    {
-        let [hot, many] = [1_000, 1_000_000].map(|tenants| nanos(api, tenants));
-        println!("{name:<22} {hot:>14.0} {many:>18.0}");
+    print("ns a decision", pure);
+    print("ns a call without HTTP/2", whole);
+}
+
+fn print(title: &str, nanos: fn(&str, usize) -> f64) {
+    println!("{title:<26} {:>14} {:>18}", "1 000 tenants", "1 000 000 tenants");
+    for (name, api) in APIS {
+        let [hot, many] = TENANTS.map(|tenants| nanos(api, tenants));
+        println!("{name:<26} {hot:>14.0} {many:>18.0}");
     }
 }
 
+/// The limits of a request, and one step over their counters.
+fn pure(api: &str, tenants: usize) -> f64 {
+    let world = World::new(api);
+    let (served, older) = (world.live.generation().unwrap(), world.live.forms.older());
+    // Side by side, so that to fetch a name is not what is timed.
+    let names: Vec<[u8; 16]> = (0..tenants).map(name).collect();
+    let mut now = world.clock.now();
+    let mut decide = |tenant: usize| {
+        let Some(name) = names.get(tenant) else { return };
+        now = now.plus_nanos(STEP_NANOS);
+        let entries = [(&b"api"[..], world.id.as_bytes()), (&b"tenant"[..], &name[..])];
+        let admitted = admit(&served.matcher, &older, &world.memory, &entries, now);
+        assert!(admitted || api == "shut");
+    };
+    nanos(tenants, &mut decide)
+}
+
+fn admit(
+    matcher: &Matcher,
+    older: &OlderForms,
+    memory: &Memory,
+    entries: &[(&[u8], &[u8])],
+    now: tierflow::clock::Timestamp,
+) -> bool {
+    let descriptors = [Described { entries, hits: 1 }];
+    let found = matcher.find(&Asked { gateway: "shop", descriptors: &descriptors }, older).unwrap();
+    black_box(memory.admit(found.limits.as_ref().unwrap(), now, OnError::Deny)).admitted
+}
+
+/// From the bytes of a request to those of its answer.
+fn whole(api: &str, tenants: usize) -> f64 {
+    let world = World::new(api);
+    let messages: Vec<Bytes> = (0..tenants).map(|tenant| message(&world.id, &name(tenant))).collect();
+    let mut call = |tenant: usize| {
+        let Some(message) = messages.get(tenant) else { return };
+        let request = Request::new(Full::new(message.clone()));
+        black_box(world.service.call(request).now_or_never().expect("memory never waits"));
+    };
+    nanos(tenants, &mut call)
+}
+
 /// The median of the rounds.
-fn nanos(api: &str, tenants: usize) -> f64 {
-    let (service, id) = service(api);
-    let messages: Vec<Bytes> = (0..tenants).map(|tenant| message(&id, tenant)).collect();
+fn nanos(tenants: usize, decide: &mut impl FnMut(usize)) -> f64 {
     // All counters are there before time is taken.
-    messages.iter().for_each(|message| decide(&service, message));
+    (0..tenants).for_each(&mut *decide);
     // Far from the one before, as requests of many tenants are.
     let order: Vec<usize> = (0..CALLS).map(|call| call.wrapping_mul(7_368_787) % tenants).collect();
-    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| time(&service, &messages, &order)).collect();
+    let rounds = std::env::var("TIERFLOW_BENCH_ROUNDS").map_or(7, |rounds| rounds.parse().unwrap());
+    let mut rounds: Vec<Duration> = (0..rounds).map(|_| timed(&order, decide)).collect();
     rounds.sort_unstable();
-    rounds.get(ROUNDS / 2).unwrap().as_nanos() as f64 / CALLS as f64
+    rounds.get(rounds.len() / 2).unwrap().as_nanos() as f64 / CALLS as f64
 }
 
-fn time(service: &RateLimitServer, messages: &[Bytes], order: &[usize]) -> Duration {
-    let started = Instant::now();
-    order.iter().filter_map(|place| messages.get(*place)).for_each(|message| decide(service, message));
-    started.elapsed()
-}
-
-fn decide(service: &RateLimitServer, message: &Bytes) {
-    let request = Request::new(Full::new(message.clone()));
-    std::hint::black_box(service.call(request).now_or_never().expect("memory never waits"));
-}
-
-/// And what its routes report of the Api.
-fn service(api: &str) -> (RateLimitServer, String) {
-    let settings = Settings {
-        rate_limit_service: RateLimitService::default(),
-        counter_keys: KeyHasher::seeded([7; 16]),
-        allow_empty: false,
+/// What the thread itself took.
+#[inline(never)]
+fn timed(order: &[usize], decide: &mut impl FnMut(usize)) -> Duration {
+    let now = || {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
     };
-    let (live, mut writer) = Live::new(settings);
-    let clock = Clock::start();
-    let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));
-    writer.adopt(&documents, clock.now());
-    assert!(live.refused().is_empty());
-    let counters = Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 4_000_000 })));
-    let shop = Name::parse("shop").unwrap();
-    let forms = live.generation().unwrap().matcher.forms(&shop).unwrap();
-    let id = forms.ids().find(|id| id.split('/').next() == Some(api)).unwrap().to_owned();
-    let metrics = Arc::new(Metrics::default());
-    let failures = Failures::new(Arc::clone(&metrics), clock);
-    (Rls { live, counters, metrics, clock, failures }.into_service(), id)
+    let began = now();
+    order.iter().copied().for_each(decide);
+    now() - began
+}
+
+struct World {
+    live: Arc<Live>,
+    memory: Arc<Memory>,
+    clock: Clock,
+    service: RateLimitServer,
+    /// What routes report of the Api.
+    id: String,
+}
+
+impl World {
+    fn new(api: &str) -> Self {
+        let settings = Settings {
+            rate_limit_service: RateLimitService::default(),
+            counter_keys: KeyHasher::seeded([7; 16]),
+            allow_empty: false,
+        };
+        let (live, mut writer) = Live::new(settings);
+        let clock = Clock::start();
+        let documents = Documents::new(Revision::default(), split(&"bench.yaml".into(), POLICIES.as_bytes()));
+        writer.adopt(&documents, clock.now());
+        assert!(live.refused().is_empty());
+        let memory = Arc::new(Memory::new(MemoryLimits { keys_max: 4_000_000 }));
+        let forms = live.generation().unwrap().matcher.forms(&Name::parse("shop").unwrap()).unwrap();
+        let id = forms.ids().find(|id| id.split('/').next() == Some(api)).unwrap().to_owned();
+        let metrics = Arc::new(Metrics::default());
+        let failures = Failures::new(Arc::clone(&metrics), clock);
+        let counters = Counters::Memory(Arc::clone(&memory));
+        let service = Rls { live: Arc::clone(&live), counters, metrics, clock, failures }.into_service();
+        Self { live, memory, clock, service, id }
+    }
+}
+
+fn name(tenant: usize) -> [u8; 16] {
+    let mut name = *b"tenant-000000000";
+    let digits = format!("{tenant:09}");
+    if let Some(place) = name.get_mut(7..) {
+        place.copy_from_slice(digits.as_bytes());
+    }
+    name
 }
 
 /// As gRPC frames it.
-fn message(api: &str, tenant: usize) -> Bytes {
+fn message(api: &str, tenant: &[u8]) -> Bytes {
     let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
-    let entries = vec![entry("api", api), entry("tenant", &format!("tenant-{tenant}"))];
+    let entries = vec![entry("api", api), entry("tenant", std::str::from_utf8(tenant).unwrap())];
     let descriptors = vec![RateLimitDescriptor { entries, ..Default::default() }];
     let request = RateLimitRequest { domain: "tierflow/shop".to_owned(), descriptors, hits_addend: 0 };
     let mut message = BytesMut::new();
