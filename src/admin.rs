@@ -5,6 +5,7 @@ mod counters;
 mod documents;
 mod edit;
 mod error;
+mod explain;
 mod extract;
 mod health;
 mod nodes;
@@ -77,6 +78,7 @@ impl Admin {
             .route("/v1/nodes", get(nodes::list))
             .route("/v1/nodes/{id}", get(nodes::one))
             .route("/v1/counters", get(counters::look).delete(counters::reset))
+            .route("/v1/explain", post(explain::answer))
             .route("/v1/status", get(status::status))
             .route("/v1/config_dump", get(config_dump))
             .fallback(error::not_found)

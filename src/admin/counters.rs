@@ -161,15 +161,15 @@ fn explain(error: SelectionError) -> ProblemDetails {
     }
 }
 
-fn bad(detail: &str) -> ProblemDetails {
+pub(super) fn bad(detail: &str) -> ProblemDetails {
     ProblemDetails::of(StatusCode::BAD_REQUEST, detail)
 }
 
-fn away(StoreAway: StoreAway) -> ProblemDetails {
+pub(super) fn away(StoreAway: StoreAway) -> ProblemDetails {
     ProblemDetails::unavailable("the store of counters does not answer").retry_after(1)
 }
 
-fn store(counters: &Counters) -> &'static str {
+pub(super) fn store(counters: &Counters) -> &'static str {
     match counters {
         Counters::Memory(_) => "memory",
         Counters::Redis(_) => "redis",
@@ -179,6 +179,6 @@ fn store(counters: &Counters) -> &'static str {
 }
 
 /// In whole milliseconds.
-fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }

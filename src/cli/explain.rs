@@ -1,21 +1,25 @@
 //! `tierflow explain`
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::Failure;
+use super::get::Output;
 use super::output::{self, Format, Streams};
+use super::server::{Question, ServerArgs};
+use super::usage::more_in;
 use crate::compile::RateLimitService;
-use crate::explain::{Answer, Explanation, Request, explain};
+use crate::explain::{Explanation, Request, explain};
 
 /// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A file or folder of policies.
+    /// A file or folder of policies. Without it a running server is asked, which also says what its counters have left.
     #[arg(value_name = "PATH")]
-    path: PathBuf,
+    policies: Option<PathBuf>,
     #[arg(long, default_value = "GET")]
     method: String,
     /// Path and query as they are sent, or a whole URL as a proxy is asked for.
@@ -33,15 +37,55 @@ pub(super) struct Args {
     /// Only this gateway. Default: all.
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
     #[arg(short, long, value_enum, default_value = "table")]
-    output: OutputFormat,
+    output: Output,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum OutputFormat {
-    Table,
-    Json,
-    Yaml,
+/// An explanation as the table has it, of a server or of policies alone.
+#[derive(Deserialize)]
+struct Told {
+    gateway: String,
+    answer: Option<ToldAnswer>,
+    path: Option<String>,
+    api: Option<String>,
+    service: Option<String>,
+    preflight: bool,
+    tenant: Option<String>,
+    denied: Option<String>,
+    /// Of a server: the limits that have no room.
+    denied_by: Option<Vec<String>>,
+    limits: Vec<ToldLimit>,
+}
+
+#[derive(Deserialize)]
+struct ToldAnswer {
+    status: u16,
+    reason: String,
+    location: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ToldLimit {
+    tier: String,
+    name: String,
+    rate: String,
+    by: Vec<String>,
+    algorithm: String,
+    mode: String,
+    cost: u32,
+    exact: bool,
+    #[serde(flatten)]
+    live: Option<Live>,
+}
+
+/// What a server's counter says.
+#[derive(Deserialize)]
+struct Live {
+    used: u32,
+    remaining: u32,
+    frees_after_seconds: f64,
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -50,16 +94,38 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let generation = output::load(&args.path, RateLimitService::default(), streams)?;
-    let (hosts, headers): (Vec<_>, Vec<_>) = args.header.iter().cloned().partition(|(name, _)| name == "host");
-    let host = hosts.into_iter().map(|(_, host)| host).next();
-    let request = Request {
-        method: args.method.clone(),
-        path: args.request_path.clone(),
-        host: host.unwrap_or_else(|| args.host.clone()),
-        headers,
-        client_ip: args.client_ip,
+    let explanations = match &args.policies {
+        Some(policies) => of_policies(args, policies, streams)?,
+        None => of_server(args)?,
     };
+    match args.output {
+        Output::Json => streams.print_value(&explanations, Format::Json),
+        Output::Yaml => streams.print_value(&explanations, Format::Yaml),
+        Output::Table => {
+            let told: Vec<Told> = serde_json::from_value(explanations).map_err(|error| error.to_string())?;
+            streams.print(&told.iter().map(table).collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+impl Args {
+    /// As a client would send it.
+    fn request(&self) -> Request {
+        let (hosts, headers): (Vec<_>, Vec<_>) = self.header.iter().cloned().partition(|(name, _)| name == "host");
+        let host = hosts.into_iter().map(|(_, host)| host).next();
+        Request {
+            method: self.method.clone(),
+            path: self.request_path.clone(),
+            host: host.unwrap_or_else(|| self.host.clone()),
+            headers,
+            client_ip: self.client_ip,
+        }
+    }
+}
+
+fn of_policies(args: &Args, policies: &Path, streams: &mut Streams<'_>) -> Result<Value, Failure> {
+    let generation = output::load(policies, RateLimitService::default(), streams)?;
+    let request = args.request();
     let gateways = generation.policies.gateways.sorted().into_iter().map(|(_, gateway)| gateway);
     let chosen = gateways.filter(|gateway| args.gateway.as_ref().is_none_or(|name| gateway.name.as_str() == name));
     let explanations: Vec<Explanation> =
@@ -67,50 +133,91 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     if explanations.is_empty() {
         return Err("there is no such Gateway".to_owned());
     }
-    let value = || serde_json::to_value(&explanations).unwrap_or(Value::Null);
-    match args.output {
-        OutputFormat::Json => streams.print_value(&value(), Format::Json),
-        OutputFormat::Yaml => streams.print_value(&value(), Format::Yaml),
-        OutputFormat::Table => streams.print(&explanations.iter().map(table).collect::<Vec<_>>().join("\n")),
-    }
+    serde_json::to_value(&explanations).map_err(|error| error.to_string())
 }
 
-fn table(explanation: &Explanation) -> String {
-    let mut lines = vec![format!("gateway  {}", explanation.gateway)];
-    if let Some(Answer { status, reason, location }) = &explanation.answer {
+fn of_server(args: &Args) -> Result<Value, Failure> {
+    let Request { method, path, host, headers, client_ip } = args.request();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+    let asked = json!({
+        "gateway": args.gateway, "method": method, "path": path, "host": host, "headers": headers, "client_ip": client_ip,
+    });
+    let question = Question {
+        method: "POST",
+        headers: vec![("content-type", "application/json")],
+        body: asked.to_string().into_bytes(),
+        ..Question::get("/v1/explain")
+    };
+    let mut answer = args.server.ask(question)?;
+    Ok(answer.get_mut("explanations").map(Value::take).unwrap_or_default())
+}
+
+fn table(told: &Told) -> String {
+    let mut lines = vec![format!("gateway  {}", told.gateway)];
+    if let Some(ToldAnswer { status, reason, location }) = &told.answer {
         let location = location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
         lines.push(format!("answer   {status}{location}: {reason}"));
         return lines.join("\n") + "\n";
     }
-    lines.extend(explanation.path.as_ref().map(|path| format!("path     {path}")));
-    match (&explanation.api, &explanation.service) {
+    lines.extend(told.path.as_ref().map(|path| format!("path     {path}")));
+    match (&told.api, &told.service) {
         (Some(api), Some(service)) => lines.push(format!("api      {api} -> service {service}")),
         _ => lines.push("api      none: 404".to_owned()),
     }
-    if explanation.preflight {
+    if told.preflight {
         lines.push("answer   by Envoy, to a preflight: nothing is counted".to_owned());
         return lines.join("\n") + "\n";
     }
-    lines.extend(explanation.tenant.as_ref().map(|tenant| format!("tenant   {tenant}")));
-    lines.extend(explanation.denied.map(|reason| format!("denied   {reason}")));
-    if explanation.api.is_some() && explanation.denied.is_none() {
-        lines.extend(limit_rows(explanation));
+    lines.extend(told.tenant.as_ref().map(|tenant| format!("tenant   {tenant}")));
+    lines.extend(told.denied.as_ref().map(|reason| format!("denied   {reason}")));
+    if told.api.is_some() && told.denied.is_none() {
+        lines.extend(limit_rows(told));
+        lines.extend(told.denied_by.as_ref().map(|limits| match limits.as_slice() {
+            [] => "now      such a request would be admitted".to_owned(),
+            limits => format!("now      such a request would be denied by {}", limits.join(" and ")),
+        }));
     }
     lines.join("\n") + "\n"
 }
 
-fn limit_rows(explanation: &Explanation) -> Vec<String> {
-    if explanation.limits.is_empty() {
+fn limit_rows(told: &Told) -> Vec<String> {
+    if told.limits.is_empty() {
         return vec!["limits   none".to_owned()];
     }
-    let header = ["TIER", "LIMIT", "RATE", "COUNTED BY", "ALGORITHM", "MODE", "COST"].map(str::to_owned);
-    let row = |limit: &crate::explain::ExplainedLimit| {
-        let by = if limit.by.is_empty() { "-".to_owned() } else { limit.by.join(" ") };
-        let mode = if limit.exact { format!("{}, exact", limit.mode) } else { limit.mode.to_owned() };
-        let texts = [limit.tier, &limit.name, &limit.rate, &by, limit.algorithm, &mode];
-        let [tier, name, rate, by, algorithm, mode] = texts.map(str::to_owned);
-        [tier, name, rate, by, algorithm, mode, limit.cost.to_string()]
-    };
-    let rows: Vec<[String; 7]> = std::iter::once(header).chain(explanation.limits.iter().map(row)).collect();
+    let header = ["TIER", "LIMIT", "RATE", "COUNTED BY", "ALGORITHM", "MODE", "COST", "USED", "LEFT", "MORE IN"];
+    let rows = std::iter::once(header.map(str::to_owned)).chain(told.limits.iter().map(row));
+    // Policies alone know nothing of the last three.
+    let is_live = told.limits.iter().any(|limit| limit.live.is_some());
+    let shown = if is_live { header.len() } else { header.len() - 3 };
+    let rows: Vec<[String; 10]> = rows
+        .map(|mut row| {
+            row.iter_mut().skip(shown).for_each(String::clear);
+            row
+        })
+        .collect();
     output::aligned(&rows).into_iter().map(|row| format!("limits   {row}")).collect()
+}
+
+fn row(limit: &ToldLimit) -> [String; 10] {
+    let by = if limit.by.is_empty() { "-".to_owned() } else { limit.by.join(" ") };
+    let mode = if limit.exact { format!("{}, exact", limit.mode) } else { limit.mode.clone() };
+    let [used, left, frees] = match &limit.live {
+        Some(Live { used, remaining, frees_after_seconds }) => {
+            [used.to_string(), remaining.to_string(), more_in(*frees_after_seconds)]
+        }
+        None => Default::default(),
+    };
+    let cost = limit.cost.to_string();
+    [
+        limit.tier.clone(),
+        limit.name.clone(),
+        limit.rate.clone(),
+        by,
+        limit.algorithm.clone(),
+        mode,
+        cost,
+        used,
+        left,
+        frees,
+    ]
 }

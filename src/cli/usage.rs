@@ -179,6 +179,11 @@ fn read(counters: Value) -> Result<Vec<Row>, Failure> {
         .map_err(|error| format!("the server answers something else than counters: {error}"))
 }
 
+/// The time until a counter has more left; nothing where nothing is used.
+pub(super) fn more_in(seconds: f64) -> String {
+    if seconds == 0.0 { "-".to_owned() } else { format!("{seconds:.1} s") }
+}
+
 fn table(rows: &[Row]) -> String {
     let header = ["GATEWAY", "TIER", "API", "TENANT", "LIMIT", "RATE", "COUNTED BY", "USED", "LEFT", "MORE IN"]
         .map(str::to_owned);
@@ -189,8 +194,7 @@ fn table(rows: &[Row]) -> String {
         let limit = if row.mode == "shadow" { format!("{} (shadow)", row.limit) } else { row.limit.clone() };
         let more = match row.frees_after_seconds {
             None => format!("needs {}", row.missing.join(", ")),
-            Some(0.0) => "-".to_owned(),
-            Some(seconds) => format!("{seconds:.1} s"),
+            Some(seconds) => more_in(seconds),
         };
         [
             row.gateway.clone(),

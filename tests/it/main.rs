@@ -35,6 +35,7 @@ mod etcd_access;
 mod etcd_requires;
 mod etcd_source;
 mod example;
+mod explain_live;
 mod file_names;
 mod fleet;
 mod forgetful;
