@@ -19,11 +19,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
-use crate::limiter::{Charge, Usage, Verdict};
+use crate::limiter::{Charge, Verdict};
 use memory::Memory;
 use redis::Redis;
 
-pub use crate::limiter::OnError;
+pub use crate::limiter::{OnError, Usage};
 
 /// The store that counts for this process.
 #[derive(Clone)]

@@ -11,8 +11,8 @@ use super::counters::{away, bad, seconds, store};
 use super::error::ProblemDetails;
 use super::extract::OfJson;
 use super::{Admin, in_background};
+use crate::counters::Usage;
 use crate::explain::{ExplainedLimit, Explanation, Request, explain};
-use crate::limiter::Usage;
 
 /// A request as a client would send it.
 #[derive(Debug, Deserialize)]
