@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shop   opens it: ports, a copy of policies/, upstreams, Tierflow in process, two Envoys
-//! story  seven acts, each with numbers; every line with a mark is an assertion
+//! story  eight acts, each with numbers; every line with a mark is an assertion
 //! watch  what to try next, and a line for every edit of a policy until Ctrl-C
 //! ```
 

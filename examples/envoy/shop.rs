@@ -21,9 +21,9 @@ use crate::kit::client::{Answer, Client};
 use crate::kit::envoy::Envoy;
 use crate::kit::tools;
 use crate::kit::upstream::Upstream;
-use policies::Policies;
 use ports::Ports;
 
+pub(crate) use policies::Policies;
 pub(crate) use ports::UPSTREAM_PORTS;
 pub(crate) use sale::{SALE_MAY, Sale};
 
@@ -110,6 +110,12 @@ impl Shop {
         let text = self.client.get(&url).await?.text();
         let value = text.trim().rsplit(' ').next().and_then(|value| value.parse().ok());
         value.ok_or_else(|| format!("Envoy has no statistic {name}"))
+    }
+
+    /// What the shop's Envoy wrote of each request.
+    pub(crate) fn access_log(&self) -> Result<String, String> {
+        let path = self.policies.access_log();
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// Says so if an Envoy has ended by itself.

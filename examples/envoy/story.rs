@@ -1,7 +1,8 @@
-//! The story: seven acts, in the order in which one gets to know Tierflow.
+//! The story: eight acts, in the order in which one gets to know Tierflow.
 
 mod changes;
 mod envoys;
+mod hindsight;
 mod limits;
 mod load;
 mod replicas;
@@ -19,7 +20,8 @@ pub(crate) async fn tell(screen: &mut Screen, shop: &mut Shop) -> Result<(), Str
     introduce(screen, shop);
     envoys::connect(screen, shop).await?;
     limits::bite(screen, shop).await?;
-    limits::hold_a_noisy_tenant(screen, shop).await?;
+    let sent = limits::hold_a_noisy_tenant(screen, shop).await?;
+    hindsight::find_a_number(screen, shop, sent).await?;
     changes::of_a_rate(screen, shop).await?;
     changes::of_a_match(screen, shop).await?;
     changes::that_are_wrong(screen, shop).await?;

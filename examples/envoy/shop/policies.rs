@@ -19,12 +19,25 @@ impl Policies {
         let policies = Self { folder };
         policies.edit("gateways.yaml", "127.0.0.1:10000", &ports.shop.to_string())?;
         policies.edit("gateways.yaml", "127.0.0.1:10001", &ports.sidecar.to_string())?;
+        policies.edit("gateways.yaml", "/dev/stdout", &policies.access_log().display().to_string())?;
         // A machine that is busy with other things must not make the shop let requests pass uncounted.
         policies.edit("gateways.yaml", "timeout: 20ms", "timeout: 1s")?;
         let [first, second] = ports.upstreams;
         policies.edit("services.yaml", "127.0.0.1:9101", &first.to_string())?;
         policies.edit("services.yaml", "127.0.0.1:9102", &second.to_string())?;
         Ok(policies)
+    }
+
+    /// Beside the folder, which has only policies.
+    pub(super) fn access_log(&self) -> PathBuf {
+        self.folder.with_extension("access.log")
+    }
+
+    /// Another folder of the same, which nobody serves.
+    pub(crate) fn copy(&self, name: &str) -> Result<Self, String> {
+        let folder = self.folder.with_file_name(name);
+        copy(&self.folder, &folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Self { folder })
     }
 
     /// Replaces a text of a file, as a person with an editor would.

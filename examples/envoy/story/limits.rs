@@ -56,7 +56,8 @@ const GLOBEX_SENDS: u32 = 40;
 /// What one address may in a minute at order-create.
 const ADDRESS_MAY: u64 = 1200;
 
-pub(super) async fn hold_a_noisy_tenant(screen: &mut Screen, shop: &Shop) -> Result<(), String> {
+/// Gives how many requests the noisy one sent.
+pub(super) async fn hold_a_noisy_tenant(screen: &mut Screen, shop: &Shop) -> Result<u64, String> {
     screen.act("A noisy tenant, and one beside it");
     screen.say(&format!("acme may send {ACME_MAY}/s and sends ten times that for {SECONDS} s; globex works as usual"));
     let (acme, globex) = tokio::join!(
@@ -86,5 +87,5 @@ pub(super) async fn hold_a_noisy_tenant(screen: &mut Screen, shop: &Shop) -> Res
     let text =
         format!("a denial costs nothing: both send from one address that may {ADDRESS_MAY}/minute, and sent {sent}");
     screen.fact(is_unharmed && sent > ADDRESS_MAY, &text);
-    Ok(())
+    Ok(acme.tally.sent())
 }
