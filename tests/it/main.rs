@@ -54,6 +54,7 @@ mod redis_clock;
 mod redis_cluster;
 mod redis_fleet;
 mod redis_leases;
+mod redis_leases_lost;
 mod redis_script;
 mod redis_sentinel;
 mod redis_settle;

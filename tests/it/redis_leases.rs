@@ -24,17 +24,20 @@ use crate::redis_store::{Server, is_there, settings};
 use crate::seed::Seed;
 
 /// A store of one replica, in this process.
-struct Replica {
-    store: Arc<Redis>,
-    metrics: Arc<Metrics>,
+pub(crate) struct Replica {
+    pub(crate) store: Arc<Redis>,
+    pub(crate) metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     keep: JoinHandle<()>,
 }
 
 impl Replica {
-    async fn start(server: &Server) -> Self {
+    pub(crate) async fn start(server: &Server) -> Self {
+        Self::start_with(RedisSettings { leases: true, ..settings(&server.url()) }).await
+    }
+
+    async fn start_with(settings: RedisSettings) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let settings = RedisSettings { leases: true, ..settings(&server.url()) };
         let store = Arc::new(Redis::new(settings, Clock::start(), Arc::clone(&metrics)));
         let (kept, shutdown) = (Arc::clone(&store), CancellationToken::new());
         let token = shutdown.clone();
@@ -48,16 +51,35 @@ impl Replica {
         self.keep.await.unwrap();
     }
 
-    async fn admit(&self, charges: &[Charge]) -> Admission {
+    /// Ends it as SIGKILL does: nothing is given back.
+    pub(crate) async fn kill(self) {
+        self.keep.abort();
+        assert!(self.keep.await.unwrap_err().is_cancelled());
+    }
+
+    pub(crate) async fn admit(&self, charges: &[Charge]) -> Admission {
         self.store.admit(charges).await.unwrap()
     }
 
-    fn by_lease(&self) -> u64 {
+    pub(crate) fn by_lease(&self) -> u64 {
         self.metrics.leases.decisions_by_lease.get()
+    }
+
+    /// All hits that it has ever leased.
+    pub(crate) fn leased(&self) -> u64 {
+        self.metrics.leases.hits_leased.get()
+    }
+
+    /// Waits until it knows how many replicas there are.
+    pub(crate) async fn knows(&self, count: u32) {
+        eventually("the replicas know how many they are", async || {
+            (self.store.peers().count.get() == count).then_some(())
+        })
+        .await;
     }
 }
 
-fn charge(name: &str, rate: &str) -> Charge {
+pub(crate) fn charge(name: &str, rate: &str) -> Charge {
     let key = KeyHasher::seeded([8; 16]).part(name.as_bytes()).finish();
     let rate = Rate::parse(rate).unwrap();
     Charge { key, rate, algorithm: Algorithm::SlidingWindow, mode: Mode::Enforce, hits: 1, is_exact: false }
@@ -68,12 +90,12 @@ fn verdict(outcome: Outcome) -> Verdict {
     verdict
 }
 
-fn remaining(admission: &Admission) -> u32 {
+pub(crate) fn remaining(admission: &Admission) -> u32 {
     verdict(admission.outcomes[0]).remaining
 }
 
 /// What the store has left, which nobody has leased.
-async fn left(server: &Server, charge: &Charge) -> u32 {
+pub(crate) async fn left(server: &Server, charge: &Charge) -> u32 {
     let store = server.store().await;
     let look = [Charge { hits: 0, is_exact: true, ..*charge }];
     remaining(&store.admit(&look).await.unwrap())
@@ -191,6 +213,46 @@ async fn an_exact_limit_is_asked_for_each_request() {
     let hot = charge("hot", "100000/m");
     eventually("the other limit is charged as often", async || (left(&server, &hot).await == 99_900).then_some(()))
         .await;
+}
+
+#[tokio::test]
+async fn without_leases_the_store_decides_each_request() {
+    let server = Server::start(&[]);
+    let replica = Replica::start_with(settings(&server.url())).await;
+    let hot = charge("hot", "100000/h");
+    for _ in 0..500 {
+        assert!(replica.admit(&[hot]).await.admitted);
+    }
+    assert_eq!(left(&server, &hot).await, 99_500);
+    let leases = &replica.metrics.leases;
+    assert_eq!((leases.decisions_by_store.get(), replica.by_lease(), replica.leased()), (500, 0, 0));
+}
+
+#[tokio::test]
+async fn of_two_replicas_neither_withholds_more_than_a_quarter_of_what_was_left() {
+    const LIMIT: u32 = 10_000;
+    let server = Server::start(&[]);
+    let [one, other] = [Replica::start(&server).await, Replica::start(&server).await];
+    one.knows(2).await;
+    let mut withheld_most = 0;
+    for round in 0..5 {
+        let hot = charge(&round.to_string(), "10000/h");
+        let left = async || remaining(&other.admit(&[Charge { hits: 0, is_exact: true, ..hot }]).await);
+        let mut spent = 0;
+        // Requests of more hits than a lease has ask the store, beside the lease.
+        for hits in [1000, 1, 1, 2000, 2, 1000, 1, 1500, 1, 500, 1, 1] {
+            let (leased, left_before) = (one.leased(), left().await);
+            assert!(one.admit(&[Charge { hits, ..hot }]).await.admitted);
+            spent += hits;
+            let withheld = LIMIT - spent - left().await;
+            // Of a lease that has just ended the store may have nothing back yet.
+            if one.leased() > leased {
+                assert!(withheld <= left_before / 4, "round {round}: {withheld} of {left_before} after {spent}");
+            }
+            withheld_most = withheld_most.max(withheld);
+        }
+    }
+    assert!(withheld_most > 500, "{withheld_most}: that shows too little");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

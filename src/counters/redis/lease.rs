@@ -152,11 +152,12 @@ impl Counter {
         }
     }
 
-    /// The hits that it would be good to have in advance, beside those that are asked for now.
+    /// The hits that it would be good to have in advance, beside those that are asked for now. None where it has some left,
+    /// though too few for a request: more and more of them would be kept from the others.
     pub(super) fn wants(&mut self, now: Timestamp, at_store: Timestamp) -> u32 {
         let Some(span) = span(self.rate, self.algorithm) else { return 0 };
         let expected = self.use_of.expected();
-        if expected < HOT_HITS || now < self.asking_until {
+        if expected < HOT_HITS || now < self.asking_until || self.leased(now) > 0 {
             return 0;
         }
         self.asking_until = now + ASKING_MAX;
