@@ -13,50 +13,54 @@
 -- Every write that makes a key or moves it on gives it an expiry, and SETRANGE leaves that alone: no key is for ever.
 -- The arithmetic is that of `limiter`, in whole microseconds. All numbers stay below 2^53, where a double is exact.
 
-local SLOTS, LOG_HITS_MAX, SHADOW, CHARGE_BYTES = 60, 14, 8, 25
-local SLIDING, FIXED = 0, 1
-local LOG, RING, WINDOW, BUCKET = 108, 114, 102, 98 -- l, r, f, b
-local RING_BYTES, WINDOW_BYTES, BUCKET_BYTES = 18, 13, 33
-local CHARGED, WITH_RING = 1, 2
+local SLOTS, CHARGE_BYTES = 60, 25
+local SLIDING, RING, RING_BYTES = 0, 114, 18 -- r
 local DENIED, ADMITTED, LATE = 0, 1, 2
-local NOTHING, LASTS_MAX, JUMP_MAX = '-', 366 * 86400 * 1000000, 10000000
-local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
-local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-local sub, rep, byte, find = string.sub, string.rep, string.byte, string.find
+local call, pack, unpack_at, ceil = redis.call, struct.pack, struct.unpack, math.ceil
 
 local time = call('TIME')
-local counters = #KEYS / 2
-local charges = ARGV[1]
+local keys, charges = KEYS, ARGV[1]
+local counters = #keys / 2
 local latest, skew = unpack_at('<dd', charges)
 local now = time[1] * 1000000 + time[2] - skew
 if now > latest then return pack('<dB', now, LATE) end
 local wants = 17 + CHARGE_BYTES * counters
 local divisor = #charges > wants and unpack_at('<I4', charges, wants)
 local given = divisor and {}
-local heads = call('MGET', unpack(KEYS, 1, counters))
+local heads = call('MGET', unpack(keys, 1, counters))
 
 -- What nearly every request meets: rings that stay in their sub-bucket and have room to spare. It is done first and
--- without the functions below, which Redis would have to make anew for each call.
+-- without what is below, which Redis would have to make anew for each call. An offset is a text because Redis takes
+-- longer to write a number than to count.
 local after, is_usual = {}, true
 for i = 1, counters do
-  local kind, room, hits, _, window = unpack_at('<BdI4I4d', charges, CHARGE_BYTES * i - 8)
+  local kind, room, hits, window = unpack_at('<BdI4xxxxd', charges, CHARGE_BYTES * i - 8)
   local head = heads[i]
-  if kind ~= SLIDING or not head or byte(head) ~= RING or #head ~= RING_BYTES then is_usual = false break end
-  local _, index, oldest, sum, current = unpack_at('<BdBI4I4', head)
-  if sum + hits > room or now >= (index + 1) * ceil(window / SLOTS) then is_usual = false break end
+  if kind ~= SLIDING or not head or #head ~= RING_BYTES then is_usual = false break end
+  local form, index, oldest, sum, current = unpack_at('<BdBI4I4', head)
+  if form ~= RING or sum + hits > room or now >= (index + 1) * ceil(window / SLOTS) then is_usual = false break end
   if divisor then
-    given[i] = min(unpack_at('<I4', charges, wants + 4 * i), floor((room - sum) / divisor))
+    given[i] = math.min(unpack_at('<I4', charges, wants + 4 * i), math.floor((room - sum) / divisor))
     hits = hits + given[i]
   end
   after[i] = pack('<BdBI4I4', RING, index, oldest, sum + hits, current + hits)
 end
 if is_usual then
-  for i = 1, counters do
-    call('SETRANGE', KEYS[i], 0, after[i])
-    if divisor then given[i] = pack('<I4', given[i]) end
-  end
-  return pack('<dB', now, ADMITTED) .. rep('\1', counters) .. table.concat(after) .. table.concat(given or {})
+  for i = 1, counters do call('SETRANGE', keys[i], '0', after[i]) end
+  local answer = pack('<dB', now, ADMITTED) .. string.rep('\1', counters) .. table.concat(after)
+  if not divisor then return answer end
+  for i = 1, counters do given[i] = pack('<I4', given[i]) end
+  return answer .. table.concat(given)
 end
+
+local LOG_HITS_MAX, SHADOW = 14, 8
+local FIXED = 1
+local LOG, WINDOW, BUCKET = 108, 102, 98 -- l, f, b
+local WINDOW_BYTES, BUCKET_BYTES = 13, 33
+local CHARGED, WITH_RING = 1, 2
+local NOTHING, LASTS_MAX, JUMP_MAX = '-', 366 * 86400 * 1000000, 10000000
+local floor, max, min = math.floor, math.max, math.min
+local sub, rep, byte, find = string.sub, string.rep, string.byte, string.find
 
 -- By counter, what a charge makes of it: the head, and where not only its bytes change, the ring and the expiry in ms.
 local charged, rings, expiries = {}, {}, {}
@@ -81,7 +85,7 @@ end
 
 -- The ring of a counter. MGET, unlike GET, takes a key of another type for none.
 local function ring_of(i)
-  local slots = call('MGET', KEYS[counters + i])[1]
+  local slots = call('MGET', keys[counters + i])[1]
   return slots and #slots == 4 * SLOTS and slots
 end
 
@@ -249,10 +253,10 @@ end
 
 local function write(i, head)
   if expiries[i] then
-    call('SET', KEYS[i], head, 'PX', expiries[i])
-    if rings[i] then call('SET', KEYS[counters + i], rings[i], 'PX', expiries[i]) end
+    call('SET', keys[i], head, 'PX', expiries[i])
+    if rings[i] then call('SET', keys[counters + i], rings[i], 'PX', expiries[i]) end
   else
-    call('SETRANGE', KEYS[i], 0, head)
+    call('SETRANGE', keys[i], '0', head)
   end
 end
 
