@@ -66,6 +66,11 @@ impl Admission {
 }
 
 impl Counters {
+    /// True where [`Counters::admit_now`] answers.
+    pub fn never_waits(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
     /// [`Counters::admit`], where that waits for nothing; else `None`.
     pub fn admit_now(&self, charges: &[impl AsRef<Charge>], now: Timestamp, on_error: OnError) -> Option<Admission> {
         match self {
