@@ -9,20 +9,23 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
 
-#[path = "rls/answers_ok.rs"]
+#[path = "load/answers_ok.rs"]
 mod answers_ok;
-#[path = "rls/generator.rs"]
+#[path = "load/generator.rs"]
 mod generator;
-#[path = "rls/process.rs"]
+#[path = "load/process.rs"]
 mod process;
-#[path = "rls/servers.rs"]
-mod servers;
-#[path = "rls/turns.rs"]
+#[path = "load/tierflow.rs"]
+mod tierflow_server;
+#[path = "load/turns.rs"]
 mod turns;
 
+use std::rc::Rc;
+
+use bytes::Bytes;
+
 use crate::generator::{Load, Pace};
-use crate::servers::Measured;
-use crate::turns::Turns;
+use crate::turns::{Measured, Medians, Turns};
 
 /// The program's.
 #[global_allocator]
@@ -34,6 +37,20 @@ const GENERATOR_CORE: usize = 1;
 const HOT: usize = 1_000;
 const MANY: usize = 200_000;
 
+/// Two limits, one of the Api and one of the tenant, which nothing reaches; and the same, used up by the first call.
+const POLICIES: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1',
+ tenant: {from: {header: x-tenant-id}, default_plan: standard}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Api, name: open, gateway: shop, match: {path: /open}, service: order, limits: [{rate: 1000000000/m}]}
+---
+{kind: Api, name: shut, gateway: shop, match: {path: /shut}, service: order, limits: [{rate: 1/d}]}
+---
+{kind: Plan, name: standard, limits: [{rate: 1000000000/m}]}
+";
+
 fn main() {
     if answers_ok::serve_if_asked() {
         return;
@@ -41,26 +58,76 @@ fn main() {
     turns::stay_on(GENERATOR_CORE);
     let folder = tempfile::tempdir().unwrap();
     let turns = Turns::from_environment();
-    let hot = servers::bodies("open", HOT);
+    let hot = calls("open", HOT);
+    let answers_ok = |transport: &str| Measured {
+        name: format!("answers OK, {transport}"),
+        process: Rc::new(answers_ok::start(transport, SERVER_CORES)),
+        bodies: Rc::clone(&hot),
+    };
     let tierflow = |name: &str, bodies| Measured {
         name: name.to_owned(),
-        process: servers::tierflow(folder.path(), SERVER_CORES),
+        process: Rc::new(tierflow_server::serve(folder.path(), POLICIES, SERVER_CORES, &[])),
         bodies,
     };
     let servers = [
-        servers::answers_ok("tonic", &hot),
-        servers::answers_ok("h2", &hot),
-        tierflow("Tierflow", hot.clone()),
-        tierflow("Tierflow, 200 000 tenants", servers::bodies("open", MANY)),
-        tierflow("Tierflow, denied", servers::bodies("shut", HOT)),
+        answers_ok("tonic"),
+        answers_ok("h2"),
+        tierflow("Tierflow", Rc::clone(&hot)),
+        tierflow("Tierflow, 200 000 tenants", calls("open", MANY)),
+        tierflow("Tierflow, denied", calls("shut", HOT)),
     ];
-    turns.print_head();
+    print_head();
+    let print = |name: &str, load: Load| {
+        for (server, medians) in servers.iter().zip(turns.measure(load, &servers)) {
+            print(name, server, &medians);
+        }
+    };
+    // Envoy's own default.
+    let timeout = "20m";
     for (connections, in_flight) in [(1, 1), (1, 32), (4, 32), (16, 8)] {
-        let load = Load { connections, pace: Pace::InFlight(in_flight) };
-        turns.print(&format!("{connections} x {in_flight}"), load, &servers);
+        let load = Load { connections, pace: Pace::InFlight(in_flight), timeout };
+        print(&format!("{connections} x {in_flight}"), load);
     }
     for per_second in [5_000, 20_000] {
-        let load = Load { connections: 4, pace: Pace::PerSecond(per_second) };
-        turns.print(&format!("{per_second} a second"), load, &servers);
+        let load = Load { connections: 4, pace: Pace::PerSecond(per_second), timeout };
+        print(&format!("{per_second} a second"), load);
     }
+}
+
+/// Calls about an Api, by so many tenants in turn.
+fn calls(api: &str, tenants: usize) -> Rc<Vec<Bytes>> {
+    let id = tierflow_server::id_of(POLICIES, "shop", api);
+    Rc::new((0..tenants).map(|tenant| tierflow_server::call("shop", &id, tenant, 1)).collect())
+}
+
+fn print_head() {
+    println!(
+        "{:<14} {:<28} {:>9} {:>8} {:>8} {:>8} {:>11} {:>6} {:>10} {:>7} {:>7}",
+        "load",
+        "server",
+        "calls/s",
+        "p50 us",
+        "p99 us",
+        "p99.9",
+        "CPU us/call",
+        "ratio",
+        "generator",
+        "denied",
+        "failed"
+    );
+}
+
+/// The ratio is to the first server.
+fn print(load: &str, server: &Measured, medians: &Medians) {
+    let [p50, p99, p999] = medians.percentiles;
+    println!(
+        "{load:<14} {:<28} {:>9.0} {p50:>8.0} {p99:>8.0} {p999:>8.0} {:>11.2} {:>6.2} {:>10.2} {:>6.1}% {:>6.1}%",
+        server.name,
+        medians.per_second,
+        medians.server_cpu,
+        medians.ratios[0],
+        medians.generator_cpu,
+        medians.denied,
+        medians.failed,
+    );
 }

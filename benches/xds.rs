@@ -22,6 +22,8 @@ mod floor;
 mod groups;
 #[path = "../examples/envoy/kit.rs"]
 mod kit;
+#[path = "load/process.rs"]
+mod process;
 #[path = "xds/programs.rs"]
 mod programs;
 #[path = "xds/slow.rs"]
@@ -45,7 +47,7 @@ use tokio::runtime::Runtime;
 
 use crate::envoy::Envoy;
 use crate::groups::OneOfMany;
-use crate::programs::Program;
+use crate::process::Process;
 use crate::slow::Slow;
 use crate::store::Store;
 use crate::unwell::{Stopped, Updates};
@@ -144,8 +146,8 @@ async fn measure_unwell(store: &Store, folder: &Path) {
     }
 }
 
-async fn serve(store: &Store, folder: &Path, variant: XdsVariant) -> Program {
-    let server = Program::tierflow(folder, store.address);
+async fn serve(store: &Store, folder: &Path, variant: XdsVariant) -> Process {
+    let server = programs::tierflow(folder, store.address);
     well::warm_up(&server, |number| Envoy::new(number, variant)).await;
     server
 }

@@ -5,7 +5,7 @@ use tierflow::snapshot::resource::ResourceType;
 
 use crate::envoy::Envoy;
 use crate::fleet::Fleet;
-use crate::programs::Program;
+use crate::process::Process;
 use crate::store::{Store, group_name};
 use crate::well::{self, Changes};
 
@@ -23,7 +23,7 @@ pub(crate) struct OneOfMany {
 }
 
 /// While nobody but the group is connected, and while all groups are.
-pub(crate) async fn measure(store: &Store, server: &Program) -> [OneOfMany; 2] {
+pub(crate) async fn measure(store: &Store, server: &Process) -> [OneOfMany; 2] {
     let mut fleets = vec![connect(server, 0).await];
     let alone = change_first(store, server, &fleets).await;
     for group in 1..GROUPS {
@@ -33,7 +33,7 @@ pub(crate) async fn measure(store: &Store, server: &Program) -> [OneOfMany; 2] {
     [alone, among_others]
 }
 
-async fn connect(server: &Program, group: usize) -> Fleet {
+async fn connect(server: &Process, group: usize) -> Fleet {
     let numbers = group * STREAMS_OF_GROUP..(group + 1) * STREAMS_OF_GROUP;
     let envoy = |number| Envoy::of_gateway(number, XdsVariant::Delta, &group_name(group));
     let fleet = Fleet::connect(server.address, numbers.map(envoy).collect(), STREAMS_OF_GROUP);
@@ -41,7 +41,7 @@ async fn connect(server: &Program, group: usize) -> Fleet {
     fleet
 }
 
-async fn change_first(store: &Store, server: &Program, fleets: &[Fleet]) -> OneOfMany {
+async fn change_first(store: &Store, server: &Process, fleets: &[Fleet]) -> OneOfMany {
     let (first, others) = fleets.split_first().unwrap();
     let responses_of_others = || {
         let types = |fleet: &Fleet| ResourceType::ALL.map(|one| fleet.board.responses(one)).iter().sum::<u64>();

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use tierflow::snapshot::resource::ResourceType;
 
 use crate::fleet::address_of;
-use crate::programs::Program;
+use crate::process::Process;
 use crate::store::LARGE_GATEWAY;
 use crate::wire::{STREAM_WINDOW_BYTES, Wire};
 
@@ -23,7 +23,7 @@ pub(crate) struct Slow {
     pub(crate) bytes: usize,
 }
 
-pub(crate) async fn measure(server: &Program, streams: usize) -> Slow {
+pub(crate) async fn measure(server: &Process, streams: usize) -> Slow {
     let mut reader = connect(server, 0, STREAM_WINDOW_BYTES).await;
     let bytes = reader.message().await.unwrap().len();
     tokio::time::sleep(IDLE).await;
@@ -37,7 +37,7 @@ pub(crate) async fn measure(server: &Program, streams: usize) -> Slow {
     Slow { rss_per_stream: server.rss().saturating_sub(rss) / streams as u64, bytes }
 }
 
-async fn connect(server: &Program, number: usize, window_bytes: u32) -> Wire {
+async fn connect(server: &Process, number: usize, window_bytes: u32) -> Wire {
     let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
     let mut wire = Wire::connect_with(server.address, address_of(number), path, window_bytes).await.unwrap();
     let (id, cluster) = (format!("{LARGE_GATEWAY}-{number}"), LARGE_GATEWAY.to_owned());

@@ -9,7 +9,7 @@ use etcd_client::Client;
 
 use crate::board::within;
 use crate::kit::etcd::Etcd;
-use crate::programs::free_address;
+use crate::process::free_address;
 
 pub(crate) const GATEWAY: &str = "edge";
 

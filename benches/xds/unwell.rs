@@ -8,7 +8,7 @@ use tierflow::snapshot::resource::ResourceType;
 use crate::board::{Acknowledged, within};
 use crate::envoy::Envoy;
 use crate::fleet::{Behaviour, Fleet};
-use crate::programs::Program;
+use crate::process::Process;
 use crate::store::Store;
 
 const REFUSED_CHANGES: u32 = 10;
@@ -19,7 +19,7 @@ const OTHERS: usize = 100;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How many responses an Envoy gets that refuses all routes, and of how many changes, one a second.
-pub(crate) async fn refusing(store: &Store, server: &Program, variant: XdsVariant) -> (u64, u32) {
+pub(crate) async fn refusing(store: &Store, server: &Process, variant: XdsVariant) -> (u64, u32) {
     let fleet = Fleet::connect(server.address, vec![Envoy::new(0, variant)], 1);
     fleet.all_are_current().await;
     fleet.behave(Behaviour::Refuses(ResourceType::Route));
@@ -52,7 +52,7 @@ pub(crate) struct Updates {
     pub(crate) rss_growth: u64,
 }
 
-pub(crate) async fn stopped(store: &Store, server: &Program, variant: XdsVariant) -> Stopped {
+pub(crate) async fn stopped(store: &Store, server: &Process, variant: XdsVariant) -> Stopped {
     let others = (1..=OTHERS).map(|number| Envoy::new(number, variant)).collect();
     let others = Fleet::connect(server.address, others, OTHERS);
     others.all_are_current().await;
@@ -81,7 +81,7 @@ pub(crate) async fn stopped(store: &Store, server: &Program, variant: XdsVariant
 
 impl Updates {
     /// Updates as quickly as etcd takes them, until the last is acknowledged by all.
-    async fn add(&mut self, store: &Store, server: &Program, fleet: &Fleet) {
+    async fn add(&mut self, store: &Store, server: &Process, fleet: &Fleet) {
         fleet.board.take_acknowledged(ResourceType::Route);
         let responses = fleet.board.responses(ResourceType::Route);
         let (rss, started) = (server.rss(), Instant::now());

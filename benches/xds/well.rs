@@ -11,7 +11,8 @@ use crate::board::within;
 use crate::envoy::Envoy;
 use crate::fleet::Fleet;
 use crate::floor;
-use crate::programs::{Program, own_cpu};
+use crate::process::{Process, own_cpu};
+use crate::programs;
 use crate::store::Store;
 
 /// Connections without a first response: as many as come when a few Envoys start, not when all come back.
@@ -52,7 +53,7 @@ pub(crate) struct Reconnected {
 
 pub(crate) async fn tierflow(
     store: &Store,
-    server: &Program,
+    server: &Process,
     variant: XdsVariant,
     streams: usize,
     is_reconnected: bool,
@@ -72,7 +73,7 @@ pub(crate) async fn tierflow(
 
 /// The same of a server that does nothing else.
 pub(crate) async fn bare(streams: usize, bytes: usize) -> Figures {
-    let mut server = Program::floor(bytes);
+    let mut server = programs::floor(bytes);
     let mut stdin = server.take_stdin();
     warm_up(&server, Envoy::of_routes).await;
     let envoys = (0..streams).map(Envoy::of_routes).collect();
@@ -84,7 +85,7 @@ pub(crate) async fn bare(streams: usize, bytes: usize) -> Figures {
 }
 
 /// Waits until the server serves, and has done all that it does once.
-pub(crate) async fn warm_up(server: &Program, envoy: impl Fn(usize) -> Envoy) {
+pub(crate) async fn warm_up(server: &Process, envoy: impl Fn(usize) -> Envoy) {
     let listens = async {
         while tokio::net::TcpStream::connect(server.address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -97,7 +98,7 @@ pub(crate) async fn warm_up(server: &Program, envoy: impl Fn(usize) -> Envoy) {
 }
 
 async fn connect(
-    server: &Program,
+    server: &Process,
     envoys: Vec<Envoy>,
     all_are_current: impl AsyncFnOnce(&Fleet),
 ) -> (Fleet, Connected) {
@@ -115,7 +116,7 @@ async fn connect(
 /// One after the other, each from the call that makes it.
 pub(crate) async fn changes(
     fleet: &Fleet,
-    server: &Program,
+    server: &Process,
     resource_type: ResourceType,
     count: usize,
     mut change: impl AsyncFnMut(),
@@ -143,7 +144,7 @@ pub(crate) async fn changes(
 }
 
 /// While nobody is connected a route is changed: who has acknowledged it is current, whatever else it was sent.
-async fn reconnect(store: &Store, server: &Program, fleet: Fleet) -> Reconnected {
+async fn reconnect(store: &Store, server: &Process, fleet: Fleet) -> Reconnected {
     let envoys = fleet.disconnect().await;
     store.change_route().await;
     tokio::time::sleep(IDLE).await;

@@ -17,6 +17,8 @@ use tokio::task::{LocalSet, spawn_local};
 pub(crate) struct Load {
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
+    /// The time that a caller waits for an answer, as gRPC has it.
+    pub(crate) timeout: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -45,16 +47,17 @@ impl Calls {
     }
 }
 
-/// Calls `address` for `time`, with one of the `bodies` after the other.
-pub(crate) fn run(address: SocketAddr, load: Load, bodies: &Rc<Vec<Bytes>>, time: Duration) -> Calls {
+/// Calls the `addresses` for `time`, with one of the `bodies` after the other; connections take turns with the addresses.
+pub(crate) fn run(addresses: &[SocketAddr], load: Load, bodies: &Rc<Vec<Bytes>>, time: Duration) -> Calls {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let calls = Rc::<RefCell<Calls>>::default();
     runtime.block_on(LocalSet::new().run_until(async {
         let ends = Instant::now() + time;
         let mut tasks = Vec::new();
-        for number in 0..load.connections {
-            let connection = connect(address).await;
-            let worker = Worker { connection, bodies: Rc::clone(bodies), calls: Rc::clone(&calls), ends };
+        for (number, address) in (0..load.connections).zip(addresses.iter().cycle()) {
+            let connection = connect(*address).await;
+            let worker =
+                Worker { connection, bodies: Rc::clone(bodies), calls: Rc::clone(&calls), ends, timeout: load.timeout };
             let first = bodies.len() / load.connections * number;
             match load.pace {
                 Pace::InFlight(each) => {
@@ -72,6 +75,23 @@ pub(crate) fn run(address: SocketAddr, load: Load, bodies: &Rc<Vec<Bytes>>, time
     calls
 }
 
+/// Makes each of the calls once, some at a time.
+#[allow(dead_code, reason = "not every benchmark has something to do beforehand")]
+pub(crate) fn run_once(address: SocketAddr, bodies: &[Bytes]) -> Calls {
+    const IN_FLIGHT: usize = 64;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let calls = Rc::<RefCell<Calls>>::default();
+    runtime.block_on(LocalSet::new().run_until(async {
+        let bodies = Rc::new(bodies.to_vec());
+        let connection = connect(address).await;
+        let (ends, timeout) = (Instant::now(), "10S");
+        let worker = Worker { connection, bodies: Rc::clone(&bodies), calls: Rc::clone(&calls), ends, timeout };
+        let each = |number| worker.call(number, Instant::now());
+        futures_util::stream::iter(0..bodies.len()).for_each_concurrent(IN_FLIGHT, each).await;
+    }));
+    calls.take()
+}
+
 async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -86,6 +106,7 @@ struct Worker {
     bodies: Rc<Vec<Bytes>>,
     calls: Rc<RefCell<Calls>>,
     ends: Instant,
+    timeout: &'static str,
 }
 
 impl Worker {
@@ -121,7 +142,8 @@ impl Worker {
 
     /// Makes a call and notes how it ended.
     async fn call(&self, number: usize, due: Instant) {
-        let answer = ask(self.connection.clone(), self.bodies[number % self.bodies.len()].clone()).await;
+        let body = self.bodies[number % self.bodies.len()].clone();
+        let answer = ask(self.connection.clone(), body, self.timeout).await;
         let mut calls = self.calls.borrow_mut();
         match answer {
             Ok(Answer::Passed) => {}
@@ -138,12 +160,12 @@ enum Answer {
     Failed,
 }
 
-async fn ask(connection: SendRequest<Bytes>, body: Bytes) -> Result<Answer, h2::Error> {
+async fn ask(connection: SendRequest<Bytes>, body: Bytes, timeout: &'static str) -> Result<Answer, h2::Error> {
     let mut connection = connection.ready().await?;
     let request = http::Request::post("http://rls/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("grpc-timeout", "20m")
+        .header("grpc-timeout", timeout)
         .body(())
         .unwrap();
     let (response, mut stream) = connection.send_request(request, false)?;

@@ -1,6 +1,7 @@
 //! Servers that answer OK at once: what the transport alone costs.
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -14,11 +15,21 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::process::{Process, free_address};
+
 /// With the name of a transport and an address in it, the benchmark's program is such a server.
-pub(crate) const VARIABLE: &str = "TIERFLOW_BENCH_ANSWERS_OK";
+const VARIABLE: &str = "TIERFLOW_BENCH_ANSWERS_OK";
 
 /// A message of gRPC: its length, and `overall_code: OK`.
 const ANSWER: &[u8] = &[0, 0, 0, 0, 2, 0x08, 0x01];
+
+/// Starts a bare server of a transport, `tonic` or `h2`.
+pub(crate) fn start(transport: &str, cores: &str) -> Process {
+    let address = free_address();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(VARIABLE, format!("{transport} {address}"));
+    Process::start(&command, cores, address)
+}
 
 /// Serves, where this process was started to.
 pub(crate) fn serve_if_asked() -> bool {

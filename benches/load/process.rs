@@ -1,12 +1,15 @@
-//! The measured servers as processes of their own, each on cores of its own: what they take is told apart from what the
-//! generator takes.
+//! Servers as processes of their own: what they take is told apart from what the others take, and from what the benchmark
+//! does itself.
+
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longer than any server takes to start on a slow machine.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const PAGE_BYTES: u64 = 4096;
 
 /// A process that ends with its handle.
 pub(crate) struct Process {
@@ -15,7 +18,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it on `cores`, as in `0` or `0,1`, and waits until it listens at `address`.
+    /// Starts one that is to listen at `address`.
+    pub(crate) fn spawn(command: &mut Command, address: SocketAddr) -> Self {
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, address }
+    }
+
+    /// Starts one on `cores`, as in `0` or `0,1`, and waits until it listens at `address`.
     pub(crate) fn start(command: &Command, cores: &str, address: SocketAddr) -> Self {
         let mut pinned = Command::new("taskset");
         pinned.args(["--cpu-list", cores]).arg(command.get_program()).args(command.get_args());
@@ -23,9 +32,8 @@ impl Process {
         if let Some(folder) = command.get_current_dir() {
             pinned.current_dir(folder);
         }
-        let silent = pinned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = silent.spawn().expect("taskset of util-linux");
-        let mut process = Self { child, address };
+        pinned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Self::spawn(&mut pinned, address);
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert_eq!(process.child.try_wait().unwrap(), None, "{command:?} ended");
@@ -35,9 +43,18 @@ impl Process {
         process
     }
 
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("it was started with a pipe, and it is taken once")
+    }
+
     /// The time that its threads have run.
     pub(crate) fn cpu(&self) -> Duration {
         cpu_of(&self.child.id().to_string())
+    }
+
+    pub(crate) fn rss(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE_BYTES
     }
 }
 
@@ -54,8 +71,9 @@ pub(crate) fn own_cpu() -> Duration {
     cpu_of("self")
 }
 
-/// The scheduler's own figures: ticks of 10 ms would be too coarse for a turn of a second.
-fn cpu_of(process: &str) -> Duration {
+/// The time that the threads of a process have run. The scheduler's own figures: ticks of 10 ms would be too coarse for a
+/// turn of a second.
+pub(crate) fn cpu_of(process: &str) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let nanos = threads.filter_map(|thread| {
         let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
