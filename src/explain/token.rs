@@ -103,7 +103,15 @@ mod tests {
     #[test]
     fn a_token_is_found_as_envoy_finds_it() {
         let token = token(&json!({ "alg": "RS256" }), &json!({ "sub": "ann" }));
-        for good in ["Bearer T", "bearer T", "BEARER   T", "Bearer T more", "Bearer T,Basic x", "Basic x,Bearer T"] {
+        for good in [
+            "Bearer T",
+            "bearer T",
+            "BEARER   T",
+            "Bearer T more",
+            "Bearer T,Basic x",
+            "Basic x,Bearer T",
+            "Bearer  ,Bearer T",
+        ] {
             assert_eq!(shown(&claims_of(&good.replace('T', &token))), "sub=ann", "{good}");
         }
         for bad in ["T", "Basic T", "BearerT", "Bearer", "", "Bearer x T", "Bearer T.more"] {

@@ -124,7 +124,7 @@ async fn no_spelling_of_authorization_hides_whose_token_it_is_since_envoy_1_40()
         spellings_of_bearer().map(|scheme| vec![format!("authorization: {scheme} {acme}")]).collect();
     of_acme.push(vec![format!("authorization: bearer   {acme}")]);
     of_acme.push(vec![format!("Authorization: Bearer {acme}"), format!("authorization: Bearer {globex}")]);
-    for other in ["Basic dXNlcjpwYXNz", "Digest realm=a, nonce=\"b c\"", "Basic", "Bearer"] {
+    for other in ["Basic dXNlcjpwYXNz", "Digest realm=a, nonce=\"b c\"", "Basic", "Bearer", "Bearer  "] {
         of_acme.push(vec![format!("authorization: {other}"), format!("authorization: bearer {acme}")]);
         of_acme.push(vec![format!("authorization: {other},\tBearer  {acme}, Bearer {globex}")]);
     }
