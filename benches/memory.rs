@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// With a number of keys in it, the benchmark's program fills one row.
 const VARIABLE: &str = "TIERFLOW_BENCH_KEYS";
 /// Some shards are full before others, so a store for so many keys is a little larger.
-const SPARE: f64 = 1.1;
+const SPARE: f64 = 1.25;
 /// A ring of sub-buckets, as every counter of a limit below 65 536 is that has seen more than a few.
 const HITS: u32 = 1_000;
 const FLOOD: u64 = 10_000_000;
