@@ -2,6 +2,7 @@
 
 pub mod access;
 mod counters;
+mod diff;
 mod documents;
 mod edit;
 mod error;
@@ -78,6 +79,7 @@ impl Admin {
             .route("/v1/nodes", get(nodes::list))
             .route("/v1/nodes/{id}", get(nodes::one))
             .route("/v1/counters", get(counters::look).delete(counters::reset))
+            .route("/v1/diff", post(diff::answer).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
             .route("/v1/explain", post(explain::answer))
             .route("/v1/status", get(status::status))
             .route("/v1/config_dump", get(config_dump))

@@ -5,6 +5,7 @@ mod bootstrap;
 mod check;
 mod compile;
 mod counters;
+mod diff;
 mod edit;
 mod etcd;
 mod explain;
@@ -42,6 +43,7 @@ enum Verb {
     Serve(Box<serve::Args>),
     Check(check::Args),
     Compile(compile::Args),
+    Diff(diff::Args),
     Explain(explain::Args),
     Bootstrap(bootstrap::Args),
     Get(get::Args),
@@ -83,6 +85,7 @@ impl Verb {
             Self::Serve(args) => serve::run(*args),
             Self::Check(args) => check::run(&args, streams),
             Self::Compile(args) => compile::run(&args, streams),
+            Self::Diff(args) => diff::run(&args, streams),
             Self::Explain(args) => explain::run(&args, streams),
             Self::Bootstrap(args) => bootstrap::run(&args, streams),
             Self::Get(args) => get::run(&args, streams),

@@ -63,6 +63,7 @@ pub mod policy;
 pub mod compile;
 pub mod snapshot;
 // limiter (pure; time is an argument)
+pub mod diff;
 pub mod explain;
 pub mod limiter;
 // the outside, behind narrow seams

@@ -130,6 +130,12 @@ fn summary(problems: &[Problem]) -> String {
     }
 }
 
+/// Rows below a header, a line each. `None`: there are no rows.
+pub(super) fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Option<String> {
+    let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
+    (rows.len() > 1).then(|| aligned(&rows).join("\n") + "\n")
+}
+
 /// Rows whose columns stand below each other. Cells are texts from outside, such as the id that an Envoy gives itself.
 pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let shown = |row: &[String; N]| row.each_ref().map(|cell| shown::text(cell).into_owned());

@@ -135,7 +135,9 @@ fn kinds_are_known_in_any_case() {
 
 #[test]
 fn verbs_that_read_files_say_which_they_cannot_read() {
-    for verb in ["check", "replay - --policies", "compile", "explain --path=/", "bootstrap --gateway=a --policies"] {
+    for verb in
+        ["check", "diff", "replay - --policies", "compile", "explain --path=/", "bootstrap --gateway=a --policies"]
+    {
         let told = failure(&format!("{verb} /nonexistent/policies"));
         assert!(told.contains("/nonexistent/policies"), "{verb}: {told}");
     }

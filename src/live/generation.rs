@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::affected;
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
-use crate::document::{Documents, Instance, Instances, Registered};
+use crate::document::{Document, Documents, Instance, Instances, Registered};
 use crate::limiter::key::KeyHasher;
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, Name, NodeIdentity, Revision, secret};
@@ -63,6 +63,13 @@ pub(super) struct Parts {
     pub(super) rate_limit_service: RateLimitService,
 }
 
+/// Documents that fit together.
+struct Linked {
+    documents: ParsedById,
+    policies: PolicySet,
+    changed: BTreeSet<DocumentId>,
+}
+
 impl Generation {
     /// The generation that everything begins with: nothing in it.
     pub(super) fn empty(settings: &Settings) -> Self {
@@ -81,18 +88,36 @@ impl Generation {
     /// All documents or none: what `check` does, and everything else that is asked about a set as a whole.
     pub fn build(documents: &Documents, settings: &Settings) -> Result<Self, Vec<Problem>> {
         let base = Self::empty(settings);
-        let mut offered = Offered::default();
-        let ids = offered.update(&documents.documents, &base.documents).ids;
-        let broken: Vec<Option<DocumentId>> = offered.broken().map(|refused| refused.id.clone()).collect();
-        let parsed = ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
-        let linked = PolicySet::link(&base.policies, &parsed, &ids);
-        let policies = told_together(offered.problems(), &broken, &parsed, linked)?;
+        let Linked { documents: parsed, policies, changed } = base.link(documents)?;
         let instances = documents.instances.clone().unwrap_or_default();
-        let services = services_reached(&policies, &ids, None, &instances);
+        let services = services_reached(&policies, &changed, None, &instances);
         let registered = registered(&policies, &instances, &base.registered, services);
         let rate_limit_service = settings.rate_limit_service.clone();
         let parts = Parts { revision: documents.revision, documents: parsed, policies, registered, rate_limit_service };
-        Ok(base.next(1, parts, &ids))
+        Ok(base.next(1, parts, &changed))
+    }
+
+    /// The generation that would come after this one if the whole set were these documents; or everything that is wrong with
+    /// them. Who is registered stays.
+    pub fn replaced(&self, documents: impl IntoIterator<Item = Document>) -> Result<Self, Vec<Problem>> {
+        let Linked { documents, policies, changed } = self.link(&Documents::new(self.revision, documents))?;
+        let (registered, rate_limit_service) = (self.registered.clone(), self.rate_limit_service.clone());
+        let parts = Parts { revision: self.revision, documents, policies, registered, rate_limit_service };
+        Ok(self.next(self.number + 1, parts, &changed))
+    }
+
+    /// The documents as a set, and in which of them it differs from this one.
+    fn link(&self, documents: &Documents) -> Result<Linked, Vec<Problem>> {
+        let mut offered = Offered::default();
+        let ids = offered.update(&documents.documents, &self.documents).ids;
+        let broken: Vec<Option<DocumentId>> = offered.broken().map(|refused| refused.id.clone()).collect();
+        let parsed: ParsedById =
+            ids.iter().filter_map(|id| Some((id.clone(), Arc::clone(offered.of(id).first()?)))).collect();
+        let all = self.documents.keys().chain(&ids);
+        let changed = all.filter(|id| self.documents.get(*id) != parsed.get(*id)).cloned().collect();
+        let linked = PolicySet::link(&self.policies, &parsed, &changed);
+        let policies = told_together(offered.problems(), &broken, &parsed, linked)?;
+        Ok(Linked { documents: parsed, policies, changed })
     }
 
     /// The policies of this set with some documents in other versions, or without them; or everything that is wrong

@@ -33,7 +33,7 @@ impl PartialEq for Parsed {
 
 impl Eq for Parsed {}
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
     Gateway(Arc<Gateway>),
     Service(Arc<Service>),

@@ -27,6 +27,7 @@ mod decide_promises;
 mod decide_requests;
 mod decide_tenants;
 mod descriptors;
+mod diff;
 mod edit;
 mod edit_durable;
 mod edit_large;

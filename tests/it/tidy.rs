@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 30] = [
+const LAYERS: [(&str, &[&str]); 31] = [
     ("shared_map", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 30] = [
     ("compile", &["policy", "snapshot", "names", "document"]),
     ("limiter", &["policy", "names", "clock", "shared_map"]),
     ("explain", &["policy", "limiter", "names"]),
+    ("diff", &["policy", "snapshot", "names"]),
     ("counters", &["limiter", "clock", "metrics", "shown"]),
     ("etcd", &["shown"]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map", "shown"]),
@@ -38,8 +39,8 @@ const LAYERS: [(&str, &[&str]); 30] = [
     (
         "admin",
         &[
-            "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot", "nodes", "counters",
-            "source", "metrics", "names", "clock", "shown",
+            "diff", "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot", "nodes",
+            "counters", "source", "metrics", "names", "clock", "shown",
         ],
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),

@@ -2,7 +2,7 @@
 
 use super::Told;
 use super::value::{busiest, minute, time};
-use crate::cli::output;
+use crate::cli::output::table;
 use crate::replay::peaks::{Limit, Peaks};
 use crate::replay::report::Tally;
 use crate::shown;
@@ -11,16 +11,15 @@ pub(super) fn of(told: &Told, top: usize) -> String {
     let report = &told.report;
     let mut parts = vec![head(told)];
     let apis = report.apis.iter().map(|(api, tally)| row(api, tally));
-    parts.push(tallies("API", apis));
-    parts.push(limits(told));
+    parts.extend(tallies("API", apis));
+    parts.extend(limits(told));
     let tenants = busiest(report.tenants.known.iter(), top);
     let others = (report.tenants.others.requests > 0).then(|| row("all that came later", &report.tenants.others));
-    parts.push(tallies("TENANT", tenants.iter().map(|(name, tally)| row(name, tally)).chain(others)));
+    parts.extend(tallies("TENANT", tenants.iter().map(|(name, tally)| row(name, tally)).chain(others)));
     let minutes = busiest(report.minutes.known.iter(), top);
     let others = (report.minutes.others.requests > 0).then(|| row("all that came later", &report.minutes.others));
-    parts.push(tallies("MINUTE", minutes.iter().map(|(at, tally)| row(&minute(**at), tally)).chain(others)));
+    parts.extend(tallies("MINUTE", minutes.iter().map(|(at, tally)| row(&minute(**at), tally)).chain(others)));
     parts.extend(told.peaks.as_ref().map(suggestions));
-    parts.retain(|part| !part.is_empty());
     parts.join("\n")
 }
 
@@ -63,11 +62,11 @@ fn row(name: &str, tally: &Tally) -> [String; 6] {
     ]
 }
 
-fn tallies(name: &str, rows: impl Iterator<Item = [String; 6]>) -> String {
+fn tallies(name: &str, rows: impl Iterator<Item = [String; 6]>) -> Option<String> {
     table([name, "REQUESTS", "DENIED", "SHARE", "IN SHADOW", "IN THE LOG"], rows)
 }
 
-fn limits(told: &Told) -> String {
+fn limits(told: &Told) -> Option<String> {
     let rows = told.report.limits.iter().map(|(name, tally)| {
         [
             name.tier.to_owned(),
@@ -98,20 +97,12 @@ fn suggestions(peaks: &Peaks) -> String {
         let [p50, p90, p99, most] = [summary.p50, summary.p90, summary.p99, summary.most].map(|hits| hits.to_string());
         [what, rate, counters, p50, p90, p99, most, suggested]
     });
-    let rows = table(["LIMIT", "RATE", "COUNTERS", "50 %", "90 %", "99 %", "MOST", "SUGGESTED"], rows);
+    let rows =
+        table(["LIMIT", "RATE", "COUNTERS", "50 %", "90 %", "99 %", "MOST", "SUGGESTED"], rows).unwrap_or_default();
     let cut = if peaks.is_cut { "There are more limits than are looked at.\n" } else { "" };
     format!(
         "The busiest window of each counter, in hits. With the number suggested, 99 of 100 would have been denied nothing.\n{rows}{cut}"
     )
-}
-
-/// Nothing, where there are no rows.
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
-    if rows.len() < 2 {
-        return String::new();
-    }
-    output::aligned(&rows).join("\n") + "\n"
 }
 
 fn share(part: u64, whole: u64) -> String {

@@ -1,0 +1,152 @@
+//! `tierflow diff`
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Failure;
+use super::get::Output;
+use super::output::{self, Format, Streams};
+use super::server::{Question, ServerArgs};
+use crate::compile::RateLimitService;
+use crate::diff::{Difference, Side};
+use crate::live::Generation;
+
+/// Say what changes when one set of policies takes the place of another: documents, limits and what becomes of their
+/// counters, and what each gateway's Envoys would be sent. Nothing is changed.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A file or folder of policies, as it is. With only one, a running server's policies are what it is compared with.
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// As it is to be.
+    #[arg(value_name = "B")]
+    second: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// A difference as the table has it, of a server or of files.
+#[derive(Deserialize)]
+struct Told {
+    documents: Vec<ToldDocument>,
+    limits: Vec<ToldLimit>,
+    pushes: Vec<ToldPush>,
+}
+
+#[derive(Deserialize)]
+struct ToldDocument {
+    kind: String,
+    name: String,
+    change: String,
+}
+
+#[derive(Deserialize)]
+struct ToldLimit {
+    of: String,
+    limit: String,
+    change: String,
+    fields: Vec<ToldField>,
+    counters: String,
+}
+
+#[derive(Deserialize)]
+struct ToldField {
+    field: String,
+    from: String,
+    to: String,
+}
+
+#[derive(Deserialize)]
+struct ToldPush {
+    gateway: String,
+    #[serde(rename = "type")]
+    resource_type: String,
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let difference = match &args.second {
+        Some(second) => {
+            let mut load = |path: &Path| output::load(path, RateLimitService::default(), streams);
+            let (before, after) = (load(&args.first)?, load(second)?);
+            let difference = Difference::between(side(&before), side(&after));
+            serde_json::to_value(&difference).map_err(|error| error.to_string())?
+        }
+        None => of_server(args, streams)?,
+    };
+    match args.output {
+        Output::Json => streams.print_value(&difference, Format::Json),
+        Output::Yaml => streams.print_value(&difference, Format::Yaml),
+        Output::Table => {
+            let told = serde_json::from_value(difference).map_err(|error| error.to_string())?;
+            streams.print(&table(&told))
+        }
+    }
+}
+
+fn side(generation: &Generation) -> Side<'_> {
+    let Generation { documents, policies, snapshot, .. } = generation;
+    Side { documents, policies, snapshot }
+}
+
+/// From what the server has to what the file or folder has.
+fn of_server(args: &Args, streams: &mut Streams<'_>) -> Result<Value, Failure> {
+    let documents = output::read_documents(std::slice::from_ref(&args.first), streams)?;
+    let mut body = Vec::new();
+    for (_, document) in documents.documents.sorted() {
+        let content = document.content.as_deref().map_err(|error| format!("{}: {error}", document.origin))?;
+        body.extend_from_slice(b"---\n");
+        body.extend_from_slice(content);
+        body.push(b'\n');
+    }
+    args.server.ask(Question { method: "POST", body, ..Question::get("/v1/diff") })
+}
+
+fn table(told: &Told) -> String {
+    let mut parts = Vec::new();
+    let documents =
+        told.documents.iter().map(|document| [document.change.clone(), document.kind.clone(), document.name.clone()]);
+    parts.extend(output::table(["DOCUMENT", "KIND", "NAME"], documents));
+    let limits = told.limits.iter().map(|limit| {
+        [limit.change.clone(), limit.of.clone(), limit.limit.clone(), fields(limit), counters(&limit.counters)]
+    });
+    parts.extend(output::table(["LIMIT", "OF", "NAME", "WHAT", "COUNTERS"], limits));
+    let pushes = told.pushes.iter().map(|push| {
+        let resources = [("+", &push.added), ("~", &push.changed), ("-", &push.removed)];
+        let named = resources.iter().flat_map(|(sign, names)| names.iter().map(move |name| format!("{sign}{name}")));
+        let named: Vec<String> = named.collect();
+        [push.gateway.clone(), push.resource_type.clone(), crate::shown::few(&named, " ")]
+    });
+    parts.extend(output::table(["GATEWAY", "RESOURCES", "SENT: + NEW, ~ CHANGED, - GONE"], pushes));
+    match (told.documents.is_empty(), told.pushes.is_empty()) {
+        (true, true) => parts.push("Nothing changes.\n".to_owned()),
+        (false, true) => parts.push("Nothing is sent to any Envoy.\n".to_owned()),
+        _ => {}
+    }
+    parts.join("\n")
+}
+
+fn fields(limit: &ToldLimit) -> String {
+    let told = |ToldField { field, from, to }: &ToldField| match (from.as_str(), to.as_str()) {
+        ("", to) => format!("{field} {to}"),
+        (from, "") => format!("{field} {from}"),
+        (from, to) => format!("{field} {from} -> {to}"),
+    };
+    limit.fields.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+fn counters(word: &str) -> String {
+    let told = match word {
+        "kept" => "go on counting",
+        "new" => "start from nothing",
+        "dropped" => "are left to fade",
+        other => other,
+    };
+    told.to_owned()
+}
