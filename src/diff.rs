@@ -123,9 +123,9 @@ fn limits(before: &PolicySet, after: &PolicySet) -> Vec<LimitChange> {
         let (change, fields, counters) = match (before.get(place), after.get(place)) {
             (Some(before), Some(after)) if before == after => return None,
             (Some(before), Some(after)) => (Change::Changed, fields(before, after), counters(before, after)),
-            (None, Some(after)) => (Change::Added, vec![FieldChange::new("rate", "", &after.rate)], CounterChange::New),
+            (None, Some(after)) => (Change::Added, vec![FieldChange::new("rate", "", after.rate)], CounterChange::New),
             (Some(before), None) => {
-                (Change::Removed, vec![FieldChange::new("rate", &before.rate, "")], CounterChange::Dropped)
+                (Change::Removed, vec![FieldChange::new("rate", before.rate, "")], CounterChange::Dropped)
             }
             (None, None) => return None,
         };

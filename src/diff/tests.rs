@@ -33,7 +33,7 @@ fn set(text: &str) -> Set {
     let documents = split(&"p.yaml".into(), text.as_bytes()).into_iter().map(Arc::new);
     let parsed: Vec<_> = documents.map(|document| Arc::new(parse(&document).unwrap())).collect();
     let documents = parsed.iter().map(|parsed| (parsed.id.clone(), Arc::clone(parsed))).collect();
-    let (policies, _) = PolicySet::of_all(parsed.into_iter()).unwrap();
+    let (policies, _) = PolicySet::of_all(parsed).unwrap();
     let gateways = policies.gateways.keys().cloned().collect();
     let service = RateLimitService::default();
     let snapshot = compile(&policies, &Registered::default(), &service, &Snapshot::default(), &gateways);
@@ -56,7 +56,9 @@ fn limits(difference: &Difference) -> Vec<String> {
 #[test]
 fn sets_that_mean_the_same_differ_in_nothing() {
     assert!(difference(BEFORE).is_empty());
-    assert!(difference(&BEFORE.replace("---", "# the next\n---").replace("rate: 100/m", "rate: 100/minute")).is_empty());
+    assert!(
+        difference(&BEFORE.replace("---", "# the next\n---").replace("rate: 100/m", "rate: 100/minute")).is_empty()
+    );
 }
 
 #[test]

@@ -67,7 +67,10 @@ async fn what_a_diff_with_a_server_says_is_what_the_change_does() {
 #[tokio::test]
 async fn documents_that_are_no_set_are_told_with_their_problems() {
     let world = World::start(Setup { policies: POLICIES, ..Default::default() }).await;
-    let answer = world.tierflow.send("POST", "/v1/diff", &[], "{kind: Api, name: a, gateway: nowhere, service: none, match: {path: /a}}").await;
+    let answer = world
+        .tierflow
+        .send("POST", "/v1/diff", &[], "{kind: Api, name: a, gateway: nowhere, service: none, match: {path: /a}}")
+        .await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (422, Some("application/problem+json")));
     let told: Value = serde_json::from_slice(&answer.body).unwrap();
     assert!(told["problems"].as_array().unwrap().len() > 1, "{told:#}");
