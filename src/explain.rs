@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
 use crate::limiter::older::OlderForms;
-use crate::names::descriptor;
+use crate::names::{Name, descriptor};
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::Dimension;
@@ -47,6 +47,27 @@ pub struct Explanation {
     /// Why the tenant is denied whatever the counters say.
     pub denied: Option<&'static str>,
     pub limits: Vec<ExplainedLimit>,
+    /// The Apis and the limits that might have been expected here, some of them. Only [`explain_with_others`] tells.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// What has no part in the request, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// `api` or `limit`.
+    pub what: &'static str,
+    pub name: String,
+    pub reason: String,
+}
+
+impl PassedOver {
+    fn api(name: &Name, reason: String) -> Self {
+        Self { what: "api", name: name.to_string(), reason }
+    }
+
+    fn limit(name: &Name, reason: String) -> Self {
+        Self { what: "limit", name: name.to_string(), reason }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -87,6 +108,7 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         tenant: tenant.clone(),
         denied: None,
         limits: Vec::new(),
+        passed_over: Vec::new(),
     };
     let Some(api) = api.filter(|_| !preflight) else { return explanation };
     let form = Form::of(policies, gateway, api).id();
@@ -107,6 +129,23 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         Some(Err(TenantDenial::Unknown)) => explanation.denied = Some("403: no such tenant"),
         Some(Err(TenantDenial::Suspended)) => explanation.denied = Some("403: the tenant is suspended"),
         None => {}
+    }
+    explanation
+}
+
+/// The same, and what might have been expected to have a part in it and has none.
+pub fn explain_with_others(
+    policies: &PolicySet,
+    matcher: &Matcher,
+    gateway: &Gateway,
+    request: &Request,
+) -> Explanation {
+    let mut explanation = explain(policies, matcher, gateway, request);
+    let Ok(request) = arrive(gateway, request) else { return explanation };
+    let api = find_api(policies, gateway, &request);
+    explanation.passed_over = route::others(policies, gateway, &request, api);
+    if let Some(api) = api.filter(|_| !explanation.preflight) {
+        explanation.passed_over.extend(list::others(policies, gateway, api, &request));
     }
     explanation
 }
@@ -168,3 +207,6 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         charge: applied.charge,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! What would change if a set of policies took the place of the one that is served. Nothing is changed.
+//! Sets of policies that are not served: what is wrong with one, and what would change if it took the place of the one that
+//! is. Nothing is changed.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,23 +15,33 @@ use crate::document::split;
 use crate::live::Generation;
 
 /// The body is a file of documents: the whole set.
-pub(super) async fn answer(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
-    let generation = admin.generation()?;
-    in_background(move || difference(&generation, &body)).await.map(Json)
+pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
+    let served = admin.generation()?;
+    let wanted = in_background(move || wanted(&served, &body)).await?;
+    Ok(Json(json!({ "documents": wanted.documents.len() })))
 }
 
-fn difference(served: &Generation, body: &[u8]) -> Result<Value, ProblemDetails> {
-    let wanted = served.replaced(split(&"body".into(), body)).map_err(|problems| {
+/// The same.
+pub(super) async fn diff(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
+    let served = admin.generation()?;
+    let number = served.number;
+    let difference = in_background(move || {
+        let wanted = wanted(&served, &body)?;
+        Ok(Difference::between(side(&served), side(&wanted)))
+    });
+    let mut told = json!(difference.await?);
+    if let Some(fields) = told.as_object_mut() {
+        fields.insert("generation".to_owned(), number.into());
+    }
+    Ok(Json(told))
+}
+
+fn wanted(served: &Generation, body: &[u8]) -> Result<Generation, ProblemDetails> {
+    served.replaced(split(&"body".into(), body)).map_err(|problems| {
         let told =
             ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, "these documents are no set that could be served");
         told.with_list("problems", problems.iter().map(problem_json))
-    })?;
-    let difference = Difference::between(side(served), side(&wanted));
-    let mut told = json!(difference);
-    if let Some(fields) = told.as_object_mut() {
-        fields.insert("generation".to_owned(), served.number.into());
-    }
-    Ok(told)
+    })
 }
 
 fn side(generation: &Generation) -> Side<'_> {

@@ -12,7 +12,7 @@ use super::error::ProblemDetails;
 use super::extract::OfJson;
 use super::{Admin, in_background};
 use crate::counters::Usage;
-use crate::explain::{ExplainedLimit, Explanation, Request, explain};
+use crate::explain::{ExplainedLimit, Explanation, Request, explain_with_others};
 
 /// A request as a client would send it.
 #[derive(Debug, Deserialize)]
@@ -69,7 +69,7 @@ pub(super) async fn answer(
         let gateways = generation.policies.gateways.sorted().into_iter().map(|(_, gateway)| gateway);
         let chosen = gateways.filter(|gateway| asked.gateway.as_ref().is_none_or(|own| own == gateway.name.as_str()));
         let request = asked.request();
-        let explain = |gateway| explain(&generation.policies, &generation.matcher, gateway, &request);
+        let explain = |gateway| explain_with_others(&generation.policies, &generation.matcher, gateway, &request);
         chosen.map(|gateway| explain(gateway)).collect::<Vec<_>>()
     })
     .await;

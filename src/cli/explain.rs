@@ -12,7 +12,7 @@ use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
 use super::usage::more_in;
 use crate::compile::RateLimitService;
-use crate::explain::{Explanation, Request, explain};
+use crate::explain::{Explanation, Request, explain_with_others};
 
 /// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
 #[derive(clap::Args)]
@@ -57,6 +57,14 @@ struct Told {
     /// Of a server: the limits that have no room.
     denied_by: Option<Vec<String>>,
     limits: Vec<ToldLimit>,
+    passed_over: Vec<ToldOther>,
+}
+
+#[derive(Deserialize)]
+struct ToldOther {
+    what: String,
+    name: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +136,9 @@ fn of_policies(args: &Args, policies: &Path, streams: &mut Streams<'_>) -> Resul
     let request = args.request();
     let gateways = generation.policies.gateways.sorted().into_iter().map(|(_, gateway)| gateway);
     let chosen = gateways.filter(|gateway| args.gateway.as_ref().is_none_or(|name| gateway.name.as_str() == name));
-    let explanations: Vec<Explanation> =
-        chosen.map(|gateway| explain(&generation.policies, &generation.matcher, gateway, &request)).collect();
+    let explanations: Vec<Explanation> = chosen
+        .map(|gateway| explain_with_others(&generation.policies, &generation.matcher, gateway, &request))
+        .collect();
     if explanations.is_empty() {
         return Err("there is no such Gateway".to_owned());
     }
@@ -177,6 +186,8 @@ fn table(told: &Told) -> String {
             limits => format!("now      such a request would be denied by {}", limits.join(" and ")),
         }));
     }
+    let other = |other: &ToldOther| format!("not      {} {}: {}", other.what, other.name, other.reason);
+    lines.extend(told.passed_over.iter().map(other));
     lines.join("\n") + "\n"
 }
 

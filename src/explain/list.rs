@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::Request;
+use super::{PassedOver, Request};
 use crate::names::descriptor;
 use crate::policy::api::Api;
 use crate::policy::gateway::Gateway;
-use crate::policy::limit::Cost;
-use crate::policy::rate_limits::{Action, Entry, Metadata};
+use crate::policy::limit::{Cost, Limit};
+use crate::policy::rate_limits::{Action, Entry, Metadata, RateLimitEntry};
 use crate::policy::set::PolicySet;
 
 type Descriptor = Vec<(String, String)>;
@@ -23,25 +23,60 @@ enum Added {
 
 /// One descriptor for each entry of a list, where it applies to the request.
 pub(super) fn descriptors(policies: &PolicySet, gateway: &Gateway, api: &Api, request: &Request) -> Vec<Descriptor> {
+    limited(policies, gateway).filter_map(|(entry, limit)| described(entry, limit, api, request).ok()).collect()
+}
+
+/// The limits of the entries that do not apply.
+pub(super) fn others(policies: &PolicySet, gateway: &Gateway, api: &Api, request: &Request) -> Vec<PassedOver> {
+    let other = |(entry, limit): (_, &Limit)| {
+        let action = described(entry, limit, api, request).err()?;
+        Some(PassedOver::limit(&limit.name, lack(action)))
+    };
+    limited(policies, gateway).filter_map(other).collect()
+}
+
+fn limited<'a>(policies: &'a PolicySet, gateway: &Gateway) -> impl Iterator<Item = (&'a RateLimitEntry, &'a Limit)> {
     let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
-    let descriptors = lists.flat_map(|list| {
-        list.limited().filter_map(|(entry, limit)| {
-            let mut entries = vec![(descriptor::RATE_LIMITS.to_owned(), entry.id.clone())];
-            for action in &entry.actions {
-                match added(action, api, request) {
-                    Added::Entry(key, value) => entries.push((key, value)),
-                    Added::Nothing => {}
-                    Added::NoDescriptor => return None,
-                }
-            }
-            if let Cost::Header(name) = &limit.cost {
-                let cost = request.first_header(name).map(str::to_owned);
-                entries.extend(limit.cost.descriptor_key().zip(cost));
-            }
-            Some(entries)
-        })
-    });
-    descriptors.collect()
+    lists.flat_map(|list| list.limited()).map(|(entry, limit)| (entry, &**limit))
+}
+
+/// The entries that are reported, or the action for which nothing is.
+fn described<'a>(
+    entry: &'a RateLimitEntry,
+    limit: &Limit,
+    api: &Api,
+    request: &Request,
+) -> Result<Descriptor, &'a Action> {
+    let mut entries = vec![(descriptor::RATE_LIMITS.to_owned(), entry.id.clone())];
+    for action in &entry.actions {
+        match added(action, api, request) {
+            Added::Entry(key, value) => entries.push((key, value)),
+            Added::Nothing => {}
+            Added::NoDescriptor => return Err(action),
+        }
+    }
+    if let Cost::Header(name) = &limit.cost {
+        let cost = request.first_header(name).map(str::to_owned);
+        entries.extend(limit.cost.descriptor_key().zip(cost));
+    }
+    Ok(entries)
+}
+
+/// What an action found nothing in.
+fn lack(action: &Action) -> String {
+    match action {
+        Action::RequestHeader { name, .. } => format!("the request has no header {name}"),
+        Action::QueryParameter { name, .. } => format!("the request has no parameter {name}"),
+        Action::RemoteAddressMatch { is_inverted: false, .. } => {
+            "the client's address is in none of its ranges".to_owned()
+        }
+        Action::RemoteAddressMatch { .. } => "the client's address is in one of its ranges".to_owned(),
+        Action::HeaderMatch { expect_match: true, .. } => "the request's headers do not match".to_owned(),
+        Action::HeaderMatch { .. } => "the request's headers match".to_owned(),
+        Action::QueryMatch { expect_match: true, .. } => "the request's parameters do not match".to_owned(),
+        Action::QueryMatch { .. } => "the request's parameters match".to_owned(),
+        _ => format!("nothing has a value for {}", action.descriptor_key()),
+    }
 }
 
 fn added(action: &Action, api: &Api, request: &Request) -> Added {

@@ -67,13 +67,15 @@ async fn what_a_diff_with_a_server_says_is_what_the_change_does() {
 #[tokio::test]
 async fn documents_that_are_no_set_are_told_with_their_problems() {
     let world = World::start(Setup { policies: POLICIES, ..Default::default() }).await;
-    let answer = world
-        .tierflow
-        .send("POST", "/v1/diff", &[], "{kind: Api, name: a, gateway: nowhere, service: none, match: {path: /a}}")
-        .await;
-    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (422, Some("application/problem+json")));
-    let told: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert!(told["problems"].as_array().unwrap().len() > 1, "{told:#}");
+    for call in ["/v1/diff", "/v1/check"] {
+        let documents = "{kind: Api, name: a, gateway: nowhere, service: none, match: {path: /a}}";
+        let answer = world.tierflow.send("POST", call, &[], documents).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (422, Some("application/problem+json")));
+        let told: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(told["problems"].as_array().unwrap().len() > 1, "{told:#}");
+    }
+    let checked = world.tierflow.send("POST", "/v1/check", &[], "{kind: Plan, name: a, limits: [{rate: 1/m}]}").await;
+    assert_eq!((checked.status.as_u16(), checked.text().as_str()), (200, "{\"documents\":1}"));
     let empty = world.tierflow.send("POST", "/v1/diff", &[], "").await;
     let told: Value = serde_json::from_slice(&empty.body).unwrap();
     let changes = told["documents"].as_array().unwrap();

@@ -95,7 +95,8 @@ fn an_explanation_tells_the_way_of_a_request_and_its_counters() {
             "limits   tenant  tenant-hour              100/hour   -                   sliding_window  enforce         1",
         ]
     );
-    assert_eq!(explain("--path=/create"), "gateway  edge\npath     /create\napi      none: 404\n", "another method");
+    let other_method = "gateway  edge\npath     /create\napi      none: 404\nnot      api create: takes POST only\n";
+    assert_eq!(explain("--path=/create"), other_method);
     let refused = explain("--path=/%2e%2e/a --method=BREW");
     assert_eq!(refused, "gateway  edge\nanswer   400: Envoy takes no such method over HTTP/1.1\n");
     let denied = explain("--method=POST --path=/create");
