@@ -1,6 +1,6 @@
 //! How verbs print: data to standard output, everything else to standard error.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Failure;
 use crate::compile::RateLimitService;
-use crate::document::Documents;
+use crate::document::{self, Documents};
 use crate::limiter::key::KeyHasher;
 use crate::live::{Generation, Settings};
 use crate::names::{Name, Revision};
@@ -67,7 +67,7 @@ impl Streams<'_> {
         }
     }
 
-    fn tell(&mut self, problems: &[Problem]) {
+    pub(super) fn tell(&mut self, problems: &[Problem]) {
         let renderer = if self.is_watched { Renderer::styled() } else { Renderer::plain() };
         for problem in problems {
             let text = problem.render(&renderer);
@@ -76,10 +76,27 @@ impl Streams<'_> {
     }
 }
 
-/// All documents of the paths as `serve` would read them.
+/// The most that is read of standard input, in bytes: as of a file.
+const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+fn read_standard_input() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("standard input: {error}"))?;
+    match bytes.len() as u64 > INPUT_BYTES_MAX {
+        true => Err("standard input: is larger than 64 MiB".to_owned()),
+        false => Ok(bytes),
+    }
+}
+
+/// All documents of the paths as `serve` would read them. `-` is standard input.
 pub(super) fn read_documents(paths: &[PathBuf], streams: &mut Streams<'_>) -> Result<Documents, Failure> {
     let mut documents = Vec::new();
     for path in paths {
+        if path.as_os_str() == "-" {
+            documents.extend(document::split(&"standard input".into(), &read_standard_input()?));
+            continue;
+        }
         let reading = source::dir::read(path).map_err(|error| error.to_string())?;
         reading.warnings.iter().for_each(|warning| streams.complain(&format!("warning: {warning}")));
         documents.extend(reading.documents);
@@ -102,11 +119,19 @@ pub(super) fn build(
     rate_limit_service: RateLimitService,
     streams: &mut Streams<'_>,
 ) -> Result<Generation, Failure> {
-    let settings = Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: true };
-    Generation::build(documents, &settings).map_err(|problems| {
+    try_build(documents, rate_limit_service).map_err(|problems| {
         streams.tell(&problems);
         summary(&problems)
     })
+}
+
+/// The set that documents make, or everything that is wrong with them.
+pub(super) fn try_build(
+    documents: &Documents,
+    rate_limit_service: RateLimitService,
+) -> Result<Generation, Vec<Problem>> {
+    let settings = Settings { rate_limit_service, counter_keys: KeyHasher::seeded([0; 16]), allow_empty: true };
+    Generation::build(documents, &settings)
 }
 
 /// What is meant of what each gateway has one of: that of the gateway that is named, or of the only one there is.
@@ -123,7 +148,7 @@ pub(super) fn of_gateway<'a, T>(all: &'a SharedMap<Name, Arc<T>>, name: Option<&
     Ok(found)
 }
 
-fn summary(problems: &[Problem]) -> String {
+pub(super) fn summary(problems: &[Problem]) -> String {
     match problems.len() {
         1 => "1 problem".to_owned(),
         count => format!("{count} problems"),

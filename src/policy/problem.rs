@@ -174,7 +174,8 @@ impl Problem {
         self.place.as_ref().map(|place| (place.line, place.column))
     }
 
-    fn title(&self) -> String {
+    /// What is wrong, with the document and the field.
+    pub fn title(&self) -> String {
         let document = self.document.as_ref().map(ToString::to_string).unwrap_or_default();
         let subject = [document, self.path.to_string()].into_iter().filter(|s| !s.is_empty());
         let subject = subject.collect::<Vec<_>>().join(", ");
