@@ -33,7 +33,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Pure modules (`policy`, `compile`, `snapshot`, `limiter`, `explain`) never await, spawn, log, read a clock or
+//! 1. Pure modules (`policy`, `compile`, `snapshot`, `limiter`, `explain`, `diff`) never await, spawn, log, read a clock or
 //!    touch a file. They fail only by returning problems.
 //! 2. `compile` is total and deterministic to the byte: equal policy sets give equal snapshots on every replica.
 //! 3. `live` has one writer. A generation is swapped whole. Envoys have the routes of older generations for a while: a
