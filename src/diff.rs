@@ -114,12 +114,14 @@ fn documents(before: &ParsedById, after: &ParsedById) -> Vec<DocumentChange> {
     ids.into_iter().filter_map(change).collect()
 }
 
-type LimitsByName<'a> = BTreeMap<(String, &'a Name), &'a Limit>;
+/// By the place where it stands, its name, and in lists the id of its entry: entries may share a name.
+type LimitPlace<'a> = (String, &'a Name, &'a str);
+type LimitsByPlace<'a> = BTreeMap<LimitPlace<'a>, &'a Limit>;
 
 fn limits(before: &PolicySet, after: &PolicySet) -> Vec<LimitChange> {
     let (before, after) = (limits_of(before), limits_of(after));
-    let places: BTreeSet<&(String, &Name)> = before.keys().chain(after.keys()).collect();
-    let change = |place: &(String, &Name)| {
+    let places: BTreeSet<&LimitPlace<'_>> = before.keys().chain(after.keys()).collect();
+    let change = |place: &LimitPlace<'_>| {
         let (change, fields, counters) = match (before.get(place), after.get(place)) {
             (Some(before), Some(after)) if before == after => return None,
             (Some(before), Some(after)) => (Change::Changed, fields(before, after), counters(before, after)),
@@ -135,8 +137,8 @@ fn limits(before: &PolicySet, after: &PolicySet) -> Vec<LimitChange> {
     places.into_iter().filter_map(change).collect()
 }
 
-fn limits_of(policies: &PolicySet) -> LimitsByName<'_> {
-    let mut all = LimitsByName::new();
+fn limits_of(policies: &PolicySet) -> LimitsByPlace<'_> {
+    let mut all = LimitsByPlace::new();
     for api in policies.apis.names().filter_map(|name| policies.apis.get(name.as_str())) {
         put(&mut all, &format!("Api {}", api.name), &api.limits);
     }
@@ -151,19 +153,19 @@ fn limits_of(policies: &PolicySet) -> LimitsByName<'_> {
         put_by_api(&mut all, &of, &tenant.apis);
     }
     for list in policies.rate_limits.values() {
-        for (_, limit) in list.limited() {
-            all.insert((format!("RateLimits {}", list.name), &limit.name), limit);
+        for (entry, limit) in list.limited() {
+            all.insert((format!("RateLimits {}", list.name), &limit.name, &entry.id), limit);
         }
     }
     all
 }
 
-fn put_by_api<'a>(all: &mut LimitsByName<'a>, of: &str, apis: &'a LimitsByApi) {
+fn put_by_api<'a>(all: &mut LimitsByPlace<'a>, of: &str, apis: &'a LimitsByApi) {
     apis.iter().for_each(|(api, limits)| put(all, &format!("{of}, Api {api}"), limits));
 }
 
-fn put<'a>(all: &mut LimitsByName<'a>, of: &str, limits: &'a [Arc<Limit>]) {
-    all.extend(limits.iter().map(|limit| ((of.to_owned(), &limit.name), &**limit)));
+fn put<'a>(all: &mut LimitsByPlace<'a>, of: &str, limits: &'a [Arc<Limit>]) {
+    all.extend(limits.iter().map(|limit| ((of.to_owned(), &limit.name, ""), &**limit)));
 }
 
 /// A changed rate keeps what was counted; another window, algorithm or division is another counter.

@@ -25,6 +25,7 @@ use crate::limiter::matcher::Matcher;
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::Dimension;
+use crate::policy::rate_limits::Action;
 use crate::policy::set::PolicySet;
 use entry::Entry;
 use peaks::Peaks;
@@ -93,7 +94,8 @@ impl<'a> Replay<'a> {
         let charges: Vec<Charge> = explanation.limits.iter().map(|limit| limit.charge).collect();
         let admission = self.counters.admit(&charges, entry.at, self.gateway.limiter.on_error);
         let over = explanation.limits.iter().zip(&admission.outcomes).filter_map(over).collect();
-        Verdict::Judged { admitted: admission.admitted, over }
+        let is_counted = !admission.outcomes.contains(&Outcome::NoRoom);
+        Verdict::Judged { admitted: admission.admitted, is_counted, over }
     }
 
     /// The headers that policies look at and no request had: each is named as the log's format would have it.
@@ -128,8 +130,19 @@ fn headers_of(policies: &PolicySet, gateway: &Gateway) -> BTreeSet<String> {
         headers.extend(api.matches.headers.keys().cloned());
         headers.extend(Form::of(policies, gateway, api).dimensions.iter().filter_map(header_of));
     }
-    headers.retain(|name| name != "host");
+    let lists = policies.rate_limits.values().filter(|list| list.is_for(&gateway.name));
+    let actions = lists.flat_map(|list| list.limited()).flat_map(|(entry, _)| &entry.actions);
+    headers.extend(actions.flat_map(headers_of_action));
+    headers.retain(|name| name != "host" && !name.starts_with(':'));
     headers
+}
+
+fn headers_of_action(action: &Action) -> Vec<String> {
+    match action {
+        Action::RequestHeader { name, .. } => vec![name.clone()],
+        Action::HeaderMatch { headers, .. } => headers.iter().map(|matcher| matcher.name.clone()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn header_of(dimension: &Dimension) -> Option<String> {

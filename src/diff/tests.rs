@@ -90,6 +90,21 @@ fn another_window_algorithm_or_division_is_a_new_counter() {
 }
 
 #[test]
+fn entries_of_a_list_whose_limits_share_a_name_are_told_apart() {
+    let entry = |value: &str, count: u32| {
+        format!(
+            "  - {{actions: [{{generic_key: {{descriptor_value: {value}}}}}], limit: {{unit: MINUTE, requests_per_unit: {count}}}}}\n"
+        )
+    };
+    let with = |first: u32| format!("{BEFORE}---\nname: list\nrate_limits:\n{}{}", entry("a", first), entry("b", 3));
+    let (before, after) = (with(3), with(5));
+    let difference = Difference::between(set(&before).side(), set(&after).side());
+    let told = limits(&difference);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("RateLimits list ") && told[0].ends_with("rate 3/minute->5/minute; Kept"), "{told:?}");
+}
+
+#[test]
 fn what_envoys_would_be_sent_is_told_by_gateway_and_type() {
     let more = "---\n{kind: Service, name: pay, endpoints: ['127.0.0.1:9102']}\n---\n{kind: Api, name: pay, gateway: shop, match: {path: /pay}, service: pay}\n";
     let difference = difference(&format!("{}{more}", BEFORE.replace("127.0.0.1:9101", "127.0.0.1:9109")));

@@ -17,14 +17,13 @@ const SECONDS_PER_MINUTE: u64 = 60;
 #[derive(Clone, Debug)]
 pub enum Verdict<'a> {
     /// By the gateway itself, before any limit.
-    Answered {
-        status: u16,
-        reason: &'static str,
-    },
+    Answered { status: u16, reason: &'static str },
     /// Its tenant is denied whatever the counters say.
     Tenant(&'static str),
     Judged {
         admitted: bool,
+        /// False where a limit has room, and there is none to count in.
+        is_counted: bool,
         over: Vec<Over<'a>>,
     },
 }
@@ -78,6 +77,8 @@ pub struct Report {
     pub answers: BTreeMap<String, u64>,
     /// Requests of which nobody knows whose they are.
     pub without_client: u64,
+    /// Requests for whose counters there was no room.
+    pub uncounted: u64,
     /// Requests that came later than others could be held back for.
     pub late: u64,
 }
@@ -140,7 +141,8 @@ impl Report {
                 tally.denied = 1;
                 self.answered(reason);
             }
-            Verdict::Judged { admitted, over } => {
+            Verdict::Judged { admitted, is_counted, over } => {
+                self.uncounted += u64::from(!is_counted);
                 tally.denied = (!admitted).into();
                 tally.over_in_shadow = (admitted && over.iter().any(|over| !over.is_enforced)).into();
                 self.count_limits(explanation, &over);

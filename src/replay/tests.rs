@@ -26,6 +26,11 @@ const SHOP: &str = "\
 {kind: Tenant, name: globex, plan: standard}
 ---
 {kind: Tenant, name: bad, plan: standard, status: suspended}
+---
+name: list
+rate_limits:
+- actions: [{request_headers: {header_name: x-agent, descriptor_key: agent}}, {request_headers: {header_name: ':path', descriptor_key: at}}]
+  limit: {unit: HOUR, requests_per_unit: 1000}
 ";
 
 fn set(trusted_hops: u32) -> (PolicySet, Matcher) {
@@ -105,9 +110,21 @@ fn what_no_limit_decides_is_told_with_the_answer() {
 #[test]
 fn headers_that_policies_look_at_and_no_request_has_are_told() {
     let (_, unseen) = play(&[(0, "/read", "acme", r#", "x-kind": "book""#)]);
-    assert_eq!(unseen, ["x-session"]);
-    let (report, unseen) = play(&[(0, "/read", "acme", r#", "x-kind": "book", "x_session": "7""#)]);
+    assert_eq!(unseen, ["x-agent", "x-session"]);
+    let (report, unseen) = play(&[(0, "/read", "acme", r#", "x-kind": "book", "x_session": "7", "x-agent": "a""#)]);
     assert!(unseen.is_empty() && report.apis["read"].requests == 1);
+}
+
+#[test]
+fn headers_that_lists_look_at_are_told_and_what_cannot_be_counted_is() {
+    let (policies, matcher) = set(0);
+    let gateway = policies.gateways.get("shop").unwrap();
+    let mut replay = Replay::new(&policies, &matcher, gateway);
+    assert!(replay.unseen().any(|name| name == "x-agent") && replay.unseen().all(|name| !name.starts_with(':')));
+    replay.counters = Memory::new(MemoryLimits { keys_max: 0 });
+    let line = r#"{"time": "1", "method": "GET", "path": "/create", "x-tenant-id": "acme"}"#;
+    replay.play(&Entry::of(Format::default().read(line).unwrap(), gateway).unwrap().unwrap());
+    assert_eq!(replay.finish().0.uncounted, 1);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn head(told: &Told) -> String {
     let noted = [
         (told.reading.without_request, "lines are about connections on which no request came"),
         (report.late, "requests came too late to be counted in the order of their begin"),
+        (report.uncounted, "requests could not be counted: there are more counters than are kept"),
         (report.without_client, "requests have no address of a client: they are one client's here"),
     ];
     lines.extend(noted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("note      {count} {what}")));

@@ -29,6 +29,8 @@ pub(super) fn of(told: &Told, top: usize) -> Value {
         "apis": apis.collect::<Vec<_>>(),
         "limits": limits.collect::<Vec<_>>(),
         "tenants": tenants.iter().map(|(name, tally)| merged(json!({ "tenant": name }), json!(tally))).collect::<Vec<_>>(),
+        "tenants_beyond_the_bound": report.tenants.others,
+        "minutes_beyond_the_bound": report.minutes.others,
         "minutes": minutes.iter().map(|(at, tally)| merged(json!({ "minute": minute(**at) }), json!(tally)))
             .collect::<Vec<_>>(),
         "log": {
@@ -36,6 +38,7 @@ pub(super) fn of(told: &Told, top: usize) -> Value {
             "without_request": told.reading.without_request,
             "unread": unread.collect::<Vec<_>>(),
             "late": report.late,
+            "uncounted": report.uncounted,
             "without_client": report.without_client,
             "missing_headers": told.unseen,
         },
