@@ -10,6 +10,7 @@ mod explain;
 mod extract;
 mod health;
 mod nodes;
+mod openapi;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,10 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde_json::{Value, json};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
 use crate::audit::Audit;
 use crate::clock::{Clock, Timestamp};
@@ -37,6 +40,7 @@ use crate::source::board::Board;
 use access::Access;
 use error::ProblemDetails;
 use extract::OfQuery;
+use openapi::Problem;
 
 /// The state that the API tells of. The addresses are `serve`'s to know.
 #[derive(Clone)]
@@ -69,21 +73,8 @@ pub struct Listeners {
 
 impl Admin {
     pub fn into_router(self) -> Router {
-        Router::new()
-            .route("/healthz", get(health::healthz))
-            .route("/readyz", get(health::readyz))
-            .route("/metrics", get(metrics))
-            .route("/v1/policies", get(documents::list))
-            .route("/v1/policies/{kind}/{name}", get(documents::one).put(edit::put).delete(edit::delete))
-            .route("/v1/apply", post(edit::apply).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
-            .route("/v1/nodes", get(nodes::list))
-            .route("/v1/nodes/{id}", get(nodes::one))
-            .route("/v1/counters", get(counters::look).delete(counters::reset))
-            .route("/v1/check", post(diff::check).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
-            .route("/v1/diff", post(diff::diff).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
-            .route("/v1/explain", post(explain::answer))
-            .route("/v1/status", get(status::status))
-            .route("/v1/config_dump", get(config_dump))
+        let (router, _) = routes().split_for_parts();
+        router
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -95,6 +86,35 @@ impl Admin {
     }
 }
 
+/// Every route with its description. `routes!` reads the path and the methods from the handlers' descriptions, so none is
+/// served that is not described.
+fn routes() -> OpenApiRouter<Admin> {
+    let large = DefaultBodyLimit::max(APPLY_BYTES_MAX);
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(documents::list))
+        .routes(routes!(documents::one, edit::put, edit::delete))
+        .routes(routes!(edit::apply).layer(large))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::one))
+        .routes(routes!(counters::look, counters::reset))
+        .routes(routes!(diff::check).layer(large))
+        .routes(routes!(diff::diff).layer(large))
+        .routes(routes!(explain::answer))
+        .routes(routes!(status::status))
+        .routes(routes!(config_dump))
+}
+
+/// What is measured, in the text format of OpenMetrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    responses((status = 200)),
+)]
 async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
     match &admin.counters {
         Counters::Memory(memory) => {
@@ -122,6 +142,12 @@ struct ConfigDump {
 }
 
 /// The resources that a gateway's Envoys are to have.
+#[utoipa::path(
+    get,
+    path = "/v1/config_dump",
+    operation_id = "config_dump",
+    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+)]
 async fn config_dump(
     State(admin): State<Admin>,
     OfQuery(query): OfQuery<ConfigDump>,

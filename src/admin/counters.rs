@@ -13,6 +13,7 @@ use super::access::Who;
 use super::edit::note;
 use super::error::ProblemDetails;
 use super::extract::OfQuery;
+use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::counters::{Counters, StoreAway};
@@ -38,6 +39,13 @@ struct Seen {
     frees_after_seconds: Option<f64>,
 }
 
+/// Counters: what is used of limits, what is left, and when more frees up.
+#[utoipa::path(
+    get,
+    path = "/v1/counters",
+    operation_id = "list_counters",
+    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+)]
 pub(super) async fn look(
     State(admin): State<Admin>,
     OfQuery(mut parameters): Parameters,
@@ -73,6 +81,13 @@ pub(super) async fn look(
     })))
 }
 
+/// Forgets what was counted.
+#[utoipa::path(
+    delete,
+    path = "/v1/counters",
+    operation_id = "reset_counters",
+    responses((status = 200), Problem<400>, Problem<401>, Problem<403>, Problem<404>, Problem<503>, Problem<507>),
+)]
 pub(super) async fn reset(
     State(admin): State<Admin>,
     Who(who): Who,

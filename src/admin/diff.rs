@@ -9,19 +9,32 @@ use serde_json::{Value, json};
 use super::documents::problem_json;
 use super::error::ProblemDetails;
 use super::extract::Body;
+use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::diff::{Difference, Side};
 use crate::document::split;
 use crate::live::Generation;
 
-/// The body is a file of documents: the whole set.
+/// Whether documents are a set that could be served. The body is a file of documents: the whole set.
+#[utoipa::path(
+    post,
+    path = "/v1/check",
+    operation_id = "check",
+    responses((status = 200), Problem<413>, Problem<422>, Problem<503>),
+)]
 pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
     let served = admin.generation()?;
     let wanted = in_background(move || wanted(&served, &body)).await?;
     Ok(Json(json!({ "documents": wanted.documents.len() })))
 }
 
-/// The same.
+/// What would change if documents took the place of those that are served. The body is a file of documents: the whole set.
+#[utoipa::path(
+    post,
+    path = "/v1/diff",
+    operation_id = "diff",
+    responses((status = 200), Problem<413>, Problem<422>, Problem<503>),
+)]
 pub(super) async fn diff(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
     let served = admin.generation()?;
     let number = served.number;

@@ -12,12 +12,20 @@ use serde_json::{Value, json};
 
 use super::error::ProblemDetails;
 use super::extract::OfPath;
+use super::openapi::Problem;
 use super::{Admin, in_background, rfc3339};
 use crate::live::{Generation, Refusal, Refusals};
 use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
 
+/// The documents, those that are served and those that are refused.
+#[utoipa::path(
+    get,
+    path = "/v1/policies",
+    operation_id = "list_documents",
+    responses((status = 200), Problem<503>),
+)]
 pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, ProblemDetails> {
     let served = admin.live.served();
     let generation = admin.generation()?;
@@ -38,6 +46,13 @@ fn list_of(generation: &Generation, refused: &Refusals) -> Response {
         .into_response()
 }
 
+/// A document with its text.
+#[utoipa::path(
+    get,
+    path = "/v1/policies/{kind}/{name}",
+    operation_id = "get_document",
+    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+)]
 pub(super) async fn one(
     State(admin): State<Admin>,
     OfPath((kind, name)): OfPath<(String, String)>,

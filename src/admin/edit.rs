@@ -13,6 +13,7 @@ use super::access::Who;
 use super::documents::{kind_of, problem_json, refusal_json};
 use super::error::ProblemDetails;
 use super::extract::{Body, OfPath, OfQuery};
+use super::openapi::RefusedChange;
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
@@ -34,6 +35,13 @@ pub(super) struct Options {
     force: Option<String>,
 }
 
+/// Makes a document, or changes it.
+#[utoipa::path(
+    put,
+    path = "/v1/policies/{kind}/{name}",
+    operation_id = "put_document",
+    responses((status = 200), RefusedChange),
+)]
 pub(super) async fn put(
     State(admin): State<Admin>,
     Who(who): Who,
@@ -48,6 +56,13 @@ pub(super) async fn put(
     make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
+/// Deletes a document.
+#[utoipa::path(
+    delete,
+    path = "/v1/policies/{kind}/{name}",
+    operation_id = "delete_document",
+    responses((status = 200), RefusedChange),
+)]
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Who(who): Who,
@@ -60,7 +75,13 @@ pub(super) async fn delete(
     make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
-/// The body is a file of documents.
+/// Changes several documents as a whole. The body is a file of documents.
+#[utoipa::path(
+    post,
+    path = "/v1/apply",
+    operation_id = "apply",
+    responses((status = 200), RefusedChange),
+)]
 pub(super) async fn apply(
     State(admin): State<Admin>,
     Who(who): Who,

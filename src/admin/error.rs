@@ -18,6 +18,28 @@ pub(super) struct ProblemDetails {
     retry_after: Option<u16>,
 }
 
+/// Problem details as they are sent.
+#[derive(utoipa::ToSchema)]
+#[schema(as = ProblemDetails)]
+#[expect(dead_code, reason = "the document tells of it")]
+pub(super) struct ProblemBody {
+    /// `about:blank`: the status says it all.
+    #[schema(rename = "type", example = "about:blank")]
+    type_: String,
+    /// The words of the status.
+    #[schema(example = "Not Found")]
+    title: String,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong, in words.
+    detail: String,
+}
+
+impl ProblemBody {
+    pub(super) const CONTENT_TYPE: &'static str = "application/problem+json";
+}
+
 impl ProblemDetails {
     pub(super) fn of(status: StatusCode, detail: &str) -> Self {
         Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None }
@@ -61,7 +83,7 @@ impl IntoResponse for ProblemDetails {
             body.insert(member.to_owned(), value);
         }
         let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ProblemBody::CONTENT_TYPE));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

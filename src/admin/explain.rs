@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::counters::{away, bad, seconds, store};
 use super::error::ProblemDetails;
 use super::extract::OfJson;
+use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::counters::Usage;
 use crate::explain::{ExplainedLimit, Explanation, Request, explain_with_others};
@@ -58,6 +59,13 @@ fn loopback() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
 
+/// Why a request is treated as it is, with what its counters have left now. Nothing is counted.
+#[utoipa::path(
+    post,
+    path = "/v1/explain",
+    operation_id = "explain",
+    responses((status = 200), Problem<400>, Problem<413>, Problem<415>, Problem<422>, Problem<503>),
+)]
 pub(super) async fn answer(
     State(admin): State<Admin>,
     OfJson(asked): OfJson<Asked>,

@@ -14,12 +14,26 @@ use crate::counters::Counters;
 const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
 
 /// The process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// A policy set is loaded. The listeners are bound before this can be asked. Refused documents and a store that
-/// fills up are shown and do not make it unready: degraded is not dead.
+/// Whether a policy set is loaded.
+///
+/// The listeners are bound before this can be asked. Refused documents and a store that fills up are shown and do not make it
+/// unready: degraded is not dead.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    responses((status = 200), (status = 503)),
+)]
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
     let generation = admin.live.generation().map(|generation| generation.number);
     let lag = admin.board.read().lag(admin.clock.now());

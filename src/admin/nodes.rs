@@ -9,12 +9,20 @@ use serde_json::{Map, Value, json};
 
 use super::error::ProblemDetails;
 use super::extract::OfPath;
+use super::openapi::Problem;
 use super::{Admin, in_background, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
 use crate::nodes::{Node, Refused, Sent, TypeStatus};
 use crate::snapshot::feature::Need;
 
+/// The connected Envoys, and what each was sent and made of it.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    operation_id = "list_nodes",
+    responses((status = 200)),
+)]
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
     in_background(move || {
         let now = admin.clock.now();
@@ -24,7 +32,15 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
     .await
 }
 
-/// An Envoy that reconnects has two streams for a while, so there may be several.
+/// The Envoy with a node id.
+///
+/// While it reconnects it has two streams, so there may be several.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{id}",
+    operation_id = "get_node",
+    responses((status = 200), Problem<400>, Problem<404>),
+)]
 pub(super) async fn one(State(admin): State<Admin>, OfPath(id): OfPath<String>) -> Result<Json<Value>, ProblemDetails> {
     let (nodes, now) = (admin.nodes.all(), admin.clock.now());
     let of_id = nodes.iter().filter(|node| node.identity.id == id);

@@ -20,6 +20,13 @@ use crate::rollout::Hold;
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
 const BEHIND_MAX: usize = 20;
 
+/// The state of the whole.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "status",
+    responses((status = 200)),
+)]
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
     in_background(move || status_of(&admin).into_response()).await
 }

@@ -39,9 +39,9 @@ const SHOP: &str = "\
 ";
 
 /// What a client gets.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
     text: String,
 }
 
@@ -55,8 +55,8 @@ impl Answer {
     }
 }
 
-struct World {
-    admin: Admin,
+pub(super) struct World {
+    pub(super) admin: Admin,
     writer: Writer,
 }
 
@@ -83,7 +83,7 @@ impl World {
         Self { admin, writer }
     }
 
-    fn shop() -> Self {
+    pub(super) fn shop() -> Self {
         let mut world = Self::new();
         world.load(SHOP);
         world
@@ -124,7 +124,13 @@ impl World {
         })
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -141,7 +147,7 @@ impl World {
         self.send("GET", path, &[], "").await
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub(super) async fn json(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!((answer.status, answer.content_type()), (200, "application/json"), "{path}: {}", answer.text);
         answer.json()

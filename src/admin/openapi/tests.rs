@@ -1,0 +1,61 @@
+//! What is described is what is served.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::admin::tests::World;
+
+/// The paths of a router, which has no other words for them than those that it shows when it is looked into.
+fn paths_of(router: &axum::Router) -> BTreeSet<String> {
+    let shown = format!("{router:?}");
+    let (routes, _) = shown.split_once("fallback_router").unwrap();
+    let after = routes.split("RouteId(").skip(1);
+    after.filter_map(|rest| Some(rest.split_once("): \"")?.1.split_once('"')?.0.to_owned())).collect()
+}
+
+async fn described() -> Value {
+    World::shop().json("/openapi.json").await
+}
+
+/// The methods of a described path, as `Allow` names them.
+fn methods(item: &Value) -> BTreeSet<String> {
+    let known = ["get", "put", "post", "delete", "patch"];
+    let described = known.into_iter().filter(|method| item.get(method).is_some());
+    let methods: BTreeSet<String> = described.map(str::to_uppercase).collect();
+    // Whoever answers GET answers HEAD (RFC 9110, section 9.3.2).
+    if methods.contains("GET") { &methods | &BTreeSet::from(["HEAD".to_owned()]) } else { methods }
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_nothing_else_is() {
+    let world = World::shop();
+    let document = described().await;
+    let described = document["paths"].as_object().unwrap();
+    let served = paths_of(&world.admin.clone().into_router());
+    assert_eq!(described.keys().cloned().collect::<BTreeSet<_>>(), served);
+    for (path, item) in described {
+        let refused = world.send("TRACE", &path.replace(['{', '}'], ""), &[], "").await;
+        assert_eq!(refused.status, 405, "{path}");
+        let allowed: BTreeSet<String> =
+            refused.headers["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned()).collect();
+        assert_eq!(allowed, methods(item), "{path}");
+    }
+}
+
+/// `operationId` names a function in clients that are made from the document.
+#[tokio::test]
+async fn every_operation_has_a_name_of_its_own_a_summary_and_an_answer() {
+    let document = described().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            assert!(!name.is_empty() && names.insert(name.to_owned()), "{method} {path}: {name:?}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(answers.contains_key("200"), "{method} {path}");
+        }
+    }
+}
