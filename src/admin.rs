@@ -21,8 +21,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use utoipa::OpenApi as _;
+use serde_json::Value;
+use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
@@ -64,10 +64,13 @@ const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 const APPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The addresses that Tierflow listens on.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize, ToSchema)]
 pub struct Listeners {
+    #[schema(value_type = String)]
     pub xds: std::net::SocketAddr,
+    #[schema(value_type = String)]
     pub rls: std::net::SocketAddr,
+    #[schema(value_type = String)]
     pub admin: std::net::SocketAddr,
 }
 
@@ -108,12 +111,14 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(config_dump))
 }
 
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// What is measured, in the text format of OpenMetrics.
 #[utoipa::path(
     get,
     path = "/metrics",
     operation_id = "metrics",
-    responses((status = 200)),
+    responses((status = 200, description = "The numbers.", body = String, content_type = METRICS_TYPE)),
 )]
 async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
     match &admin.counters {
@@ -133,12 +138,32 @@ async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 
     let lag = admin.board.read().lag(admin.clock.now());
     // A source that was never heard has no age; Prometheus knows a number for that.
     admin.metrics.source_lag.set(lag.map_or(f64::NAN, |lag| lag.as_secs_f64()));
-    ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], admin.metrics.render())
+    ([("content-type", METRICS_TYPE)], admin.metrics.render())
 }
 
-#[derive(serde::Deserialize)]
-struct ConfigDump {
+#[derive(serde::Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ConfigDumpQuery {
     gateway: String,
+}
+
+#[derive(serde::Serialize, ToSchema)]
+struct ConfigDump {
+    generation: u64,
+    /// True where they are not those of the whole generation, because an Envoy refused a part of it.
+    held: bool,
+    resources: Vec<DumpedResource>,
+}
+
+#[derive(serde::Serialize, ToSchema)]
+struct DumpedResource {
+    #[schema(value_type = String)]
+    name: Arc<str>,
+    /// A hash of the content.
+    version: String,
+    /// A `google.protobuf.Any` in protobuf's JSON.
+    #[schema(value_type = Object)]
+    resource: Value,
 }
 
 /// The resources that a gateway's Envoys are to have.
@@ -146,31 +171,34 @@ struct ConfigDump {
     get,
     path = "/v1/config_dump",
     operation_id = "config_dump",
-    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+    params(ConfigDumpQuery),
+    responses(
+        (status = 200, description = "The resources.", body = ConfigDump),
+        Problem<400>,
+        Problem<404>,
+        Problem<503>,
+    ),
 )]
 async fn config_dump(
     State(admin): State<Admin>,
-    OfQuery(query): OfQuery<ConfigDump>,
+    OfQuery(query): OfQuery<ConfigDumpQuery>,
 ) -> Result<Response, ProblemDetails> {
     admin.generation()?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);
     let group = group.ok_or_else(|| ProblemDetails::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
     let (number, group) = (offer.number, Arc::clone(group));
-    Ok(in_background(move || dump(number, &group)).await)
+    Ok(in_background(move || axum::Json(dump(number, &group)).into_response()).await)
 }
 
-fn dump(generation: u64, group: &GroupOffer) -> Response {
-    let resource = |(resource_type, resource): (_, &Arc<Resource>)| {
-        json!({
-            "name": resource.name,
-            "version": resource.version.to_string(),
-            "resource": render::to_any_json(resource_type, resource),
-        })
+fn dump(generation: u64, group: &GroupOffer) -> ConfigDump {
+    let resource = |(resource_type, resource): (_, &Arc<Resource>)| DumpedResource {
+        name: Arc::clone(&resource.name),
+        version: resource.version.to_string(),
+        resource: render::to_any_json(resource_type, resource),
     };
-    let resources: Vec<Value> = group.resources().iter().map(resource).collect();
-    axum::Json(json!({ "generation": generation, "held": group.hold.is_some(), "resources": resources }))
-        .into_response()
+    let resources = group.resources().iter().map(resource).collect();
+    ConfigDump { generation, held: group.hold.is_some(), resources }
 }
 
 /// Does work that takes long, or waits for a disk, on a thread of its own: the few that answer requests answer probes, too.

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::output::Streams;
+use self::output::{Colours, Streams};
 
 /// A flow control plane for Envoy: declarative policies in, xDS and tiered rate limits out.
 #[derive(Parser)]
@@ -67,7 +67,8 @@ pub fn run() -> ExitCode {
     let (mut stdin, mut out, mut err) = (BufReader::new(std::io::stdin()), std::io::stdout(), std::io::stderr());
     let answers = std::io::stdin().is_terminal().then_some(&mut stdin as &mut dyn BufRead);
     let is_watched = std::io::stderr().is_terminal();
-    let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched };
+    let colours = Colours::of(&out, &err, |variable| std::env::var_os(variable));
+    let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched, colours };
     match Cli::parse().verb.run(&mut streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

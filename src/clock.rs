@@ -67,6 +67,13 @@ impl Clock {
     }
 }
 
+/// One that starts now.
+impl Default for Clock {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
 fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::names::{DocumentId, Name};
 use crate::policy::limit::{Algorithm, Cost, Limit};
@@ -21,14 +22,14 @@ pub struct Side<'a> {
     pub snapshot: &'a Snapshot,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Difference {
     pub documents: Vec<DocumentChange>,
     pub limits: Vec<LimitChange>,
     pub pushes: Vec<Push>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Added,
@@ -37,7 +38,7 @@ pub enum Change {
 }
 
 /// A document that means something else. Comments and spaces mean nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DocumentChange {
     pub kind: &'static str,
     pub name: String,
@@ -45,7 +46,7 @@ pub struct DocumentChange {
 }
 
 /// A limit that is another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LimitChange {
     /// The place where it stands, as in `Plan standard, Api order-create`.
     pub of: String,
@@ -56,7 +57,7 @@ pub struct LimitChange {
     pub counters: CounterChange,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldChange {
     pub field: &'static str,
     pub from: String,
@@ -64,7 +65,7 @@ pub struct FieldChange {
 }
 
 /// What becomes of what was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterChange {
     /// It goes on counting.
@@ -76,7 +77,7 @@ pub enum CounterChange {
 }
 
 /// The resources of one type that the Envoys of a gateway would be sent, or told that they are gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Push {
     pub gateway: String,
     #[serde(rename = "type")]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::names::{DocumentId, Kind, Name, Revision};
 use crate::shared_map::SharedMap;
@@ -39,8 +40,9 @@ pub type Instances = SharedMap<Arc<str>, Arc<[Instance]>>;
 pub type Registered = SharedMap<Name, Arc<[Instance]>>;
 
 /// One instance of a service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Instance {
+    #[schema(value_type = String)]
     pub address: SocketAddr,
     /// Its share of the traffic, against the others'.
     pub weight: u32,

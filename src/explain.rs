@@ -11,6 +11,7 @@ mod token;
 use std::borrow::Cow;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
@@ -52,7 +53,7 @@ pub struct Explanation {
 }
 
 /// What has no part in the request, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PassedOver {
     /// `api` or `limit`.
     pub what: &'static str,
@@ -70,7 +71,7 @@ impl PassedOver {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ExplainedLimit {
     pub tier: &'static str,
     pub name: String,

@@ -2,6 +2,8 @@
 //! `admin` reads it.
 
 mod convergence;
+pub mod state;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -12,11 +14,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::names::{Name, NodeIdentity, StreamId, Version};
 use crate::snapshot::feature::Need;
 use crate::snapshot::resource::ResourceType;
 use convergence::Convergence;
+use streams::Streams;
+
+pub use streams::Place;
 
 /// An Envoy that has not answered for longer is slow, stuck, or waits for what never gets ready (xDS rule 68).
 const LATE: Duration = Duration::from_secs(15);
@@ -25,10 +30,9 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub struct Nodes {
+    clock: Clock,
     next_stream: AtomicU64,
-    /// By stream, not by node id: while an Envoy reconnects it has two streams, and the end of the old one must
-    /// not wipe out what is known of the new one (xDS rule 13).
-    streams: Mutex<BTreeMap<StreamId, Arc<Mutex<Node>>>>,
+    streams: Mutex<Streams>,
     /// Its lock is taken after that of a node.
     convergence: Mutex<Convergence>,
 }
@@ -42,6 +46,8 @@ pub struct Node {
     pub too_old_for: Vec<Arc<Need>>,
     pub protocol: Protocol,
     pub connected_at: Timestamp,
+    /// The end of its stream, where the Envoy has no other. It is remembered for a while.
+    pub gone_at: Option<Timestamp>,
     /// The gateways that select the node.
     pub groups: Vec<Name>,
     pub position: Position,
@@ -149,24 +155,45 @@ impl TypeStatus {
 }
 
 impl Nodes {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Puts a node on the board for as long as its stream lives.
     pub fn join(self: &Arc<Self>, node: Node) -> Seat {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        let place = Place { id: node.identity.id.as_str().into(), stream };
         let node = Arc::new(Mutex::new(node));
-        self.streams.lock().insert(stream, Arc::clone(&node));
+        self.streams.lock().join(place.clone(), Arc::clone(&node));
         self.convergence.lock().join(stream);
-        Seat { nodes: Arc::clone(self), stream, node }
+        Seat { nodes: Arc::clone(self), place, node }
     }
 
+    /// The connected ones.
     pub fn all(&self) -> Vec<Node> {
-        let nodes: Vec<_> = self.streams.lock().iter().map(|(stream, node)| (*stream, Arc::clone(node))).collect();
-        nodes.iter().map(|(stream, node)| self.now(*stream, &node.lock())).collect()
+        self.after(None).map(|(_, node)| node).filter(|node| node.gone_at.is_none()).collect()
+    }
+
+    /// The nodes behind a place, in the order of their ids; also those that are gone.
+    pub fn after(&self, place: Option<&Place>) -> impl Iterator<Item = (Place, Node)> {
+        let nodes = self.streams.lock().after(place, self.clock.now());
+        nodes.into_iter().map(|(place, node)| {
+            let node = self.now(place.stream, &node.lock());
+            (place, node)
+        })
+    }
+
+    /// The streams of an Envoy: while it reconnects there are two.
+    pub fn of_id(&self, id: &str) -> Vec<Node> {
+        let nodes = self.streams.lock().of_id(id, self.clock.now());
+        nodes.iter().map(|(place, node)| self.now(place.stream, &node.lock())).collect()
     }
 
     /// The node as it is now, which may be long after it was told anything.
     fn now(&self, stream: StreamId, node: &Node) -> Node {
         let mut node = node.clone();
-        if node.position.standing == Standing::Live
+        if node.gone_at.is_none()
+            && node.position.standing == Standing::Live
             && let Some(newest) = self.convergence.lock().newest_of(stream)
         {
             node.position.live = newest;
@@ -184,13 +211,13 @@ impl Nodes {
 #[derive(Debug)]
 pub struct Seat {
     nodes: Arc<Nodes>,
-    stream: StreamId,
+    place: Place,
     node: Arc<Mutex<Node>>,
 }
 
 impl Seat {
     pub fn stream(&self) -> StreamId {
-        self.stream
+        self.place.stream
     }
 
     pub fn set_groups(&self, groups: Vec<Name>) {
@@ -246,7 +273,7 @@ impl Seat {
         let standing = if is_refusing && standing != Standing::Pending { Standing::Refusing } else { standing };
         let position = node.position;
         let mut convergence = self.nodes.convergence.lock();
-        let has_newest = convergence.newest_of(self.stream).is_some();
+        let has_newest = convergence.newest_of(self.place.stream).is_some();
         let is_same = position.standing == standing && (standing != Standing::Live || has_newest);
         node.position = Position {
             standing,
@@ -255,7 +282,7 @@ impl Seat {
         };
         match standing {
             Standing::Pending => Vec::new(),
-            _ => convergence.answered(self.stream, generation, now),
+            _ => convergence.answered(self.place.stream, generation, now),
         }
     }
 
@@ -266,7 +293,16 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.nodes.streams.lock().remove(&self.stream);
-        self.nodes.convergence.lock().leave(self.stream);
+        let left = {
+            let mut node = self.node.lock();
+            // What it has now is what it had.
+            *node = self.nodes.now(self.place.stream, &node);
+            node.types.values_mut().for_each(|status| status.pending_since = None);
+            let now = self.nodes.clock.now();
+            node.gone_at = Some(now);
+            now
+        };
+        self.nodes.streams.lock().leave(&self.place, left);
+        self.nodes.convergence.lock().leave(self.place.stream);
     }
 }

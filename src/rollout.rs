@@ -39,7 +39,7 @@ use evidence::{Evidence, Proven};
 use members::Members;
 use retry::Retries;
 
-pub use hold::Hold;
+pub use hold::{Hold, Reason};
 pub use members::Member;
 pub use offer::{GroupOffer, Offer, Selection};
 

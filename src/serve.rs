@@ -203,7 +203,7 @@ impl Shared {
         let shared = Self {
             live,
             rollout,
-            nodes: Arc::default(),
+            nodes: Arc::new(Nodes::new(clock)),
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
             counters,

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
 use super::edit::note;
@@ -27,29 +27,100 @@ const OFFSET: &str = "offset";
 
 type Parameters = OfQuery<Vec<(String, String)>>;
 
+/// What is said of the counters that are meant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "the description of the API has it; `Selection::parse` reads it, and parameters with names"
+)]
+struct CounterQuery {
+    gateway: Option<String>,
+    api: Option<String>,
+    tenant: Option<String>,
+    limit: Option<String>,
+    /// `api`, `tenant` or `rate_limits`.
+    tier: Option<String>,
+    client_ip: Option<String>,
+    path: Option<String>,
+    method: Option<String>,
+    host: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the description of the API has it; `take_offset` reads it")]
+struct Page {
+    /// The number of counters to pass over.
+    #[param(default = 0)]
+    offset: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct CounterPage {
+    generation: u64,
+    /// `memory` or `redis`.
+    store: &'static str,
+    /// The number of counters that are meant, on all pages.
+    total: usize,
+    /// The `offset` of the next page; null on the last one.
+    #[schema(required = true)]
+    next_offset: Option<usize>,
+    counters: Vec<SeenCounter>,
+}
+
 /// A counter, and what it says.
-#[derive(Serialize)]
-struct Seen {
+#[derive(Serialize, ToSchema)]
+struct SeenCounter {
     #[serde(flatten)]
     named: NamedCounter,
-    /// All of these are none where it is not said which counter is meant.
+    /// True where something was counted. All of these are null where it is not said which counter is meant.
+    #[schema(required = true)]
     exists: Option<bool>,
+    #[schema(required = true)]
     used: Option<u32>,
+    #[schema(required = true)]
     remaining: Option<u32>,
+    /// The time until more of it is left.
+    #[schema(required = true)]
     frees_after_seconds: Option<f64>,
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct ResetCounters {
+    /// `memory` or `redis`.
+    store: &'static str,
+    /// The number of those that had counted something.
+    reset: usize,
+    counters: Vec<ResetCounter>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ResetCounter {
+    #[serde(flatten)]
+    named: NamedCounter,
+    existed: bool,
+}
+
 /// Counters: what is used of limits, what is left, and when more frees up.
+///
+/// What else a limit counts by is said as `header.NAME`, `query.NAME`, `cookie.NAME`, `jwt_claim.NAME` and `entry.KEY`.
 #[utoipa::path(
     get,
     path = "/v1/counters",
     operation_id = "list_counters",
-    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+    params(CounterQuery, Page),
+    responses(
+        (status = 200, description = "The counters.", body = CounterPage),
+        Problem<400>,
+        Problem<404>,
+        Problem<503>,
+    ),
 )]
 pub(super) async fn look(
     State(admin): State<Admin>,
     OfQuery(mut parameters): Parameters,
-) -> Result<Json<Value>, ProblemDetails> {
+) -> Result<Json<CounterPage>, ProblemDetails> {
     let offset = take_offset(&mut parameters)?;
     let generation = admin.generation()?;
     let named = select(&generation, &parameters).await?.1;
@@ -61,8 +132,8 @@ pub(super) async fn look(
     let seen = page.into_iter().map(|named| {
         let usage = named.charge.and_then(|charge| Some((charge, usages.next()?)));
         match usage {
-            None => Seen { named, exists: None, used: None, remaining: None, frees_after_seconds: None },
-            Some((charge, usage)) => Seen {
+            None => SeenCounter { named, exists: None, used: None, remaining: None, frees_after_seconds: None },
+            Some((charge, usage)) => SeenCounter {
                 named,
                 exists: Some(usage.is_some()),
                 used: Some(usage.map_or(0, |usage| usage.used)),
@@ -71,28 +142,40 @@ pub(super) async fn look(
             },
         }
     });
-    let seen: Vec<Seen> = seen.collect();
-    Ok(Json(json!({
-        "generation": generation.number,
-        "store": store(&admin.counters),
-        "total": total,
-        "next_offset": (next < total).then_some(next),
-        "counters": seen,
-    })))
+    Ok(Json(CounterPage {
+        generation: generation.number,
+        store: store(&admin.counters),
+        total,
+        next_offset: (next < total).then_some(next),
+        counters: seen.collect(),
+    }))
 }
 
 /// Forgets what was counted.
+///
+/// What else a limit counts by is said as `header.NAME`, `query.NAME`, `cookie.NAME`, `jwt_claim.NAME` and `entry.KEY`. At
+/// most 1000 counters are reset at once.
 #[utoipa::path(
     delete,
     path = "/v1/counters",
     operation_id = "reset_counters",
-    responses((status = 200), Problem<400>, Problem<401>, Problem<403>, Problem<404>, Problem<503>, Problem<507>),
+    params(CounterQuery),
+    responses(
+        (status = 200, description = "They are forgotten.", body = ResetCounters),
+        Problem<400>,
+        Problem<401>,
+        Problem<403>,
+        Problem<404>,
+        Problem<503>,
+        Problem<507>,
+    ),
+    security(("token" = []), ()),
 )]
 pub(super) async fn reset(
     State(admin): State<Admin>,
     Who(who): Who,
     OfQuery(parameters): Parameters,
-) -> Result<Json<Value>, ProblemDetails> {
+) -> Result<Json<ResetCounters>, ProblemDetails> {
     let (selection, named) = select(&admin.generation()?, &parameters).await?;
     if selection.is_everything() {
         return Err(bad("say what is to be reset: expected gateway, api, tenant or limit"));
@@ -124,19 +207,11 @@ pub(super) async fn reset(
     // It is done by now; what cannot be noted any more is an alarm, and no other answer.
     let _ = note(&admin, &entry).await;
     let existed = existed.map_err(away)?;
-    let reset = named.iter().zip(&existed).map(|(named, existed)| {
-        let mut counter = json!(named);
-        if let Some(fields) = counter.as_object_mut() {
-            fields.insert("existed".to_owned(), (*existed).into());
-        }
-        counter
-    });
-    let reset: Vec<Value> = reset.collect();
-    Ok(Json(json!({
-        "store": store(&admin.counters),
-        "reset": existed.iter().filter(|existed| **existed).count(),
-        "counters": reset,
-    })))
+    Ok(Json(ResetCounters {
+        store: store(&admin.counters),
+        reset: existed.iter().filter(|existed| **existed).count(),
+        counters: named.into_iter().zip(existed).map(|(named, existed)| ResetCounter { named, existed }).collect(),
+    }))
 }
 
 fn take_offset(parameters: &mut Vec<(String, String)>) -> Result<usize, ProblemDetails> {

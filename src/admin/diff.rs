@@ -4,60 +4,81 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::documents::problem_json;
+use super::documents::DocumentProblem;
 use super::error::ProblemDetails;
 use super::extract::Body;
 use super::openapi::Problem;
 use super::{Admin, in_background};
-use crate::diff::{Difference, Side};
+use crate::diff::Difference;
 use crate::document::split;
 use crate::live::Generation;
 
-/// Whether documents are a set that could be served. The body is a file of documents: the whole set.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckedSet {
+    /// The number of documents.
+    documents: usize,
+}
+
+/// What would change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DifferenceToServed {
+    /// The generation that is served.
+    generation: u64,
+    #[serde(flatten)]
+    difference: Difference,
+}
+
+/// Whether documents are a set that could be served.
+///
+/// The body is a file of documents: the whole set.
 #[utoipa::path(
     post,
     path = "/v1/check",
     operation_id = "check",
-    responses((status = 200), Problem<413>, Problem<422>, Problem<503>),
+    request_body(content = String, content_type = "application/yaml"),
+    responses((status = 200, description = "They are.", body = CheckedSet), Problem<413>, Problem<422>, Problem<503>),
 )]
-pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
+pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Result<Json<CheckedSet>, ProblemDetails> {
     let served = admin.generation()?;
     let wanted = in_background(move || wanted(&served, &body)).await?;
-    Ok(Json(json!({ "documents": wanted.documents.len() })))
+    Ok(Json(CheckedSet { documents: wanted.documents.len() }))
 }
 
-/// What would change if documents took the place of those that are served. The body is a file of documents: the whole set.
+/// What would change if documents took the place of those that are served.
+///
+/// The body is a file of documents: the whole set. Nothing is changed.
 #[utoipa::path(
     post,
     path = "/v1/diff",
     operation_id = "diff",
-    responses((status = 200), Problem<413>, Problem<422>, Problem<503>),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (status = 200, description = "What would change.", body = DifferenceToServed),
+        Problem<413>,
+        Problem<422>,
+        Problem<503>,
+    ),
 )]
-pub(super) async fn diff(State(admin): State<Admin>, Body(body): Body) -> Result<Json<Value>, ProblemDetails> {
+pub(super) async fn diff(
+    State(admin): State<Admin>,
+    Body(body): Body,
+) -> Result<Json<DifferenceToServed>, ProblemDetails> {
     let served = admin.generation()?;
-    let number = served.number;
+    let generation = served.number;
     let difference = in_background(move || {
         let wanted = wanted(&served, &body)?;
-        Ok(Difference::between(side(&served), side(&wanted)))
+        Ok(served.difference(&wanted))
     });
-    let mut told = json!(difference.await?);
-    if let Some(fields) = told.as_object_mut() {
-        fields.insert("generation".to_owned(), number.into());
-    }
-    Ok(Json(told))
+    Ok(Json(DifferenceToServed { generation, difference: difference.await? }))
 }
 
 fn wanted(served: &Generation, body: &[u8]) -> Result<Generation, ProblemDetails> {
     served.replaced(split(&"body".into(), body)).map_err(|problems| {
         let told =
             ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, "these documents are no set that could be served");
-        told.with_list("problems", problems.iter().map(problem_json))
+        told.with_list("problems", problems.iter().map(DocumentProblem::of))
     })
-}
-
-fn side(generation: &Generation) -> Side<'_> {
-    let Generation { documents, policies, snapshot, .. } = generation;
-    Side { documents, policies, snapshot }
 }

@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ETAG;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::ProblemDetails;
 use super::extract::OfPath;
@@ -19,31 +20,120 @@ use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct DocumentList {
+    generation: u64,
+    /// The source's name for the state that it was read at.
+    revision: u64,
+    /// In the order of their kinds and names; first those that do not say who they are.
+    documents: Vec<ListedDocument>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum ListedDocument {
+    Served(ServedDocument),
+    Refused(RefusedDocument),
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ServedDocument {
+    kind: Kind,
+    #[schema(value_type = String)]
+    name: Arc<str>,
+    /// File and line, or key.
+    origin: String,
+    /// Of its last change; null where the source keeps none, as files.
+    #[schema(required = true)]
+    revision: Option<u64>,
+    /// True.
+    served: bool,
+    /// Why its newest version is not the one that is served; null where it is.
+    #[schema(required = true)]
+    refused: Option<RefusedDocument>,
+    /// Where one document is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+/// A document that is not served as it stands in the source.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RefusedDocument {
+    /// Null where not even that can be told.
+    #[schema(required = true)]
+    kind: Option<Kind>,
+    #[schema(required = true, value_type = Option<String>)]
+    name: Option<Arc<str>>,
+    /// File and line, or key.
+    origin: String,
+    #[schema(required = true)]
+    revision: Option<u64>,
+    /// True where an earlier version is served.
+    served: bool,
+    /// When it was refused first.
+    #[schema(format = DateTime)]
+    since: String,
+    problems: Vec<DocumentProblem>,
+}
+
+/// Why a document is refused.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DocumentProblem {
+    /// As in `apis.yaml:7:10`: line and column.
+    location: String,
+    /// The field, as in `limits[0].rate`; empty for the document as a whole.
+    path: String,
+    message: String,
+    #[schema(required = true)]
+    help: Option<String>,
+    /// The text of the line.
+    #[schema(required = true, value_type = Option<String>)]
+    line: Option<Arc<str>>,
+}
+
+/// The place of a document in the API.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct DocumentPath {
+    #[param(value_type = Kind)]
+    pub(super) kind: String,
+    pub(super) name: String,
+}
+
+impl DocumentPath {
+    pub(super) fn id(&self) -> Result<DocumentId, ProblemDetails> {
+        let kinds = || Kind::ALL.map(Kind::as_str).join(", ");
+        let kind = Kind::parse(&self.kind);
+        let kind = kind.ok_or_else(|| ProblemDetails::not_found(&format!("{:?} is none of {}", self.kind, kinds())))?;
+        Ok(DocumentId::new(kind, &self.name))
+    }
+}
+
 /// The documents, those that are served and those that are refused.
 #[utoipa::path(
     get,
     path = "/v1/policies",
     operation_id = "list_documents",
-    responses((status = 200), Problem<503>),
+    responses((status = 200, description = "The documents.", body = DocumentList), Problem<503>),
 )]
 pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, ProblemDetails> {
     let served = admin.live.served();
     let generation = admin.generation()?;
-    Ok(in_background(move || list_of(&generation, &served.refused)).await)
+    Ok(in_background(move || Json(list_of(&generation, &served.refused)).into_response()).await)
 }
 
-fn list_of(generation: &Generation, refused: &Refusals) -> Response {
-    let mut rows: BTreeMap<Option<DocumentId>, Vec<Value>> = BTreeMap::new();
+fn list_of(generation: &Generation, refused: &Refusals) -> DocumentList {
+    let mut rows: BTreeMap<Option<DocumentId>, Vec<ListedDocument>> = BTreeMap::new();
     for parsed in generation.documents.values() {
         let refusal = refused.of(&parsed.id).map(|refusal| &**refusal);
-        rows.entry(Some(parsed.id.clone())).or_default().push(row(parsed, refusal));
+        let row = ListedDocument::Served(ServedDocument::of(parsed, refusal));
+        rows.entry(Some(parsed.id.clone())).or_default().push(row);
     }
     for refusal in refused.sorted().into_iter().filter(|refusal| !refusal.is_served) {
-        rows.entry(refusal.id.clone()).or_default().push(refusal_json(refusal));
+        rows.entry(refusal.id.clone()).or_default().push(ListedDocument::Refused(RefusedDocument::of(refusal)));
     }
-    let documents: Vec<Value> = rows.into_values().flatten().collect();
-    Json(json!({ "generation": generation.number, "revision": generation.revision.0, "documents": documents }))
-        .into_response()
+    let documents = rows.into_values().flatten().collect();
+    DocumentList { generation: generation.number, revision: generation.revision.0, documents }
 }
 
 /// A document with its text.
@@ -51,33 +141,38 @@ fn list_of(generation: &Generation, refused: &Refusals) -> Response {
     get,
     path = "/v1/policies/{kind}/{name}",
     operation_id = "get_document",
-    responses((status = 200), Problem<400>, Problem<404>, Problem<503>),
+    params(DocumentPath),
+    responses(
+        (
+            status = 200,
+            description = "The document.",
+            body = ListedDocument,
+            headers(("etag" = String, description = "The base version of a change: the revision of the document, or of the set.")),
+        ),
+        Problem<400>,
+        Problem<404>,
+        Problem<503>,
+    ),
 )]
 pub(super) async fn one(
     State(admin): State<Admin>,
-    OfPath((kind, name)): OfPath<(String, String)>,
-) -> Result<(HeaderMap, Json<Value>), ProblemDetails> {
+    OfPath(path): OfPath<DocumentPath>,
+) -> Result<(HeaderMap, Json<ListedDocument>), ProblemDetails> {
     let generation = admin.generation()?;
-    let kind = kind_of(&kind)?;
-    let id = DocumentId::new(kind, &name);
+    let id = path.id()?;
     let refused = admin.live.refused();
     let refusal = refused.of(&id).map(|refusal| &**refusal);
     let served = generation.documents.get(&id);
-    let body = match (served, refusal) {
-        (Some(parsed), refusal) => with_text(row(parsed, refusal), parsed),
-        (None, Some(refusal)) => refusal_json(refusal),
-        (None, None) => return Err(ProblemDetails::not_found(&format!("no {kind} is called {name:?}"))),
+    let document = match (served, refusal) {
+        (Some(parsed), refusal) => ListedDocument::Served(ServedDocument::with_text(parsed, refusal)),
+        (None, Some(refusal)) => ListedDocument::Refused(RefusedDocument::of(refusal)),
+        (None, None) => return Err(ProblemDetails::not_found(&format!("no {} is called {:?}", id.kind, path.name))),
     };
     let mut headers = HeaderMap::new();
     if let Ok(etag) = etag(&generation, served).parse() {
         headers.insert(ETAG, etag);
     }
-    Ok((headers, Json(body)))
-}
-
-pub(super) fn kind_of(text: &str) -> Result<Kind, ProblemDetails> {
-    let kinds = Kind::ALL.map(Kind::as_str).join(", ");
-    Kind::parse(text).ok_or_else(|| ProblemDetails::not_found(&format!("{text:?} is none of {kinds}")))
+    Ok((headers, Json(document)))
 }
 
 /// The revision of the document, where the source keeps that, else of the set.
@@ -86,43 +181,47 @@ fn etag(generation: &Generation, parsed: Option<&Arc<Parsed>>) -> String {
     format!("\"{}\"", revision.unwrap_or(generation.revision))
 }
 
-fn row(parsed: &Parsed, refusal: Option<&Refusal>) -> Value {
-    json!({
-        "kind": parsed.id.kind.as_str(),
-        "name": parsed.id.name,
-        "origin": parsed.document.origin.to_string(),
-        "revision": parsed.document.revision.map(|revision| revision.0),
-        "served": true,
-        "refused": refusal.map(refusal_json),
-    })
-}
-
-fn with_text(mut row: Value, parsed: &Parsed) -> Value {
-    let text = parsed.document.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    if let Some(fields) = row.as_object_mut() {
-        fields.insert("text".to_owned(), text.into());
+impl ServedDocument {
+    fn of(parsed: &Parsed, refusal: Option<&Refusal>) -> Self {
+        Self {
+            kind: parsed.id.kind,
+            name: Arc::clone(&parsed.id.name),
+            origin: parsed.document.origin.to_string(),
+            revision: parsed.document.revision.map(|revision| revision.0),
+            served: true,
+            refused: refusal.map(RefusedDocument::of),
+            text: None,
+        }
     }
-    row
+
+    fn with_text(parsed: &Parsed, refusal: Option<&Refusal>) -> Self {
+        let text = parsed.document.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        Self { text: Some(text.into_owned()), ..Self::of(parsed, refusal) }
+    }
 }
 
-pub(super) fn refusal_json(refusal: &Refusal) -> Value {
-    json!({
-        "kind": refusal.id.as_ref().map(|id| id.kind.as_str()),
-        "name": refusal.id.as_ref().map(|id| &id.name),
-        "origin": refusal.origin.to_string(),
-        "revision": refusal.revision.map(|revision| revision.0),
-        "served": refusal.is_served,
-        "since": rfc3339(refusal.since),
-        "problems": refusal.problems.iter().map(problem_json).collect::<Vec<_>>(),
-    })
+impl RefusedDocument {
+    pub(super) fn of(refusal: &Refusal) -> Self {
+        Self {
+            kind: refusal.id.as_ref().map(|id| id.kind),
+            name: refusal.id.as_ref().map(|id| Arc::clone(&id.name)),
+            origin: refusal.origin.to_string(),
+            revision: refusal.revision.map(|revision| revision.0),
+            served: refusal.is_served,
+            since: rfc3339(refusal.since),
+            problems: refusal.problems.iter().map(DocumentProblem::of).collect(),
+        }
+    }
 }
 
-pub(super) fn problem_json(problem: &problem::Problem) -> Value {
-    json!({
-        "location": problem.location(),
-        "path": problem.path.to_string(),
-        "message": problem.message,
-        "help": problem.help,
-        "line": problem.place.as_ref().map(|place| &place.text),
-    })
+impl DocumentProblem {
+    pub(super) fn of(problem: &problem::Problem) -> Self {
+        Self {
+            location: problem.location(),
+            path: problem.path.to_string(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+            line: problem.place.as_ref().map(|place| Arc::clone(&place.text)),
+        }
+    }
 }

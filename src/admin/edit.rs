@@ -7,18 +7,19 @@ use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
-use super::documents::{kind_of, problem_json, refusal_json};
+use super::documents::{DocumentPath, DocumentProblem, RefusedDocument};
 use super::error::ProblemDetails;
 use super::extract::{Body, OfPath, OfQuery};
-use super::openapi::RefusedChange;
+use super::openapi::{Problem, RefusedChange};
 use super::{Admin, in_background};
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
 use crate::editor::{Edit, EditError, Edited, Editor, Outlook};
-use crate::names::{DocumentId, Revision};
+use crate::names::{DocumentId, Kind, Revision};
 
 /// The revision that a change was made from.
 const BASE: &str = "x-config-base-version";
@@ -29,29 +30,85 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 /// The longest reason, in bytes.
 const FORCE_BYTES_MAX: usize = 1024;
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Options {
     /// Why it is to be done although it takes away more than is usual.
+    #[param(min_length = 1, max_length = 1024)]
     force: Option<String>,
 }
 
+/// What the headers of a change say.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the description of the API has it; `base_of` and `request_of` read it")]
+pub(super) struct ChangeHeaders {
+    /// The revision that the change was made from, as the ETag of what was read says it; 0 for documents that are new. A
+    /// change needs it, here or in If-Match.
+    #[param(rename = "X-Config-Base-Version")]
+    base: Option<u64>,
+    /// The same, in the quotes of an ETag.
+    #[param(rename = "If-Match", pattern = r#"^"[0-9]{1,19}"$"#)]
+    if_match: Option<String>,
+    /// A name for the change: sent again with the same name, it is not made twice.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 256, pattern = "^[ -~]+$")]
+    key: Option<String>,
+}
+
+/// A change that was made.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Change {
+    /// The revision that it made.
+    revision: u64,
+    /// True where the same request had made it before.
+    replayed: bool,
+    /// True where whoever asks this replica is shown the change.
+    shown: bool,
+    /// The documents that are not served as they were written: the keys that they require are not what they have to be.
+    waiting: Vec<RefusedDocument>,
+}
+
+/// A document as it is after others changed it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CurrentVersion {
+    kind: Kind,
+    #[schema(value_type = String)]
+    name: Arc<str>,
+    /// 0: it is not there any more.
+    revision: u64,
+}
+
 /// Makes a document, or changes it.
+///
+/// The body is the document.
 #[utoipa::path(
     put,
     path = "/v1/policies/{kind}/{name}",
     operation_id = "put_document",
-    responses((status = 200), RefusedChange),
+    params(DocumentPath, Options, ChangeHeaders),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (
+            status = 200,
+            description = "It is made.",
+            body = Change,
+            headers(("etag" = String, description = "The revision that it made.")),
+        ),
+        RefusedChange,
+        Problem<413>,
+    ),
+    security(("token" = []), ()),
 )]
 pub(super) async fn put(
     State(admin): State<Admin>,
     Who(who): Who,
-    OfPath((kind, name)): OfPath<(String, String)>,
+    OfPath(path): OfPath<DocumentPath>,
     OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
-    let (id, draft_editor) = (id_of(&kind, &name)?, Arc::clone(editor));
+    let (id, draft_editor) = (path.id()?, Arc::clone(editor));
     let draft = in_background(move || draft_editor.draft(id, &body)).await.map_err(explain)?;
     make(&admin, editor, who, vec![draft], options, &headers).await
 }
@@ -61,26 +118,50 @@ pub(super) async fn put(
     delete,
     path = "/v1/policies/{kind}/{name}",
     operation_id = "delete_document",
-    responses((status = 200), RefusedChange),
+    params(DocumentPath, Options, ChangeHeaders),
+    responses(
+        (
+            status = 200,
+            description = "It is made.",
+            body = Change,
+            headers(("etag" = String, description = "The revision that it made.")),
+        ),
+        RefusedChange,
+    ),
+    security(("token" = []), ()),
 )]
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Who(who): Who,
-    OfPath((kind, name)): OfPath<(String, String)>,
+    OfPath(path): OfPath<DocumentPath>,
     OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
-    let draft = Draft::deletion(id_of(&kind, &name)?);
+    let draft = Draft::deletion(path.id()?);
     make(&admin, editor, who, vec![draft], options, &headers).await
 }
 
-/// Changes several documents as a whole. The body is a file of documents.
+/// Changes several documents as a whole.
+///
+/// The body is a file of documents.
 #[utoipa::path(
     post,
     path = "/v1/apply",
     operation_id = "apply",
-    responses((status = 200), RefusedChange),
+    params(Options, ChangeHeaders),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (
+            status = 200,
+            description = "It is made.",
+            body = Change,
+            headers(("etag" = String, description = "The revision that it made.")),
+        ),
+        RefusedChange,
+        Problem<413>,
+    ),
+    security(("token" = []), ()),
 )]
 pub(super) async fn apply(
     State(admin): State<Admin>,
@@ -143,12 +224,12 @@ pub(super) async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDeta
 }
 
 fn answer(edited: Edited, outlook: &Outlook) -> Response {
-    let body = json!({
-        "revision": edited.revision.0,
-        "replayed": edited.is_replay,
-        "shown": outlook.is_shown,
-        "waiting": outlook.waiting.iter().map(|refusal| refusal_json(refusal)).collect::<Vec<_>>(),
-    });
+    let body = Change {
+        revision: edited.revision.0,
+        replayed: edited.is_replay,
+        shown: outlook.is_shown,
+        waiting: outlook.waiting.iter().map(|refusal| RefusedDocument::of(refusal)).collect(),
+    };
     let mut response = Json(body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", edited.revision)) {
         response.headers_mut().insert(ETAG, etag);
@@ -165,14 +246,19 @@ fn explain(error: EditError) -> ProblemDetails {
         EditError::TooLarge { .. } => ProblemDetails::of(StatusCode::PAYLOAD_TOO_LARGE, &detail),
         EditError::Missing(_) => ProblemDetails::not_found(&detail),
         EditError::Stale { changed, .. } => {
-            let current = |(id, revision): &(DocumentId, Revision)| json!({ "kind": id.kind.as_str(), "name": id.name, "revision": revision.0 });
+            let current = |(id, revision): &(DocumentId, Revision)| CurrentVersion {
+                kind: id.kind,
+                name: Arc::clone(&id.name),
+                revision: revision.0,
+            };
             ProblemDetails::of(StatusCode::PRECONDITION_FAILED, &detail)
                 .with_list("current", changed.iter().map(current))
         }
         EditError::Invalid(problems) => invalid(&problems),
         EditError::Unreadable { .. } => ProblemDetails::of(StatusCode::CONFLICT, &detail),
-        EditError::Guarded(findings) => ProblemDetails::of(StatusCode::CONFLICT, &detail)
-            .with_list("guarded", findings.into_iter().map(Value::from)),
+        EditError::Guarded(findings) => {
+            ProblemDetails::of(StatusCode::CONFLICT, &detail).with_list("guarded", findings.into_iter())
+        }
         EditError::OtherRequest => ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, &detail),
         EditError::NotClaimed | EditError::Unavailable(_) => ProblemDetails::unavailable(&detail).retry_after(1),
         EditError::Unknown(_) => ProblemDetails::of(StatusCode::GATEWAY_TIMEOUT, &detail),
@@ -182,11 +268,7 @@ fn explain(error: EditError) -> ProblemDetails {
 fn invalid(problems: &[crate::policy::problem::Problem]) -> ProblemDetails {
     let detail = "the documents, or the set that they would make, make no sense";
     ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, detail)
-        .with_list("problems", problems.iter().map(problem_json))
-}
-
-fn id_of(kind: &str, name: &str) -> Result<DocumentId, ProblemDetails> {
-    Ok(DocumentId::new(kind_of(kind)?, name))
+        .with_list("problems", problems.iter().map(DocumentProblem::of))
 }
 
 fn base_of(headers: &HeaderMap) -> Result<Revision, ProblemDetails> {
@@ -220,7 +302,6 @@ fn force_of(options: Options) -> Result<Option<String>, ProblemDetails> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Kind;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
@@ -273,8 +354,9 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_none_is_not_found() {
-        assert_eq!(status(id_of("Plan", "a")), Ok(DocumentId::new(Kind::Plan, "a")));
-        assert_eq!(status(id_of("Thing", "a")), Err(404));
+        let id = |kind: &str| status(DocumentPath { kind: kind.to_owned(), name: "a".to_owned() }.id());
+        assert_eq!(id("Plan"), Ok(DocumentId::new(Kind::Plan, "a")));
+        assert_eq!(id("Thing"), Err(404));
     }
 
     /// Who may ask again with the same words is told when, and 504 says that nobody knows what came of it.

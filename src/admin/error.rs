@@ -3,7 +3,11 @@
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::documents::DocumentProblem;
+use super::edit::CurrentVersion;
 
 /// The most members of a list in an error: a person reads it, and a change has up to 20 000 documents.
 const LISTED_MAX: usize = 20;
@@ -34,6 +38,15 @@ pub(super) struct ProblemBody {
     status: u16,
     /// What is wrong, in words.
     detail: String,
+    /// What is wrong with the documents of a change; the first 20.
+    problems: Option<Vec<DocumentProblem>>,
+    problems_more: Option<usize>,
+    /// The documents that changed after the base version of a change; the first 20.
+    current: Option<Vec<CurrentVersion>>,
+    current_more: Option<usize>,
+    /// Why a change takes away more than is usual; the first 20.
+    guarded: Option<Vec<String>>,
+    guarded_more: Option<usize>,
 }
 
 impl ProblemBody {
@@ -59,9 +72,9 @@ impl ProblemDetails {
     }
 
     /// Adds the beginning of a list, and the number of the rest as `<member>_more`.
-    pub(super) fn with_list(self, member: &str, list: impl ExactSizeIterator<Item = Value>) -> Self {
+    pub(super) fn with_list<T: Serialize>(self, member: &str, list: impl ExactSizeIterator<Item = T>) -> Self {
         let more = list.len().saturating_sub(LISTED_MAX);
-        let with_list = self.with(member, list.take(LISTED_MAX).collect());
+        let with_list = self.with(member, list.take(LISTED_MAX).map(|one| json!(one)).collect());
         if more == 0 { with_list } else { with_list.with(&format!("{member}_more"), more.into()) }
     }
 
@@ -101,10 +114,8 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ProblemDetai
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-    use serde_json::json;
-
     use super::*;
+    use http_body_util::BodyExt;
 
     fn answer(problem: ProblemDetails) -> (Response<()>, Value) {
         let (parts, body) = problem.into_response().into_parts();

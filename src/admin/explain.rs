@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::counters::{away, bad, seconds, store};
 use super::error::ProblemDetails;
@@ -13,34 +13,75 @@ use super::extract::OfJson;
 use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::counters::Usage;
-use crate::explain::{ExplainedLimit, Explanation, Request, explain_with_others};
+use crate::explain::{Answer, ExplainedLimit, Explanation, PassedOver, Request, explain_with_others};
 
 /// A request as a client would send it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    /// `None`: every gateway.
+pub(super) struct AskedRequest {
+    /// Null: every gateway.
     gateway: Option<String>,
     #[serde(default = "get")]
     method: String,
+    /// With the query.
     path: String,
     #[serde(default)]
     host: String,
     #[serde(default)]
     headers: Vec<Header>,
     #[serde(default = "loopback")]
+    #[schema(value_type = String, example = "10.0.0.7")]
     client_ip: IpAddr,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Header {
     name: String,
     value: String,
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct Explanations {
+    generation: u64,
+    /// `memory` or `redis`.
+    store: &'static str,
+    /// One for each gateway that was asked about.
+    explanations: Vec<LiveExplanation>,
+}
+
+/// What becomes of a request, with what its counters say now.
+#[derive(Serialize, ToSchema)]
+struct LiveExplanation {
+    gateway: String,
+    /// The gateway's answer before it looks for an Api.
+    #[schema(required = true)]
+    answer: Option<Answer>,
+    /// Path and query as Apis, limits and the service see them.
+    #[schema(required = true)]
+    path: Option<String>,
+    /// Null without an answer: the gateway answers with 404.
+    #[schema(required = true)]
+    api: Option<String>,
+    #[schema(required = true)]
+    service: Option<String>,
+    /// True for a preflight (CORS), which Envoy answers itself.
+    preflight: bool,
+    /// As the request names it.
+    #[schema(required = true)]
+    tenant: Option<String>,
+    /// Why the tenant is denied whatever the counters say.
+    #[schema(required = true)]
+    denied: Option<&'static str>,
+    limits: Vec<LiveLimit>,
+    /// The limits that have no room for it now.
+    denied_by: Vec<String>,
+    /// The Apis and the limits that might have been expected here, some of them.
+    passed_over: Vec<PassedOver>,
+}
+
 /// A limit, and what its counter says.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct LiveLimit {
     #[serde(flatten)]
     limit: ExplainedLimit,
@@ -64,12 +105,20 @@ fn loopback() -> IpAddr {
     post,
     path = "/v1/explain",
     operation_id = "explain",
-    responses((status = 200), Problem<400>, Problem<413>, Problem<415>, Problem<422>, Problem<503>),
+    request_body = AskedRequest,
+    responses(
+        (status = 200, description = "Why.", body = Explanations),
+        Problem<400>,
+        Problem<413>,
+        Problem<415>,
+        Problem<422>,
+        Problem<503>,
+    ),
 )]
 pub(super) async fn answer(
     State(admin): State<Admin>,
-    OfJson(asked): OfJson<Asked>,
-) -> Result<Json<Value>, ProblemDetails> {
+    OfJson(asked): OfJson<AskedRequest>,
+) -> Result<Json<Explanations>, ProblemDetails> {
     let generation = admin.generation()?;
     let number = generation.number;
     // There may be very many Apis.
@@ -86,12 +135,12 @@ pub(super) async fn answer(
     }
     let mut told = Vec::with_capacity(explanations.len());
     for explanation in explanations {
-        told.push(live(&admin, explanation).await?);
+        told.push(LiveExplanation::of(&admin, explanation).await?);
     }
-    Ok(Json(json!({ "generation": number, "store": store(&admin.counters), "explanations": told })))
+    Ok(Json(Explanations { generation: number, store: store(&admin.counters), explanations: told }))
 }
 
-impl Asked {
+impl AskedRequest {
     fn request(&self) -> Request {
         let headers = self.headers.iter().map(|header| (header.name.to_ascii_lowercase(), header.value.clone()));
         Request {
@@ -104,20 +153,18 @@ impl Asked {
     }
 }
 
-async fn live(admin: &Admin, mut explanation: Explanation) -> Result<Value, ProblemDetails> {
-    let limits = std::mem::take(&mut explanation.limits);
-    let charges: Vec<_> = limits.iter().map(|limit| limit.charge).collect();
-    let usages = admin.counters.look(&charges, admin.clock.now()).await.map_err(away)?;
-    let limits: Vec<LiveLimit> =
-        limits.into_iter().zip(usages).map(|(limit, usage)| LiveLimit::of(limit, usage)).collect();
-    let denying = limits.iter().filter(|live| live.limit.charge.is_enforced() && !live.allows);
-    let denied_by: Vec<&str> = denying.map(|live| live.limit.name.as_str()).collect();
-    let mut told = json!(explanation);
-    if let Some(fields) = told.as_object_mut() {
-        fields.insert("denied_by".to_owned(), json!(denied_by));
-        fields.insert("limits".to_owned(), json!(limits));
+impl LiveExplanation {
+    async fn of(admin: &Admin, explanation: Explanation) -> Result<Self, ProblemDetails> {
+        let Explanation { gateway, answer, path, api, service, preflight, tenant, denied, limits, passed_over } =
+            explanation;
+        let charges: Vec<_> = limits.iter().map(|limit| limit.charge).collect();
+        let usages = admin.counters.look(&charges, admin.clock.now()).await.map_err(away)?;
+        let limits: Vec<LiveLimit> =
+            limits.into_iter().zip(usages).map(|(limit, usage)| LiveLimit::of(limit, usage)).collect();
+        let denying = limits.iter().filter(|live| live.limit.charge.is_enforced() && !live.allows);
+        let denied_by = denying.map(|live| live.limit.name.clone()).collect();
+        Ok(Self { gateway, answer, path, api, service, preflight, tenant, denied, limits, denied_by, passed_over })
     }
-    Ok(told)
 }
 
 impl LiveLimit {

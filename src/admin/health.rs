@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Admin;
 use crate::counters::Counters;
@@ -18,10 +20,33 @@ const SOURCE_LAG_MAX: Duration = Duration::from_secs(3);
     get,
     path = "/healthz",
     operation_id = "healthz",
-    responses((status = 200, body = String, content_type = "text/plain")),
+    responses((status = 200, description = "It does.", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
+}
+
+/// Whether a policy set is loaded, and what is not as it should be.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+/// Something that is looked at.
+#[derive(Serialize, ToSchema)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    value: Value,
+    /// The value up to which it is as it should be, or what it should be in words.
+    threshold: Value,
+    /// Of a store that replicas share: the number of replicas when it was last there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<Option<u32>>,
+    /// Of a store that replicas share: gateways with `on_error: local` do not ask it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts_alone: Option<bool>,
 }
 
 /// Whether a policy set is loaded.
@@ -32,36 +57,47 @@ pub(super) async fn healthz() -> &'static str {
     get,
     path = "/readyz",
     operation_id = "readyz",
-    responses((status = 200), (status = 503)),
+    responses(
+        (status = 200, description = "It is.", body = Readiness),
+        (status = 503, body = Readiness, description = "No policy set is loaded yet."),
+    ),
 )]
-pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Readiness>) {
     let generation = admin.live.generation().map(|generation| generation.number);
+    let ready = generation.is_some();
     let lag = admin.board.read().lag(admin.clock.now());
-    let rows = json!([
-        { "name": "policies", "ok": generation.is_some(), "value": generation, "threshold": "a generation is served" },
-        { "name": "source", "ok": lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX), "value": lag.map(|lag| lag.as_secs_f64()), "threshold": SOURCE_LAG_MAX.as_secs() },
-        { "name": "refused_documents", "ok": admin.live.refused().is_empty(), "value": admin.live.refused().len(), "threshold": 0 },
-        counters_json(&admin.counters),
-    ]);
-    let status = if generation.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": generation.is_some(), "checks": rows })))
+    let refused = admin.live.refused().len();
+    let is_heard = lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX);
+    let checks = vec![
+        Check::new("policies", ready, generation, "a generation is served"),
+        Check::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()),
+        Check::new("refused_documents", refused == 0, refused, 0),
+        Check::of_counters(&admin.counters),
+    ];
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, checks }))
 }
 
-fn counters_json(counters: &Counters) -> Value {
-    match counters {
-        Counters::Memory(memory) => {
-            let (keys, keys_max) = (memory.len(), memory.keys_max());
-            json!({ "name": "counter_keys", "ok": keys < keys_max, "value": keys, "threshold": keys_max })
+impl Check {
+    fn new(name: &'static str, ok: bool, value: impl Serialize, threshold: impl Serialize) -> Self {
+        let (value, threshold) = (json!(value), json!(threshold));
+        Self { name, ok, value, threshold, replicas: None, counts_alone: None }
+    }
+
+    fn of_counters(counters: &Counters) -> Self {
+        match counters {
+            Counters::Memory(memory) => {
+                let (keys, keys_max) = (memory.len(), memory.keys_max());
+                Self::new("counter_keys", keys < keys_max, keys, keys_max)
+            }
+            Counters::Redis(redis) => {
+                let report = redis.report();
+                let (is_whole, open) = (report.is_whole(), report.connections_open);
+                let check = Self::new("counter_store", is_whole, open, "a connection to each node");
+                Self { replicas: Some(report.replicas), counts_alone: Some(report.counts_alone), ..check }
+            }
+            #[cfg(test)]
+            Counters::Away => Self::new("counter_store", false, 0, "a connection to each node"),
         }
-        Counters::Redis(redis) => {
-            let report = redis.report();
-            let (is_whole, open) = (report.is_whole(), report.connections_open);
-            json!({
-                "name": "counter_store", "ok": is_whole, "value": open, "threshold": "a connection to each node",
-                "replicas": report.replicas, "counts_alone": report.counts_alone,
-            })
-        }
-        #[cfg(test)]
-        Counters::Away => Value::Null,
     }
 }

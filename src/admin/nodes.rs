@@ -1,11 +1,13 @@
 //! The connected Envoys and what each has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ProblemDetails;
 use super::extract::OfPath;
@@ -13,21 +15,116 @@ use super::openapi::Problem;
 use super::{Admin, in_background, rfc3339};
 use crate::clock::Timestamp;
 use crate::names::Name;
+use crate::nodes::state::{Condition, Newest, NodeState, condition};
 use crate::nodes::{Node, Refused, Sent, TypeStatus};
 use crate::snapshot::feature::Need;
 
-/// The connected Envoys, and what each was sent and made of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NodeList {
+    nodes: Vec<ListedNode>,
+}
+
+/// An Envoy as seen from one of its streams, or from its last.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ListedNode {
+    id: String,
+    cluster: String,
+    /// The text values of its metadata.
+    metadata: BTreeMap<String, String>,
+    /// Its version, as it says.
+    envoy: String,
+    /// The features that its gateways need and it does not know.
+    too_old_for: Vec<NeededFeature>,
+    /// `sotw` or `delta`.
+    protocol: &'static str,
+    #[schema(format = DateTime)]
+    connected_at: String,
+    /// The gateways that select it.
+    groups: Vec<String>,
+    state: NodeState,
+    reason: String,
+    /// The moment since which it is in that state.
+    #[schema(format = DateTime)]
+    since: String,
+    /// `live`, `pending`, `refusing` or `held`.
+    standing: &'static str,
+    /// The newest generation that is live on it; 0 if none is yet.
+    generation: u64,
+    /// By type of resources.
+    types: BTreeMap<String, ResourcesOfType>,
+}
+
+/// A feature of Envoy's that documents lead to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NeededFeature {
+    feature: &'static str,
+    /// The first version of Envoy that knows it.
+    since: String,
+    /// What older ones do with it: `refuses` or `ignores`.
+    older: &'static str,
+    /// The first documents that lead to it.
+    documents: Vec<String>,
+    /// The number of further ones.
+    others: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ResourcesOfType {
+    subscribed: Subscription,
+    #[schema(required = true)]
+    sent: Option<SentResources>,
+    #[schema(required = true)]
+    acknowledged: Option<SentResources>,
+    #[schema(required = true)]
+    refused: Option<RefusedResources>,
+    /// Since when an answer to what was sent last is waited for.
+    #[schema(required = true, format = DateTime)]
+    pending_since: Option<String>,
+    /// True where that takes more than 15 s.
+    late: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Subscription {
+    all: bool,
+    /// The number of resources that are subscribed to by name.
+    names: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SentResources {
+    generation: u64,
+    /// A hash of the content.
+    version: String,
+    #[schema(format = DateTime)]
+    at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct RefusedResources {
+    #[schema(required = true)]
+    sent: Option<SentResources>,
+    /// What was new in it.
+    #[schema(value_type = Vec<String>)]
+    resources: Vec<Arc<str>>,
+    /// Envoy's own words.
+    message: String,
+    #[schema(format = DateTime)]
+    since: String,
+}
+
+/// The Envoys that are connected or were within the last hour, and what each was sent and made of it.
 #[utoipa::path(
     get,
     path = "/v1/nodes",
     operation_id = "list_nodes",
-    responses((status = 200)),
+    responses((status = 200, description = "The Envoys.", body = NodeList)),
 )]
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
     in_background(move || {
-        let now = admin.clock.now();
-        let nodes: Vec<Value> = admin.nodes.all().iter().map(|node| node_json(node, now)).collect();
-        Json(json!({ "nodes": nodes })).into_response()
+        let look = Look::of(&admin);
+        let nodes = admin.nodes.after(None).map(|(_, node)| ListedNode::of(&node, look)).collect();
+        Json(NodeList { nodes }).into_response()
     })
     .await
 }
@@ -39,70 +136,108 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
     get,
     path = "/v1/nodes/{id}",
     operation_id = "get_node",
-    responses((status = 200), Problem<400>, Problem<404>),
+    params(("id" = String, Path, description = "The id of its bootstrap's `node`.")),
+    responses((status = 200, description = "The Envoys.", body = NodeList), Problem<400>, Problem<404>),
 )]
-pub(super) async fn one(State(admin): State<Admin>, OfPath(id): OfPath<String>) -> Result<Json<Value>, ProblemDetails> {
-    let (nodes, now) = (admin.nodes.all(), admin.clock.now());
-    let of_id = nodes.iter().filter(|node| node.identity.id == id);
-    let nodes: Vec<Value> = of_id.map(|node| node_json(node, now)).collect();
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    OfPath(id): OfPath<String>,
+) -> Result<Json<NodeList>, ProblemDetails> {
+    let look = Look::of(&admin);
+    let nodes: Vec<ListedNode> = admin.nodes.of_id(&id).iter().map(|node| ListedNode::of(node, look)).collect();
     if nodes.is_empty() {
         return Err(ProblemDetails::not_found(&format!("no Envoy with the node id {id:?} is connected")));
     }
-    Ok(Json(json!({ "nodes": nodes })))
+    Ok(Json(NodeList { nodes }))
 }
 
-fn node_json(node: &Node, now: Timestamp) -> Value {
-    let types = node.types.iter().map(|(resource_type, status)| (resource_type.to_string(), type_json(status, now)));
-    json!({
-        "id": node.identity.id,
-        "cluster": node.identity.cluster,
-        "metadata": node.identity.metadata,
-        "envoy": node.envoy_version,
-        "too_old_for": too_old_for_json(node),
-        "protocol": node.protocol.as_str(),
-        "connected_at": rfc3339(node.connected_at),
-        "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
-        "standing": node.position.standing.as_str(),
-        "since": rfc3339(node.position.since),
-        "generation": node.position.live,
-        "types": types.collect::<Map<_, _>>(),
-    })
+/// What is known at the moment when nodes are looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    pub(super) newest: Newest,
+    pub(super) now: Timestamp,
 }
 
-/// The features that its gateways need and this Envoy does not know.
-pub(super) fn too_old_for_json(node: &Node) -> Vec<Value> {
-    let need_json = |need: &Arc<Need>| {
-        json!({
-            "feature": need.feature.name,
-            "since": need.feature.since.to_string(),
-            "older": need.feature.older.as_str(),
-            "documents": need.documents,
-            "others": need.others,
-        })
-    };
-    node.too_old_for.iter().map(need_json).collect()
+impl Look {
+    /// What nodes have is known before it is offered to others, so this comes before the look at the nodes.
+    pub(super) fn of(admin: &Admin) -> Self {
+        let offer = admin.rollout.offer();
+        let newest = Newest { generation: offer.number, read_at: offer.served.read_at };
+        Self { newest, now: admin.clock.now() }
+    }
+
+    pub(super) fn at(self, node: &Node) -> Condition {
+        condition(node, self.newest, self.now)
+    }
 }
 
-fn type_json(status: &TypeStatus, now: Timestamp) -> Value {
-    json!({
-        "subscribed": { "all": status.subscribed.all, "names": status.subscribed.names },
-        "sent": status.sent.map(sent_json),
-        "acknowledged": status.acknowledged.map(sent_json),
-        "refused": status.refused.as_ref().map(refused_json),
-        "pending_since": status.pending_since.map(rfc3339),
-        "late": status.is_late(now),
-    })
+impl ListedNode {
+    fn of(node: &Node, look: Look) -> Self {
+        let types = node.types.iter();
+        let types =
+            types.map(|(resource_type, status)| (resource_type.to_string(), ResourcesOfType::of(status, look.now)));
+        let Condition { state, reason, since } = look.at(node);
+        Self {
+            id: node.identity.id.clone(),
+            cluster: node.identity.cluster.clone(),
+            metadata: node.identity.metadata.clone(),
+            envoy: node.envoy_version.clone(),
+            too_old_for: NeededFeature::all_of(node),
+            protocol: node.protocol.as_str(),
+            connected_at: rfc3339(node.connected_at),
+            groups: node.groups.iter().map(Name::to_string).collect(),
+            state,
+            reason,
+            since: rfc3339(since),
+            standing: node.position.standing.as_str(),
+            generation: node.position.live,
+            types: types.collect(),
+        }
+    }
 }
 
-fn sent_json(sent: Sent) -> Value {
-    json!({ "generation": sent.generation, "version": sent.version.to_string(), "at": rfc3339(sent.at) })
+impl NeededFeature {
+    pub(super) fn all_of(node: &Node) -> Vec<Self> {
+        node.too_old_for.iter().map(|need| Self::of(need)).collect()
+    }
+
+    fn of(need: &Need) -> Self {
+        Self {
+            feature: need.feature.name,
+            since: need.feature.since.to_string(),
+            older: need.feature.older.as_str(),
+            documents: need.documents.clone(),
+            others: need.others,
+        }
+    }
 }
 
-fn refused_json(refused: &Refused) -> Value {
-    json!({
-        "sent": refused.sent.map(sent_json),
-        "resources": refused.resources,
-        "message": refused.message,
-        "since": rfc3339(refused.since),
-    })
+impl ResourcesOfType {
+    fn of(status: &TypeStatus, now: Timestamp) -> Self {
+        Self {
+            subscribed: Subscription { all: status.subscribed.all, names: status.subscribed.names },
+            sent: status.sent.map(SentResources::of),
+            acknowledged: status.acknowledged.map(SentResources::of),
+            refused: status.refused.as_ref().map(RefusedResources::of),
+            pending_since: status.pending_since.map(rfc3339),
+            late: status.is_late(now),
+        }
+    }
+}
+
+impl SentResources {
+    fn of(sent: Sent) -> Self {
+        Self { generation: sent.generation, version: sent.version.to_string(), at: rfc3339(sent.at) }
+    }
+}
+
+impl RefusedResources {
+    fn of(refused: &Refused) -> Self {
+        Self {
+            sent: refused.sent.map(SentResources::of),
+            resources: refused.resources.clone(),
+            message: refused.message.clone(),
+            since: rfc3339(refused.since),
+        }
+    }
 }

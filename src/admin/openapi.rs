@@ -49,7 +49,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     get,
     path = "/openapi.json",
     operation_id = "openapi",
-    responses((status = 200)),
+    responses((status = 200, description = "The description.", body = Object, content_type = "application/json")),
 )]
 pub(super) async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
@@ -69,7 +69,7 @@ pub(super) struct RefusedChange;
 
 impl IntoResponses for RefusedChange {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        [400, 401, 403, 404, 409, 412, 413, 422, 428, 503, 504, 507].map(problem).into()
+        [400, 401, 403, 404, 409, 412, 422, 428, 503, 504, 507].map(problem).into()
     }
 }
 
@@ -96,9 +96,7 @@ fn meaning(status: u16) -> &'static str {
         403 => "Without tokens, changes are taken from the machine itself only.",
         404 => "It is not there.",
         408 => "The request did not come in time.",
-        409 => {
-            "The change cannot be made here and now: policies come from files, or it takes away more than is usual and gives no reason."
-        }
+        409 => "Policies come from files, or the change takes away more than is usual and gives no reason.",
         412 => "It was changed meanwhile; `current` says to what.",
         413 => "It is larger than what is taken.",
         415 => "The body is no JSON.",

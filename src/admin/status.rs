@@ -1,169 +1,364 @@
 //! The state of the whole in one answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::documents::refusal_json;
-use super::nodes::too_old_for_json;
-use super::{Admin, in_background, rfc3339};
+use super::documents::RefusedDocument;
+use super::nodes::{Look, NeededFeature};
+use super::{Admin, Listeners, in_background, rfc3339};
 use crate::counters::Counters;
+use crate::counters::redis::Report;
 use crate::document::Instance;
-use crate::live::Generation;
-use crate::names::Name;
+use crate::live::Parsed;
+use crate::names::{DocumentId, Kind, Name};
+use crate::nodes::state::{Condition, NodeState};
 use crate::nodes::{Node, Standing};
-use crate::rollout::Hold;
+use crate::rollout::{Hold, Reason};
+use crate::source::board::Replica;
 
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
 const BEHIND_MAX: usize = 20;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Status {
+    /// The moment of all of this.
+    #[schema(format = DateTime)]
+    at: String,
+    /// That of the program.
+    version: &'static str,
+    /// Null before a first set is loaded.
+    #[schema(required = true)]
+    generation: Option<u64>,
+    /// The source's name for the state that the generation was read at.
+    #[schema(required = true)]
+    revision: Option<u64>,
+    ready: bool,
+    source: SourceStatus,
+    /// The number of documents that are served.
+    documents: usize,
+    refused: Vec<RefusedDocument>,
+    /// The instances of each service whose instances register themselves.
+    registered: BTreeMap<String, Vec<Instance>>,
+    /// The replicas of Tierflow that share the source, this one among them.
+    replicas: Vec<Replica>,
+    /// The addresses that Envoys are told to ask for decisions.
+    #[schema(required = true)]
+    rate_limit_service: Option<Vec<String>>,
+    nodes: NodesStatus,
+    /// What groups are kept from because an Envoy refused it.
+    held: Vec<HeldGateway>,
+    counters: CounterStore,
+    listeners: Listeners,
+}
+
+/// Where the policies come from, and the age of what is served.
+#[derive(Serialize, ToSchema)]
+struct SourceStatus {
+    place: String,
+    /// The newest revision that it told of; for etcd that of the whole store.
+    revision: u64,
+    /// How long ago it last said that it is there. Null: never.
+    #[schema(required = true)]
+    lag_seconds: Option<f64>,
+    /// How long ago all of it was last compared with what is known here.
+    #[schema(required = true)]
+    compared_seconds_ago: Option<f64>,
+    /// Why it is not heard now.
+    #[schema(required = true)]
+    trouble: Option<String>,
+    serves_last_good_of_earlier_run: bool,
+    /// Instances that registered with a value that makes no sense, as `key: why`.
+    strange_instances: Vec<String>,
+    /// A large change that cannot be read, so that nobody serves it.
+    #[schema(required = true)]
+    unreadable_change: Option<String>,
+}
+
+/// How many Envoys have what, and the first of those that do not have the newest generation.
+#[derive(Serialize, ToSchema)]
+struct NodesStatus {
+    /// The number of Envoys in each state.
+    states: BTreeMap<NodeState, usize>,
+    connected: usize,
+    live: usize,
+    refusing: usize,
+    held: usize,
+    pending: usize,
+    /// Those that have not answered for more than 15 s.
+    late: usize,
+    selected_by_no_gateway: usize,
+    /// Those that are not SYNCED, the first 20 in the order of states; of one state those that are in it for the longest.
+    behind: Vec<NodeBehind>,
+    too_old: Vec<NodeTooOld>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct NodeBehind {
+    id: String,
+    groups: Vec<String>,
+    state: NodeState,
+    reason: String,
+    /// The moment since which it is in that state.
+    #[schema(format = DateTime)]
+    since: String,
+    /// `live`, `pending`, `refusing` or `held`.
+    standing: &'static str,
+    late: bool,
+    /// The newest generation that is live on it; 0 if none is yet.
+    generation: u64,
+    refused: Vec<RefusedType>,
+}
+
+/// What an Envoy refuses.
+#[derive(Serialize, ToSchema)]
+struct RefusedType {
+    #[serde(rename = "type")]
+    resource_type: &'static str,
+    /// Envoy's own words.
+    message: String,
+    #[schema(format = DateTime)]
+    since: String,
+}
+
+/// An Envoy that is offered what it does not know.
+#[derive(Serialize, ToSchema)]
+struct NodeTooOld {
+    id: String,
+    /// Its version, as it says.
+    envoy: String,
+    too_old_for: Vec<NeededFeature>,
+}
+
+/// What the Envoys of a gateway are kept from.
+#[derive(Serialize, ToSchema)]
+struct HeldGateway {
+    gateway: String,
+    /// The generation that was refused first.
+    generation: u64,
+    /// True if they stay as they were altogether.
+    whole: bool,
+    documents: Vec<HeldDocument>,
+    reasons: Vec<HoldingRefusal>,
+}
+
+/// A document that a group does not get in this version.
+#[derive(Serialize, ToSchema)]
+struct HeldDocument {
+    kind: Kind,
+    #[schema(value_type = String)]
+    name: Arc<str>,
+    /// True: that it is gone is what the group does not get.
+    deleted: bool,
+    #[schema(required = true)]
+    origin: Option<String>,
+    #[schema(required = true)]
+    revision: Option<u64>,
+}
+
+/// A refusal that holds a group back.
+#[derive(Serialize, ToSchema)]
+struct HoldingRefusal {
+    node: String,
+    #[serde(rename = "type")]
+    resource_type: &'static str,
+    #[schema(value_type = Vec<String>)]
+    resources: Vec<Arc<str>>,
+    /// Envoy's own words.
+    message: String,
+    #[schema(format = DateTime)]
+    since: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CounterStore {
+    /// `memory` or `redis`.
+    store: &'static str,
+    /// The counters in memory, and the most that there may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_max: Option<usize>,
+    /// The store that replicas share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<Report>,
+}
 
 /// The state of the whole.
 #[utoipa::path(
     get,
     path = "/v1/status",
     operation_id = "status",
-    responses((status = 200)),
+    responses((status = 200, description = "The state.", body = Status)),
 )]
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
-    in_background(move || status_of(&admin).into_response()).await
+    in_background(move || Json(Status::of(&admin)).into_response()).await
 }
 
-fn status_of(admin: &Admin) -> Json<Value> {
-    let served = admin.live.served();
-    let generation = served.generation.as_ref();
-    let refused: Vec<Value> = served.refused.sorted().into_iter().map(|refusal| refusal_json(refusal)).collect();
-    let registered: Map<_, _> =
-        generation.iter().flat_map(|generation| generation.registered.iter()).map(instances_json).collect();
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "generation": generation.map(|generation| generation.number),
-        "revision": generation.map(|generation| generation.revision.0),
-        "ready": generation.is_some(),
-        "source": source_json(admin),
-        "documents": generation.map_or(0, |generation| generation.documents.len()),
-        "refused": refused,
-        "registered": registered,
-        "replicas": admin.board.read().replicas,
-        "rate_limit_service": generation.map(|generation| limiters_json(generation)),
-        "nodes": nodes_json(admin),
-        "held": held_json(admin),
-        "counters": counters_json(&admin.counters),
-        "listeners": admin.listeners,
-    }))
-}
-
-/// The numbers of Envoys by what they have, and the first of those that do not have the newest generation.
-fn nodes_json(admin: &Admin) -> Value {
-    // What nodes have is known before it is offered to others, so the offer is looked at first.
-    let offered = admin.rollout.offer().number;
-    let (nodes, now) = (admin.nodes.all(), admin.clock.now());
-    let is_current = |node: &Node| node.position.standing == Standing::Live && node.position.live >= offered;
-    let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
-    let standing = |standing| count(&|node: &Node| node.position.standing == standing);
-    let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
-    let behind = nodes.iter().filter(|node| !is_current(node)).take(BEHIND_MAX);
-    let behind = behind.map(|node| {
-        let refused =
-            node.types.iter().filter_map(|(resource_type, status)| Some((resource_type, status.refused.as_ref()?)));
-        let refused = refused.map(|(resource_type, refused)| {
-            json!({ "type": resource_type.as_str(), "message": refused.message, "since": rfc3339(refused.since) })
-        });
-        json!({
-            "id": node.identity.id,
-            "groups": node.groups.iter().map(Name::as_str).collect::<Vec<_>>(),
-            "standing": node.position.standing.as_str(),
-            "since": rfc3339(node.position.since),
-            "late": node.is_late(now),
-            "generation": node.position.live,
-            "refused": refused.collect::<Vec<_>>(),
-        })
-    });
-    let behind: Vec<Value> = behind.collect();
-    let too_old = nodes.iter().filter(|node| !node.too_old_for.is_empty());
-    let too_old = too_old.take(BEHIND_MAX).map(
-        |node| json!({ "id": node.identity.id, "envoy": node.envoy_version, "too_old_for": too_old_for_json(node) }),
-    );
-    let too_old: Vec<Value> = too_old.collect();
-    json!({
-        "connected": nodes.len(),
-        "live": live,
-        "refusing": refusing,
-        "held": held,
-        "pending": nodes.len() - live - refusing - held,
-        "late": count(&|node: &Node| node.is_late(now)),
-        "selected_by_no_gateway": count(&|node: &Node| node.groups.is_empty()),
-        "behind": behind,
-        "too_old": too_old,
-    })
-}
-
-/// The holds: what groups are kept from because an Envoy refused it, and which documents that comes from.
-fn held_json(admin: &Admin) -> Vec<Value> {
-    let hold_json = |(gateway, hold): (&Name, &Hold)| {
-        let documents = hold.documents.iter().map(|(id, parsed)| {
-            let document = parsed.as_ref().map(|parsed| &parsed.document);
-            json!({
-                "kind": id.kind.as_str(),
-                "name": id.name,
-                "deleted": parsed.is_none(),
-                "origin": document.map(|document| document.origin.to_string()),
-                "revision": document.and_then(|document| document.revision).map(|revision| revision.0),
-            })
-        });
-        let reasons = hold.reasons.iter().map(|reason| {
-            json!({
-                "node": reason.node,
-                "type": reason.resource_type.as_str(),
-                "resources": reason.resources,
-                "message": reason.message,
-                "since": rfc3339(reason.since),
-            })
-        });
-        json!({
-            "gateway": gateway.as_str(),
-            "generation": hold.generation,
-            "whole": hold.is_whole,
-            "documents": documents.collect::<Vec<_>>(),
-            "reasons": reasons.collect::<Vec<_>>(),
-        })
-    };
-    admin.rollout.offer().holds().map(hold_json).collect()
-}
-
-/// The instances of a service that register themselves.
-fn instances_json((service, instances): (&Name, &Arc<[Instance]>)) -> (String, Value) {
-    (service.to_string(), instances.iter().map(|instance| json!(instance)).collect())
-}
-
-/// The addresses that Envoys are told to ask for decisions.
-fn limiters_json(generation: &Generation) -> Vec<String> {
-    generation.rate_limit_service.addresses.iter().map(ToString::to_string).collect()
-}
-
-fn counters_json(counters: &Counters) -> Value {
-    match counters {
-        Counters::Memory(memory) => json!({ "store": "memory", "keys": memory.len(), "keys_max": memory.keys_max() }),
-        Counters::Redis(redis) => json!({ "store": "redis", "redis": redis.report() }),
-        #[cfg(test)]
-        Counters::Away => Value::Null,
+impl Status {
+    fn of(admin: &Admin) -> Self {
+        let served = admin.live.served();
+        let generation = served.generation.as_ref();
+        let registered = generation.iter().flat_map(|generation| generation.registered.iter());
+        Self {
+            at: rfc3339(admin.clock.now()),
+            version: env!("CARGO_PKG_VERSION"),
+            generation: generation.map(|generation| generation.number),
+            revision: generation.map(|generation| generation.revision.0),
+            ready: generation.is_some(),
+            source: SourceStatus::of(admin),
+            documents: generation.map_or(0, |generation| generation.documents.len()),
+            refused: served.refused.sorted().into_iter().map(|refusal| RefusedDocument::of(refusal)).collect(),
+            registered: registered.map(|(service, instances)| (service.to_string(), instances.to_vec())).collect(),
+            replicas: admin.board.read().replicas,
+            rate_limit_service: generation
+                .map(|generation| generation.rate_limit_service.addresses.iter().map(ToString::to_string).collect()),
+            nodes: NodesStatus::of(admin),
+            held: admin.rollout.offer().holds().map(|(gateway, hold)| HeldGateway::of(gateway, hold)).collect(),
+            counters: CounterStore::of(&admin.counters),
+            listeners: admin.listeners,
+        }
     }
 }
 
-/// The age of what is served, at least.
-fn source_json(admin: &Admin) -> Value {
-    let health = admin.board.read();
-    let now = admin.clock.now();
-    json!({
-        "place": health.place,
-        "revision": health.revision.0,
-        "lag_seconds": health.lag(now).map(|lag| lag.as_secs_f64()),
-        "compared_seconds_ago": health.compared_at.map(|at| now.since(at).as_secs_f64()),
-        "trouble": health.trouble,
-        "serves_last_good_of_earlier_run": health.is_restored,
-        "strange_instances": health.strange_instances,
-        "unreadable_change": health.unreadable_change,
-    })
+impl NodesStatus {
+    fn of(admin: &Admin) -> Self {
+        let look = Look::of(admin);
+        let (gone, nodes): (Vec<Node>, Vec<Node>) =
+            admin.nodes.after(None).map(|(_, node)| node).partition(|node| node.gone_at.is_some());
+        let conditions: Vec<(Condition, &Node)> = nodes.iter().chain(&gone).map(|node| (look.at(node), node)).collect();
+        let mut states: BTreeMap<NodeState, usize> = NodeState::ALL.into_iter().map(|state| (state, 0)).collect();
+        for (condition, _) in &conditions {
+            *states.entry(condition.state).or_default() += 1;
+        }
+        let mut behind: Vec<_> =
+            conditions.into_iter().filter(|(condition, _)| condition.state != NodeState::Synced).collect();
+        behind.sort_by_key(|(condition, _)| (condition.state, condition.since));
+        let is_current =
+            |node: &Node| node.position.standing == Standing::Live && node.position.live >= look.newest.generation;
+        let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
+        let standing = |standing| count(&|node: &Node| node.position.standing == standing);
+        let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
+        let behind = behind.into_iter().take(BEHIND_MAX);
+        let too_old = nodes.iter().filter(|node| !node.too_old_for.is_empty()).take(BEHIND_MAX);
+        Self {
+            states,
+            connected: nodes.len(),
+            live,
+            refusing,
+            held,
+            pending: nodes.len() - live - refusing - held,
+            late: count(&|node: &Node| node.is_late(look.now)),
+            selected_by_no_gateway: count(&|node: &Node| node.groups.is_empty()),
+            behind: behind.map(|(condition, node)| NodeBehind::of(node, condition, node.is_late(look.now))).collect(),
+            too_old: too_old.map(NodeTooOld::of).collect(),
+        }
+    }
+}
+
+impl NodeBehind {
+    fn of(node: &Node, condition: Condition, late: bool) -> Self {
+        let Condition { state, reason, since } = condition;
+        let refused =
+            node.types.iter().filter_map(|(resource_type, status)| Some((resource_type, status.refused.as_ref()?)));
+        let refused = refused.map(|(resource_type, refused)| RefusedType {
+            resource_type: resource_type.as_str(),
+            message: refused.message.clone(),
+            since: rfc3339(refused.since),
+        });
+        Self {
+            id: node.identity.id.clone(),
+            groups: node.groups.iter().map(Name::to_string).collect(),
+            state,
+            reason,
+            since: rfc3339(since),
+            standing: node.position.standing.as_str(),
+            late,
+            generation: node.position.live,
+            refused: refused.collect(),
+        }
+    }
+}
+
+impl NodeTooOld {
+    fn of(node: &Node) -> Self {
+        Self {
+            id: node.identity.id.clone(),
+            envoy: node.envoy_version.clone(),
+            too_old_for: NeededFeature::all_of(node),
+        }
+    }
+}
+
+impl HeldGateway {
+    fn of(gateway: &Name, hold: &Hold) -> Self {
+        Self {
+            gateway: gateway.to_string(),
+            generation: hold.generation,
+            whole: hold.is_whole,
+            documents: hold.documents.iter().map(|(id, parsed)| HeldDocument::of(id, parsed.as_deref())).collect(),
+            reasons: hold.reasons.iter().map(HoldingRefusal::of).collect(),
+        }
+    }
+}
+
+impl HeldDocument {
+    fn of(id: &DocumentId, parsed: Option<&Parsed>) -> Self {
+        let document = parsed.map(|parsed| &parsed.document);
+        Self {
+            kind: id.kind,
+            name: Arc::clone(&id.name),
+            deleted: parsed.is_none(),
+            origin: document.map(|document| document.origin.to_string()),
+            revision: document.and_then(|document| document.revision).map(|revision| revision.0),
+        }
+    }
+}
+
+impl HoldingRefusal {
+    fn of(reason: &Reason) -> Self {
+        Self {
+            node: reason.node.clone(),
+            resource_type: reason.resource_type.as_str(),
+            resources: reason.resources.clone(),
+            message: reason.message.clone(),
+            since: rfc3339(reason.since),
+        }
+    }
+}
+
+impl CounterStore {
+    fn of(counters: &Counters) -> Self {
+        let store = super::counters::store(counters);
+        match counters {
+            Counters::Memory(memory) => {
+                Self { store, keys: Some(memory.len()), keys_max: Some(memory.keys_max()), redis: None }
+            }
+            Counters::Redis(redis) => Self { store, keys: None, keys_max: None, redis: Some(redis.report()) },
+            #[cfg(test)]
+            Counters::Away => Self { store, keys: None, keys_max: None, redis: None },
+        }
+    }
+}
+
+impl SourceStatus {
+    fn of(admin: &Admin) -> Self {
+        let health = admin.board.read();
+        let now = admin.clock.now();
+        Self {
+            lag_seconds: health.lag(now).map(|lag| lag.as_secs_f64()),
+            compared_seconds_ago: health.compared_at.map(|at| now.since(at).as_secs_f64()),
+            place: health.place,
+            revision: health.revision.0,
+            trouble: health.trouble,
+            serves_last_good_of_earlier_run: health.is_restored,
+            strange_instances: health.strange_instances,
+            unreadable_change: health.unreadable_change,
+        }
+    }
 }

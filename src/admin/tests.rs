@@ -118,6 +118,7 @@ impl World {
             too_old_for: Vec::new(),
             protocol: Protocol::Delta,
             connected_at: Timestamp::default(),
+            gone_at: None,
             groups: groups.iter().filter_map(|name| Name::parse(name)).collect(),
             position,
             types: BTreeMap::new(),
@@ -343,6 +344,31 @@ async fn nodes_are_shown_with_what_each_was_sent_and_made_of_it() {
 }
 
 #[tokio::test]
+async fn an_envoy_that_is_gone_is_shown_until_it_is_back() {
+    let world = World::shop();
+    let (edge, other) = (world.join("edge-1", &["edge"]), world.join("edge-2", &["edge"]));
+    for seat in [&edge, &other] {
+        seat.stands(Standing::Live, 1, world.admin.clock.now());
+    }
+    drop(edge);
+    let states = async |path: &str| {
+        let list = world.json(path).await;
+        let nodes = list["nodes"].as_array().unwrap().iter();
+        nodes.map(|node| format!("{} {}", node["id"].as_str().unwrap(), node["state"].as_str().unwrap())).collect()
+    };
+    let all: Vec<String> = states("/v1/nodes").await;
+    assert_eq!(all, ["edge-1 GONE", "edge-2 SYNCED"]);
+    let one: Vec<String> = states("/v1/nodes/edge-1").await;
+    assert_eq!(one, ["edge-1 GONE"]);
+    let nodes = world.json("/v1/status").await["nodes"].clone();
+    assert_eq!((&nodes["connected"], &nodes["states"]["GONE"]), (&json!(1), &json!(1)), "it is no connected one");
+    assert_eq!((&nodes["behind"][0]["id"], &nodes["behind"][0]["generation"]), (&json!("edge-1"), &json!(1)));
+    let _back = world.join("edge-1", &["edge"]);
+    let back: Vec<String> = states("/v1/nodes/edge-1").await;
+    assert_eq!(back, ["edge-1 STALE"]);
+}
+
+#[tokio::test]
 async fn a_status_counts_envoys_by_where_they_stand_and_names_those_behind() {
     let world = World::shop();
     let at = world.admin.clock.now();
@@ -377,7 +403,11 @@ async fn a_status_counts_envoys_by_where_they_stand_and_names_those_behind() {
     }
     let behind = nodes["behind"].as_array().unwrap();
     let ids: Vec<_> = behind.iter().map(|node| node["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["refusing", "held", "pending", "late"]);
+    assert_eq!(ids, ["refusing", "held", "late", "pending"], "the worst first, and the one that is so for the longest");
+    let states: Vec<_> = behind.iter().map(|node| node["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["REFUSED", "HELD", "STALE", "STALE"]);
+    assert_eq!(nodes["states"], json!({ "REFUSED": 1, "HELD": 1, "STALE": 2, "GONE": 0, "SYNCED": 1 }));
+    assert_eq!(behind[0]["reason"], "listener: no");
     assert_eq!(behind[0]["refused"][0]["message"], "no");
     assert_eq!(behind.iter().map(|node| &node["late"]).filter(|late| **late == json!(true)).count(), 1);
     // It tells of so many by name, and counts all.

@@ -10,8 +10,6 @@ use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
 use crate::compile::RateLimitService;
-use crate::diff::{Difference, Side};
-use crate::live::Generation;
 
 /// Say what changes when one set of policies takes the place of another: documents, limits and what becomes of their
 /// counters, and what each gateway's Envoys would be sent. Nothing is changed.
@@ -75,8 +73,7 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
         Some(second) => {
             let mut load = |path: &Path| output::load(path, RateLimitService::default(), streams);
             let (before, after) = (load(&args.first)?, load(second)?);
-            let difference = Difference::between(side(&before), side(&after));
-            serde_json::to_value(&difference).map_err(|error| error.to_string())?
+            serde_json::to_value(before.difference(&after)).map_err(|error| error.to_string())?
         }
         None => of_server(args, streams)?,
     };
@@ -88,11 +85,6 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
             streams.print(&table(&told))
         }
     }
-}
-
-fn side(generation: &Generation) -> Side<'_> {
-    let Generation { documents, policies, snapshot, .. } = generation;
-    Side { documents, policies, snapshot }
 }
 
 /// From what the server has to what the file or folder has.

@@ -1,6 +1,7 @@
 //! How verbs print: data to standard output, everything else to standard error.
 
-use std::io::{BufRead, Read as _, Write};
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,28 @@ pub(super) struct Streams<'a> {
     pub(super) err: &'a mut dyn Write,
     /// Somebody sits in front of standard error.
     pub(super) is_watched: bool,
+    pub(super) colours: Colours,
+}
+
+/// Which of the streams show colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Colours {
+    pub(super) out: bool,
+    pub(super) err: bool,
+}
+
+impl Colours {
+    /// Terminals do, unless their user wants none (no-color.org) or they are dumb.
+    pub(super) fn of(
+        out: &impl IsTerminal,
+        err: &impl IsTerminal,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Self {
+        let is_wanted = variable("NO_COLOR").is_none_or(|value| value.is_empty());
+        let is_able = variable("TERM").is_none_or(|terminal| terminal != "dumb");
+        let shows = |is_terminal| is_terminal && is_wanted && is_able;
+        Self { out: shows(out.is_terminal()), err: shows(err.is_terminal()) }
+    }
 }
 
 impl Streams<'_> {
@@ -68,7 +91,7 @@ impl Streams<'_> {
     }
 
     pub(super) fn tell(&mut self, problems: &[Problem]) {
-        let renderer = if self.is_watched { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if self.colours.err { Renderer::styled() } else { Renderer::plain() };
         for problem in problems {
             let text = problem.render(&renderer);
             self.complain(&format!("{text}\n"));
@@ -182,7 +205,13 @@ mod tests {
     /// What is written to standard output and to standard error.
     fn printed(act: impl FnOnce(&mut Streams<'_>)) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        act(&mut Streams { answers: None, out: &mut out, err: &mut err, is_watched: false });
+        act(&mut Streams {
+            answers: None,
+            out: &mut out,
+            err: &mut err,
+            is_watched: false,
+            colours: Colours::default(),
+        });
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
@@ -203,7 +232,8 @@ mod tests {
     fn whoever_reads_no_further_is_no_failure_and_a_full_disk_is() {
         let print = |kind| {
             let (mut out, mut err) = (Closed(kind), Closed(kind));
-            let mut streams = Streams { answers: None, out: &mut out, err: &mut err, is_watched: false };
+            let mut streams =
+                Streams { answers: None, out: &mut out, err: &mut err, is_watched: false, colours: Colours::default() };
             streams.complain("nobody hears it");
             streams.print("x")
         };
@@ -215,7 +245,8 @@ mod tests {
     fn how_far_it_is_is_told_to_whoever_sits_in_front_of_it_alone() {
         for (is_watched, expected) in [(true, "\r\u{1b}[K1 request\r\u{1b}[K"), (false, "")] {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let mut streams = Streams { answers: None, out: &mut out, err: &mut err, is_watched };
+            let mut streams =
+                Streams { answers: None, out: &mut out, err: &mut err, is_watched, colours: Colours::default() };
             streams.complain_in_place("1 request");
             streams.complain_in_place("");
             assert_eq!((String::from_utf8(err).unwrap().as_str(), out.is_empty()), (expected, true));

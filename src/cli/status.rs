@@ -1,6 +1,8 @@
 //! `tierflow status`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +11,7 @@ use super::Failure;
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
+use crate::nodes::state::NodeState;
 use crate::shown;
 
 /// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if something
@@ -28,6 +31,7 @@ const LAG_SECONDS_MAX: f64 = 3.0;
 /// The server's account of itself, as far as it is shown here.
 #[derive(Deserialize)]
 struct Status {
+    at: String,
     generation: Option<u64>,
     revision: Option<u64>,
     documents: u64,
@@ -89,11 +93,10 @@ struct ToldProblem {
 
 #[derive(Deserialize)]
 struct Nodes {
+    states: BTreeMap<NodeState, u64>,
     connected: u64,
     live: u64,
     refusing: u64,
-    held: u64,
-    pending: u64,
     late: u64,
     selected_by_no_gateway: u64,
     behind: Vec<Behind>,
@@ -121,17 +124,10 @@ struct Need {
 struct Behind {
     id: String,
     groups: Vec<String>,
-    standing: String,
+    state: NodeState,
+    reason: String,
     since: String,
-    late: bool,
     generation: u64,
-    refused: Vec<Refused>,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    r#type: String,
-    message: String,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +159,10 @@ fn print(status: &Status, answer: &Value, output: Output, streams: &mut Streams<
     match output {
         Output::Json => streams.print_value(answer, Format::Json),
         Output::Yaml => streams.print_value(answer, Format::Yaml),
-        Output::Table => streams.print(&status.table()),
+        Output::Table => {
+            let table = status.table(streams.colours.out);
+            streams.print(&table)
+        }
     }
 }
 
@@ -180,7 +179,7 @@ impl Status {
             && self.nodes.late == 0
     }
 
-    fn table(&self) -> String {
+    fn table(&self, is_coloured: bool) -> String {
         let mut text = self.nodes.summary(self.generation, self.revision) + "\n";
         let _ = writeln!(text, "{}", self.source.summary(self.documents));
         if let Some(redis) = &self.counters.redis {
@@ -215,7 +214,7 @@ impl Status {
             }
         }
         if !self.nodes.behind.is_empty() {
-            let _ = write!(text, "\n{}", self.nodes.table());
+            let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
         }
         text
     }
@@ -257,42 +256,65 @@ fn nodes_summary(address: &str, nodes: &[RedisNode]) -> String {
 }
 
 impl Nodes {
-    /// As in "generation 41 is live on 998 of 1000 Envoys, refused by 1, pending on 1".
+    /// As in "generation 41 is live on 998 of 1000 Envoys, 1 REFUSED, 1 STALE".
     fn summary(&self, generation: Option<u64>, revision: Option<u64>) -> String {
         let Some(generation) = generation else { return "no policy set is loaded yet".to_owned() };
         let revision = revision.map(|revision| format!(" (revision {revision})")).unwrap_or_default();
         let mut summary =
             format!("generation {generation}{revision} is live on {} of {} Envoys", self.live, self.connected);
-        let late = format!("pending on {}, of which {} for more than 15 s", self.pending, self.late);
-        let pending = if self.late > 0 { late } else { format!("pending on {}", self.pending) };
-        let others = [
-            (self.refusing, format!("refused by {}", self.refusing)),
-            (self.pending, pending),
-            (self.held, format!("held back on {}", self.held)),
-            (self.selected_by_no_gateway, format!("{} of them selected by no gateway", self.selected_by_no_gateway)),
-        ];
-        for (_, words) in others.into_iter().filter(|(count, _)| *count > 0) {
-            let _ = write!(summary, ", {words}");
+        for (state, count) in self.states.iter().filter(|(state, count)| **state != NodeState::Synced && **count > 0) {
+            let _ = write!(summary, ", {count} {}", state.as_str());
+            if *state == NodeState::Stale && self.late > 0 {
+                let _ = write!(summary, " (of which {} for more than 15 s)", self.late);
+            }
+        }
+        if self.selected_by_no_gateway > 0 {
+            let _ = write!(summary, ", {} selected by no gateway", self.selected_by_no_gateway);
         }
         summary
     }
 
-    fn table(&self) -> String {
-        let header = ["NODE", "STANDING", "HAS", "SINCE", "GATEWAYS", "WHY"].map(str::to_owned);
+    /// The state is the first word of each line; its colour says nothing that the word does not.
+    fn table(&self, at: &str, is_coloured: bool) -> String {
+        let header = ["STATE", "FOR", "NODE", "HAS", "GATEWAYS", "REASON"].map(str::to_owned);
         let row = |node: &Behind| {
-            let why = node.refused.iter().map(|refused| format!("{}: {}", refused.r#type, refused.message));
-            let late = if node.late { " (late)" } else { "" };
             [
+                node.state.as_str().to_owned(),
+                age(at, &node.since),
                 node.id.clone(),
-                format!("{}{late}", node.standing),
                 format!("generation {}", node.generation),
-                node.since.clone(),
                 node.groups.join(","),
-                why.collect::<Vec<_>>().join("; "),
+                node.reason.clone(),
             ]
         };
         let rows: Vec<[String; 6]> = std::iter::once(header).chain(self.behind.iter().map(row)).collect();
-        output::aligned(&rows).join("\n") + "\n"
+        let mut lines = output::aligned(&rows);
+        if is_coloured {
+            for (line, node) in lines.iter_mut().skip(1).zip(&self.behind) {
+                let word = node.state.as_str();
+                *line = line.replacen(word, &format!("\x1b[{}m{word}\x1b[0m", colour(node.state)), 1);
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+/// From one moment to a later one, in its two largest units.
+fn age(at: &str, since: &str) -> String {
+    let moment = |text| humantime::parse_rfc3339(text).ok();
+    let Some((at, since)) = moment(at).zip(moment(since)) else { return "-".to_owned() };
+    let seconds = at.duration_since(since).unwrap_or_default().as_secs();
+    let units = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    units.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// In SGR's numbers (ECMA-48).
+fn colour(state: NodeState) -> u8 {
+    match state {
+        NodeState::Refused => 31,
+        NodeState::Held | NodeState::Stale => 33,
+        NodeState::Gone => 90,
+        NodeState::Synced => 32,
     }
 }
 
@@ -329,11 +351,11 @@ mod tests {
 
     fn status(change: impl FnOnce(&mut Value)) -> Status {
         let mut status = json!({
-            "generation": 41, "revision": 812, "documents": 12, "refused": [], "held": [],
+            "at": "2026-11-29T07:00:00.000Z", "generation": 41, "revision": 812, "documents": 12, "refused": [], "held": [],
             "counters": { "store": "memory", "keys": 3, "keys_max": 1000 },
             "source": { "place": "etcd", "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false },
             "nodes": {
-                "connected": 1000, "live": 1000, "refusing": 0, "held": 0, "pending": 0, "late": 0,
+                "states": {"SYNCED": 1000}, "connected": 1000, "live": 1000, "refusing": 0, "late": 0,
                 "selected_by_no_gateway": 0, "behind": [], "too_old": [],
             },
         });
@@ -343,14 +365,42 @@ mod tests {
 
     #[test]
     fn the_first_line_says_who_has_the_generation() {
-        let status = status(|status| {
-            status["nodes"]["live"] = json!(998);
-            status["nodes"]["refusing"] = json!(1);
-            status["nodes"]["pending"] = json!(1);
-        });
-        let table = status.table();
-        let first = table.lines().next().unwrap();
-        assert_eq!(first, "generation 41 (revision 812) is live on 998 of 1000 Envoys, refused by 1, pending on 1");
+        let first = |late: u64| {
+            let status = status(|status| {
+                status["nodes"]["live"] = json!(997);
+                status["nodes"]["late"] = json!(late);
+                status["nodes"]["states"] = json!({"SYNCED": 997, "STALE": 2, "REFUSED": 1, "HELD": 0, "GONE": 4});
+            });
+            status.table(false).lines().next().unwrap().to_owned()
+        };
+        let live = "generation 41 (revision 812) is live on 997 of 1000 Envoys";
+        assert_eq!(first(0), format!("{live}, 1 REFUSED, 2 STALE, 4 GONE"));
+        assert_eq!(first(1), format!("{live}, 1 REFUSED, 2 STALE (of which 1 for more than 15 s), 4 GONE"));
+    }
+
+    #[test]
+    fn who_is_not_synced_has_a_line_with_its_state_its_age_and_the_reason() {
+        let node = |state: &str, since: &str| {
+            json!({
+                "id": "edge-1", "groups": ["edge", "inner"], "state": state, "reason": format!("why {state}"),
+                "since": since, "generation": 40,
+            })
+        };
+        let behind = [("REFUSED", "2026-11-29T04:48:01.000Z"), ("GONE", "2026-11-29T06:59:59.500Z"), ("STALE", "?")];
+        let behind = json!(behind.map(|(state, since)| node(state, since)));
+        let status = status(|status| status["nodes"]["behind"] = behind.clone());
+        let table = |is_coloured| status.table(is_coloured).split_once("\n\n").unwrap().1.to_owned();
+        let expected = "\
+STATE    FOR     NODE    HAS            GATEWAYS    REASON
+REFUSED  2h 11m  edge-1  generation 40  edge,inner  why REFUSED
+GONE     0s      edge-1  generation 40  edge,inner  why GONE
+STALE    -       edge-1  generation 40  edge,inner  why STALE
+";
+        assert_eq!(table(false), expected);
+        let coloured = table(true);
+        let words = ["\x1b[31mREFUSED\x1b[0m  2h 11m", "\x1b[90mGONE\x1b[0m     0s", "\x1b[33mSTALE\x1b[0m    -"];
+        assert!(words.iter().all(|words| coloured.contains(words)), "{coloured:?}");
+        assert!(coloured.ends_with("why STALE\n"), "the word alone has a colour");
     }
 
     #[test]
@@ -365,7 +415,7 @@ mod tests {
                 status["counters"] = json!({ "store": "redis", "redis": redis });
             });
             assert_eq!(status.is_well(), open > 0);
-            status.table().lines().nth(2).unwrap().to_owned()
+            status.table(false).lines().nth(2).unwrap().to_owned()
         };
         assert_eq!(
             told(0, Some("timed out"), Some(3), true),
@@ -392,7 +442,7 @@ mod tests {
                 "address": address, "connections": 4, "connections_open": open, "trouble": null, "nodes": nodes,
             });
             let status = status(|status| status["counters"] = json!({ "store": "redis", "redis": redis }));
-            (status.is_well(), status.table().lines().nth(2).unwrap().to_owned())
+            (status.is_well(), status.table(false).lines().nth(2).unwrap().to_owned())
         };
         let sentinel = "counters in redis+sentinel://s:1/m, 4 of 4 connections open to a:1";
         assert_eq!(told("redis+sentinel://s:1/m", &[("a:1", 4)]), (true, sentinel.to_owned()));

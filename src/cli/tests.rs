@@ -31,7 +31,8 @@ fn run_asked(line: &str, answers: Option<&str>) -> Ended {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut answers = answers.map(str::as_bytes);
     let answers = answers.as_mut().map(|answers| answers as &mut dyn BufRead);
-    let result = verb.run(&mut Streams { answers, out: &mut out, err: &mut err, is_watched: false });
+    let (is_watched, colours) = (false, Colours::default());
+    let result = verb.run(&mut Streams { answers, out: &mut out, err: &mut err, is_watched, colours });
     let [out, err] = [out, err].map(|written| String::from_utf8(written).unwrap());
     Ended { result, out, err }
 }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{Admission, StoreAway};
 use crate::clock::Clock;
@@ -85,7 +86,8 @@ enum Servers {
 }
 
 /// The state of the store, for people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Redis)]
 pub struct Report {
     pub address: String,
     pub connections: usize,

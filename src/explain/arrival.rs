@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Request;
 use crate::policy::gateway::{ClientIp, Gateway};
@@ -55,7 +56,8 @@ const METHODS: [&str; 35] = [
 ];
 
 /// An answer that Envoy gives by itself, whatever Apis there are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = EnvoyAnswer)]
 pub struct Answer {
     pub status: u16,
     pub reason: &'static str,

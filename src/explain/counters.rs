@@ -9,6 +9,7 @@ mod selection;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Described, Matcher, TenantDenial, Tier};
@@ -26,7 +27,7 @@ pub use selection::{Selection, SelectionError};
 const TENANTS_COMPARED_MAX: usize = 10_000;
 
 /// A counter, or the counters of a limit of which it is not said which one is meant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct NamedCounter {
     pub gateway: String,
     /// `None`: it counts requests to every Api of the gateway.
@@ -52,7 +53,7 @@ pub struct NamedCounter {
     pub charge: Option<Charge>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeyPart {
     pub dimension: String,
     /// `None`: it was not given.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::affected;
 use super::offered::Offered;
 use crate::compile::{RateLimitService, compile, compile_gateway};
+use crate::diff::{Difference, Side};
 use crate::document::{Document, Documents, Instance, Instances, Registered};
 use crate::limiter::key::KeyHasher;
 use crate::limiter::matcher::Matcher;
@@ -153,6 +154,16 @@ impl Generation {
         };
         let snapshot = compile(&policies, &registered, &rate_limit_service, &self.snapshot, &recompiled);
         Self { number, revision, policies, snapshot, matcher, documents, registered, rate_limit_service }
+    }
+
+    /// What would change if another took the place of this one.
+    pub fn difference(&self, after: &Self) -> Difference {
+        Difference::between(self.side(), after.side())
+    }
+
+    fn side(&self) -> Side<'_> {
+        let Self { documents, policies, snapshot, .. } = self;
+        Side { documents, policies, snapshot }
     }
 
     /// The gateways whose Envoy the node is, in the order of their names.

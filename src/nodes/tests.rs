@@ -11,6 +11,7 @@ fn join(nodes: &Arc<Nodes>, id: &str) -> Seat {
         too_old_for: Vec::new(),
         protocol: Protocol::StateOfTheWorld,
         connected_at: at(0),
+        gone_at: None,
         groups: Vec::new(),
         position: Position { standing: Standing::Pending, live: 0, since: at(0) },
         types: BTreeMap::new(),

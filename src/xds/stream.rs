@@ -207,6 +207,7 @@ impl<V: Variant> Stream<V> {
             too_old_for: Vec::new(),
             protocol: V::PROTOCOL,
             connected_at: now,
+            gone_at: None,
             groups: Vec::new(),
             position: Position { standing: Standing::Pending, live: 0, since: now },
             types: Default::default(),

@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 31] = [
     ("etcd", &["shown"]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map", "shown"]),
     ("last_good", &["document", "names", "shown"]),
-    ("live", &["document", "policy", "compile", "snapshot", "limiter", "names", "clock", "shared_map"]),
+    ("live", &["document", "policy", "compile", "diff", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("audit", &["clock"]),
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
     ("nodes", &["names", "snapshot", "clock"]),
@@ -63,7 +63,7 @@ const OUTSIDE: [(&str, &[&str]); 11] = [
     ("tokio", &["admin", "counters", "editor", "etcd", "live", "rollout", "source", "xds"]),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
     ("tracing", &["admin", "audit", "counters", "editor", "etcd", "rls", "source", "telemetry", "xds"]),
-    ("utoipa", &["admin", "audit", "counters", "diff", "document", "explain", "source"]),
+    ("utoipa", &["admin", "audit", "counters", "diff", "document", "explain", "names", "nodes", "source"]),
     ("utoipa_axum", &["admin"]),
 ];
 

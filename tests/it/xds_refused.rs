@@ -118,7 +118,7 @@ async fn a_refusal_goes_no_further(xds: &str) {
     world.edge.ready().await;
     eventually("the other one is gone", async || {
         let nodes = world.tierflow.json("/v1/nodes").await["nodes"].clone();
-        (!nodes.as_array().unwrap().iter().any(|node| node["id"] == "edge-1")).then_some(())
+        nodes.as_array().unwrap().iter().any(|node| node["id"] == "edge-1" && node["state"] == "GONE").then_some(())
     })
     .await;
     assert_eq!(world.edge.get("/charge").await.status, 200);

@@ -59,3 +59,42 @@ async fn every_operation_has_a_name_of_its_own_a_summary_and_an_answer() {
         }
     }
 }
+
+#[tokio::test]
+async fn whatever_is_referred_to_is_in_the_document() {
+    let document = described().await;
+    let mut references = BTreeSet::new();
+    collect(&document, &mut references);
+    assert!(references.contains("#/components/schemas/ProblemDetails"));
+    for reference in references {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+}
+
+fn collect(value: &Value, references: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            references.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|value| collect(value, references));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, references)),
+        _ => {}
+    }
+}
+
+/// Errors are told in one way only.
+#[tokio::test]
+async fn every_status_that_is_no_success_is_described_as_problem_details() {
+    let document = described().await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let is_problem = answer["content"].get("application/problem+json").is_some();
+                let is_expected = status.as_str() >= "400" && path != "/readyz";
+                assert_eq!(is_problem, is_expected, "{method} {path}: {status}");
+                // OpenAPI 3.1, Response Object: it is required.
+                assert!(answer["description"].is_string(), "{method} {path}: {status}");
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::failure::Failure;
 use super::link::{Follow, Link, Place, Way};
@@ -37,7 +38,8 @@ pub(super) struct Node {
 }
 
 /// The state of one server, for people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = RedisNode)]
 pub struct NodeReport {
     /// Where its last connection led. `None`: there was none yet.
     pub address: Option<String>,
