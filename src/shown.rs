@@ -34,6 +34,12 @@ pub fn few<T: Display>(members: &[T], separator: &str) -> String {
     named.chain(rest).collect::<Vec<_>>().join(separator)
 }
 
+/// So many bytes of the text at most: whole characters from its beginning.
+pub fn beginning(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=text.len().min(bytes_max)).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
