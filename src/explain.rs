@@ -3,6 +3,7 @@
 
 mod arrival;
 pub mod counters;
+pub mod limits;
 mod list;
 mod request;
 mod route;

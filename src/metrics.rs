@@ -2,6 +2,7 @@
 
 mod decisions;
 mod parts;
+pub mod totals;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,6 +25,8 @@ pub struct Metrics {
     pub decisions: Decisions,
     pub decision_seconds: PartedHistogram,
     pub decision_errors: Family<CodeLabels, Counter>,
+    /// All of these. It is not shown: it is their sum.
+    pub decision_errors_all: Counter,
     pub decision_forms: Family<FormLabels, Counter>,
     pub older_forms: Gauge,
     pub counter_keys: Gauge,
@@ -129,6 +132,7 @@ impl Default for Metrics {
                 "Requests that were not decided, by the status of the answer",
                 Family::default(),
             ),
+            decision_errors_all: Counter::default(),
             decision_forms: register(
                 r,
                 "decision_forms",
@@ -239,7 +243,7 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         let help = "What was decided, by the limit that decided it";
-        registry.register("decisions", help, metrics.decisions.family.clone());
+        registry.register("decisions", help, metrics.decisions.series.clone());
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
         let help = "Time of the counter store's answers";
@@ -298,6 +302,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::names::Name;
 
     /// As the table of the metrics has them: with the names of their labels.
     fn documented() -> BTreeSet<String> {
@@ -312,14 +317,9 @@ mod tests {
     /// Every family has a series.
     fn complete() -> Metrics {
         let metrics = Metrics::default();
-        let text = || Some("x".into());
-        drop(metrics.decisions.family.get_or_create(&DecisionLabels {
-            gateway: text(),
-            api: text(),
-            tier: "api",
-            limit: text(),
-            result: "ok",
-        }));
+        let name = Name::parse("x");
+        let (gateway, limit) = (name.as_ref(), name.as_ref());
+        metrics.decisions.count(&Decided { gateway, api: gateway, tier: "api", limit, result: "ok" });
         drop(metrics.decision_errors.get_or_create(&CodeLabels { code: "x" }));
         drop(metrics.decision_forms.get_or_create(&FormLabels { form: "x" }));
         for family in [&metrics.reloads, &metrics.tls_reloads] {

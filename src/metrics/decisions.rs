@@ -1,10 +1,14 @@
 //! How many requests were decided, and by what.
 
 use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::HashMap;
-use prometheus_client::metrics::family::Family;
+use parking_lot::RwLock;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 
 use super::DecisionLabels;
 use super::parts::{Part, PartedCounter};
@@ -14,10 +18,19 @@ use crate::names::Name;
 /// their text or waiting for a lock: a policy's names are there once, and are shared by all who use them.
 #[derive(Debug)]
 pub struct Decisions {
-    pub(super) family: Family<DecisionLabels, PartedCounter>,
+    pub(super) series: Series,
+    series_max: usize,
     /// Tells it from every other in this process.
     id: u64,
 }
+
+/// The series of the metric. Those of policies that are gone stay, as Prometheus wants it of what only grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Series(Arc<RwLock<HashMap<DecisionLabels, PartedCounter>>>);
+
+/// The most series. What is decided by names beyond that is counted without them, or a fleet whose policies come and go
+/// would fill the memory.
+const SERIES_MAX: usize = 200_000;
 
 /// The labels of a decision, by reference.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +59,7 @@ thread_local! {
 impl Default for Decisions {
     fn default() -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
-        Self { family: Family::default(), id: IDS.fetch_add(1, Ordering::Relaxed) }
+        Self { series: Series::default(), series_max: SERIES_MAX, id: IDS.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -59,11 +72,52 @@ impl Decisions {
             }
             let (_, part) = parts.entry(place).or_insert_with(|| {
                 let labels = decided.labels();
-                let part = self.family.get_or_create(&labels).part();
+                let part = self.series.part(&labels, self.series_max);
                 (labels, part)
             });
             part.increment();
         });
+    }
+
+    /// All that was counted, by its labels and in no order.
+    pub fn for_each(&self, mut look: impl FnMut(&DecisionLabels, u64)) {
+        self.series.0.read().iter().for_each(|(labels, counter)| look(labels, counter.get()));
+    }
+}
+
+impl Series {
+    /// A thread's part of the counter of these labels.
+    fn part(&self, labels: &DecisionLabels, series_max: usize) -> Part {
+        if let Some(counter) = self.0.read().get(labels) {
+            return counter.part();
+        }
+        let mut series = self.0.write();
+        let is_full = series.len() >= series_max && !series.contains_key(labels);
+        let labels = if is_full { labels.without_names() } else { labels.clone() };
+        series.entry(labels).or_default().part()
+    }
+}
+
+impl DecisionLabels {
+    fn without_names(&self) -> Self {
+        Self { gateway: None, api: None, limit: None, ..self.clone() }
+    }
+}
+
+impl TypedMetric for Series {
+    const TYPE: MetricType = MetricType::Counter;
+}
+
+impl EncodeMetric for Series {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        for (labels, counter) in &*self.0.read() {
+            counter.encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
     }
 }
 
@@ -87,8 +141,6 @@ impl Decided<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn count(decisions: &Decisions, gateway: &Name, result: &'static str) {
@@ -98,7 +150,8 @@ mod tests {
 
     fn counted(decisions: &Decisions, gateway: &str, result: &'static str) -> u64 {
         let gateway = Some(Arc::from(gateway));
-        decisions.family.get_or_create(&DecisionLabels { gateway, api: None, tier: "", limit: None, result }).get()
+        let labels = DecisionLabels { gateway, api: None, tier: "", limit: None, result };
+        decisions.series.0.read().get(&labels).map_or(0, PartedCounter::get)
     }
 
     #[test]
@@ -130,5 +183,21 @@ mod tests {
         }
         assert_eq!(counted(&decisions, "shop", "ok"), 2 * PLACES_MAX as u64);
         assert!(PARTS.with_borrow(|parts| parts.len()) <= PLACES_MAX);
+    }
+
+    #[test]
+    fn series_have_a_bound_and_what_comes_beyond_is_counted_without_names() {
+        let decisions = Decisions { series_max: 10, ..Decisions::default() };
+        for number in 0..100 {
+            count(&decisions, &Name::parse(&format!("shop-{number}")).unwrap(), "ok");
+        }
+        count(&decisions, &Name::parse("shop-0").unwrap(), "ok");
+        let (mut named, mut unnamed) = (Vec::new(), Vec::new());
+        decisions.for_each(|labels, count| match labels.gateway {
+            Some(_) => named.push(count),
+            None => unnamed.push(count),
+        });
+        named.sort_unstable();
+        assert_eq!((&named[..], &unnamed[..]), (&[1, 1, 1, 1, 1, 1, 1, 1, 1, 2][..], &[90][..]));
     }
 }

@@ -114,8 +114,13 @@ impl PartedHistogram {
         }
     }
 
+    /// The upper bounds of its buckets, ascending; what is above all has a bucket of its own.
+    pub(super) fn bounds(&self) -> &Arc<[Duration]> {
+        &self.bounds
+    }
+
     /// The counts of all stripes by bucket.
-    fn counts(&self) -> Vec<u64> {
+    pub(super) fn counts(&self) -> Vec<u64> {
         let of_bucket = |bucket: usize| {
             let of_stripe =
                 |stripe: &Stripe| stripe.counts.get(bucket).map_or(0, |count| count.load(Ordering::Relaxed));
