@@ -170,7 +170,8 @@ impl World {
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service = Rls { live: Arc::clone(&live), counters, metrics, clock, failures }.into_service();
+        let service =
+            Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures }.into_service();
         Self { live, memory, clock, service, id }
     }
 }

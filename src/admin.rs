@@ -1,6 +1,7 @@
 //! The admin HTTP API: what is served, to whom, and what is wrong with it; and changes of documents.
 
 pub mod access;
+mod audit;
 mod counters;
 mod diff;
 mod documents;
@@ -9,11 +10,15 @@ mod error;
 mod explain;
 mod extract;
 mod health;
+pub mod limits;
 mod nodes;
 mod openapi;
+mod page;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -37,9 +42,12 @@ use crate::rollout::{GroupOffer, Rollout};
 use crate::snapshot::render;
 use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
+use crate::top::Top;
+use crate::traffic::Traffic;
 use access::Access;
 use error::ProblemDetails;
 use extract::OfQuery;
+use limits::LimitsOfLast;
 use openapi::Problem;
 
 /// The state that the API tells of. The addresses are `serve`'s to know.
@@ -50,6 +58,9 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     pub counters: Counters,
     pub metrics: Arc<Metrics>,
+    pub traffic: Arc<Traffic>,
+    pub top: Arc<Top>,
+    pub limits: Arc<LimitsOfLast>,
     pub board: Arc<Board>,
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
@@ -101,6 +112,10 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(documents::list))
         .routes(routes!(documents::one, edit::put, edit::delete))
         .routes(routes!(edit::apply).layer(large))
+        .routes(routes!(audit::list))
+        .routes(routes!(limits::list))
+        .routes(routes!(top::busiest))
+        .routes(routes!(traffic::seconds))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::one))
         .routes(routes!(counters::look, counters::reset))

@@ -78,6 +78,8 @@ pub mod editor;
 pub mod live;
 pub mod nodes;
 pub mod rollout;
+pub mod top;
+pub mod traffic;
 // servers: each translates, none knows another
 pub mod admin;
 pub mod frames;

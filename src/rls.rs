@@ -22,10 +22,12 @@ use tonic::Status;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::{Admission, Counters, OnError, Outcome, StoreAway};
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Age, Applied, Asked, Described, Found};
+use crate::limiter::matcher::{Age, Applied, Asked, Described, Found, Matcher, Tier};
 use crate::limiter::older::OlderForms;
 use crate::live::{Generation, Live, Served};
 use crate::metrics::{Decided, FormLabels, Metrics};
+use crate::top::Top;
+use crate::top::notes::{Counter, Notes};
 use answer::Answer;
 use denial::Denial;
 use wire::RateLimitRequest;
@@ -41,8 +43,16 @@ pub struct Rls {
     pub live: Arc<Live>,
     pub counters: Counters,
     pub metrics: Arc<Metrics>,
+    pub top: Arc<Top>,
     pub clock: Clock,
     pub failures: Failures,
+}
+
+/// What is asked, and of which policies.
+struct Question<'a> {
+    matcher: &'a Matcher,
+    asked: Asked<'a>,
+    now: Timestamp,
 }
 
 impl Rls {
@@ -60,14 +70,14 @@ impl Rls {
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some(found) = find(&request, &descriptors, generation, &older) else {
+        let Some((question, found)) = find(&request, &descriptors, generation, &older, now) else {
             return Ok(Some(self.answer_unknown(&request)));
         };
-        if let Some(answer) = self.answer_uncounted(&found) {
+        if let Some(answer) = self.answer_uncounted(&question, &found) {
             return Ok(Some(answer));
         }
         let admission = self.counters.admit_now(limits(&found), now, found.on_error);
-        Ok(admission.map(|admission| self.conclude(&found, Ok(&admission))))
+        Ok(admission.map(|admission| self.conclude(&question, &found, Ok(&admission))))
     }
 
     /// Decides, and waits for the store of counters.
@@ -77,15 +87,15 @@ impl Rls {
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some(found) = find(&request, &descriptors, generation, &older) else {
+        let Some((question, found)) = find(&request, &descriptors, generation, &older, now) else {
             return Ok(self.answer_unknown(&request));
         };
-        if let Some(answer) = self.answer_uncounted(&found) {
+        if let Some(answer) = self.answer_uncounted(&question, &found) {
             return Ok(answer);
         }
         let charges: SmallVec<[Charge; 8]> = limits(&found).iter().map(|applied| applied.charge).collect();
         let admission = self.counters.admit(&charges, now, found.on_error).await;
-        Ok(self.conclude(&found, admission.as_ref().map_err(|away| *away)))
+        Ok(self.conclude(&question, &found, admission.as_ref().map_err(|away| *away)))
     }
 
     /// The answer to a request that no policy is about.
@@ -96,22 +106,33 @@ impl Rls {
     }
 
     /// The answer to a request that needs no counter for it.
-    fn answer_uncounted(&self, found: &Found<'_>) -> Option<Answer> {
+    fn answer_uncounted<'a>(&self, question: &Question<'a>, found: &Found<'a>) -> Option<Answer> {
         if let Err(denial) = found.limits {
             self.count_age(found.age);
             self.count_of(found, None, denial::result(denial));
+            self.top.take(question.now, |notes| question.note(notes, found, None, true));
             return Some(Answer::denied(&Denial::Tenant(denial)));
         }
         if found.is_uncountable {
             self.count_age(found.age);
             self.count_of(found, None, "uncountable");
+            self.top.take(question.now, |notes| question.note(notes, found, None, false));
             return Some(uncounted(found.on_error, &Denial::NoRoom));
         }
         None
     }
 
-    fn conclude(&self, found: &Found<'_>, admission: Result<&Admission, StoreAway>) -> Answer {
+    fn conclude<'a>(
+        &self,
+        question: &Question<'a>,
+        found: &Found<'a>,
+        admission: Result<&Admission, StoreAway>,
+    ) -> Answer {
         self.count_age(found.age);
+        self.top.take(question.now, |notes| {
+            let admission = admission.ok();
+            question.note(notes, found, admission, admission.is_some_and(|admission| !admission.admitted))
+        });
         let limits = limits(found);
         match admission {
             Ok(admission) => {
@@ -136,9 +157,8 @@ impl Rls {
             };
             self.count_of(found, Some(applied), result);
         }
-        if admission.admitted {
-            self.count_of(found, None, "ok");
-        }
+        // Once for the request, however many limits denied it.
+        self.count_of(found, None, if admission.admitted { "ok" } else { "denied" });
     }
 
     fn count_of(&self, found: &Found<'_>, applied: Option<&Applied<'_>>, result: &'static str) {
@@ -158,6 +178,29 @@ impl Rls {
             Age::Unknown => "unknown",
         };
         self.metrics.decision_forms.get_or_create(&FormLabels { form }).inc();
+    }
+}
+
+impl<'a> Question<'a> {
+    /// For who wants to know the busiest and the most denied.
+    #[cold]
+    fn note(&self, notes: &mut Notes, found: &Found<'a>, admission: Option<&Admission>, is_denied: bool) {
+        let tenant = self.matcher.tenant(&self.asked);
+        notes.decision(found.gateway, tenant.as_deref(), is_denied);
+        let outcomes = admission.map(|admission| &admission.outcomes[..]).unwrap_or_default();
+        for (applied, outcome) in limits(found).iter().zip(outcomes) {
+            let told = self.matcher.counter(&self.asked, tenant.as_deref(), found, applied);
+            let counter = Counter {
+                key: applied.charge.key.as_u128(),
+                api: told.api,
+                tier: applied.tier.as_str(),
+                limit: &applied.limit.name,
+                is_of_tenant: applied.tier == Tier::Tenant,
+                has_no_room: matches!(outcome, Outcome::Judged(verdict) if !verdict.allowed),
+                is_shadow: !applied.charge.is_enforced(),
+            };
+            notes.counter(counter, |tell| told.tell_values(tell));
+        }
     }
 }
 
@@ -182,8 +225,11 @@ fn find<'a>(
     descriptors: &'a [Described<'a>],
     generation: &'a Generation,
     older: &'a OlderForms,
-) -> Option<Found<'a>> {
-    generation.matcher.find(&Asked { gateway: request.gateway()?, descriptors }, older)
+    now: Timestamp,
+) -> Option<(Question<'a>, Found<'a>)> {
+    let asked = Asked { gateway: request.gateway()?, descriptors };
+    let matcher = &generation.matcher;
+    Some((Question { matcher, asked, now }, matcher.find(&asked, older)?))
 }
 
 fn limits<'a>(found: &'a Found<'_>) -> &'a [Applied<'a>] {

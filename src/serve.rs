@@ -1,7 +1,7 @@
 //! The composition root: every listener, runtime and task of a running Tierflow is started here.
 //!
 //! ```text
-//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters
+//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters, the pulse
 //! lease runtime:  this replica's key in etcd
 //! xDS runtime:    ADS, health, reflection
 //! admin runtime:  HTTP API
@@ -22,6 +22,7 @@ mod listen;
 mod load;
 mod one_buffer;
 mod protocol;
+mod pulse;
 mod replica;
 mod servers;
 mod sweep;
@@ -59,6 +60,8 @@ use crate::source::Source;
 use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
+use crate::top::Top;
+use crate::traffic::Traffic;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use tls::{Tls, Within};
@@ -150,6 +153,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         tasks.spawn_on(tls.follow(shutdown()), on_source);
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
+    tasks.spawn_on(shared.pulse(), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
     let by_counters = if let Counters::Redis(_) = shared.counters { first_worker } else { on_source };
     tasks.spawn_on(counters::keep(shared.counters.clone(), shared.clock, shutdown()), by_counters);
@@ -177,6 +181,8 @@ struct Shared {
     unread: Arc<Unread>,
     counters: Counters,
     metrics: Arc<Metrics>,
+    traffic: Arc<Traffic>,
+    top: Arc<Top>,
     board: Arc<Board>,
     clock: Clock,
     listeners: Listeners,
@@ -208,6 +214,8 @@ impl Shared {
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
             counters,
             metrics,
+            traffic: Arc::default(),
+            top: Arc::default(),
             board: Arc::default(),
             clock,
             listeners,
@@ -246,6 +254,7 @@ impl Shared {
             live: Arc::clone(&self.live),
             counters: self.counters.clone(),
             metrics: Arc::clone(&self.metrics),
+            top: Arc::clone(&self.top),
             clock: self.clock,
             failures: Failures::new(Arc::clone(&self.metrics), self.clock),
         }
@@ -260,6 +269,16 @@ impl Shared {
         }
     }
 
+    fn pulse(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let pulse = pulse::Pulse {
+            metrics: Arc::clone(&self.metrics),
+            traffic: Arc::clone(&self.traffic),
+            top: Arc::clone(&self.top),
+            clock: self.clock,
+        };
+        pulse.beat(self.shutdown.clone())
+    }
+
     fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Access) -> Admin {
         Admin {
             live: Arc::clone(&self.live),
@@ -267,6 +286,9 @@ impl Shared {
             nodes: Arc::clone(&self.nodes),
             counters: self.counters.clone(),
             metrics: Arc::clone(&self.metrics),
+            traffic: Arc::clone(&self.traffic),
+            top: Arc::clone(&self.top),
+            limits: Arc::default(),
             board: Arc::clone(&self.board),
             editor,
             audit: Arc::new(audit),

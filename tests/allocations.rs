@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use prost::Message;
-use tierflow::clock::Clock;
+use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::RateLimitService;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::counters::{Counters, OnError};
@@ -25,6 +25,8 @@ use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::{Name, Revision};
 use tierflow::rls::{Failures, RateLimitServer, Rls};
+use tierflow::top::notes::{self, Counter, Notes};
+use tierflow::top::{self, Top};
 
 /// Apis by what their requests meet. The tenant has one limit, the Api the others.
 const POLICIES: &str = "\
@@ -141,6 +143,38 @@ fn a_flood_of_tenants_takes_no_more_memory_than_is_set_aside_for_counters() {
     assert!(counted.bytes_max <= bytes_max, "{} bytes of {bytes_max}", counted.bytes_max);
 }
 
+/// Tenants and counters without end, with names as long as clients can make them.
+#[test]
+fn the_busiest_and_the_most_denied_take_no_more_memory_than_is_set_aside_for_them() {
+    let gateway = Name::parse("shop").unwrap();
+    let note = |notes: &mut Notes, number: u64| {
+        let long = format!("{number:0>1000}");
+        // What is cut off is the end.
+        let tenant = long.bytes().rev().collect::<Vec<u8>>();
+        notes.decision(&gateway, Some(&tenant), true);
+        for counter in 0..20 {
+            let key = u128::from(number) << 64 | counter;
+            let (api, limit) = (Some(&gateway), &gateway);
+            let counter =
+                Counter { key, api, tier: "tenant", limit, is_of_tenant: true, has_no_room: true, is_shadow: false };
+            notes.counter(counter, |tell| (0..20).for_each(|_| tell(&[b"key=", &tenant])));
+        }
+    };
+    let counted = allocation_counter::measure(|| {
+        let top = Top::default();
+        for second in 0..70_u64 {
+            for number in 0..300 {
+                let now = Timestamp::from_nanos(second * 1_000_000_000 + number * 1_000_000);
+                top.take(now, |notes| note(notes, second * 1_000 + number));
+            }
+            top.collect(Timestamp::from_nanos(second * 1_000_000_000));
+        }
+    });
+    // The notes of the thread, those that are collected, and the text of this test.
+    let bytes_max = top::BYTES_MAX + 2 * notes::BYTES_MAX + 200_000;
+    assert!(counted.bytes_max <= bytes_max as u64, "{} bytes of {bytes_max}", counted.bytes_max);
+}
+
 struct World {
     live: Arc<Live>,
     memory: Arc<Memory>,
@@ -164,7 +198,8 @@ impl World {
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service = Rls { live: Arc::clone(&live), counters, metrics, clock, failures }.into_service();
+        let service =
+            Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures }.into_service();
         Self { live, memory, clock, service }
     }
 

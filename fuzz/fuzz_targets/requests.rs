@@ -63,7 +63,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let counters = Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 10_000 })));
     Server {
         ids: known.chain(unknown).collect(),
-        service: Rls { live, counters, metrics, clock, failures }.into_service(),
+        service: Rls { live, counters, metrics, top: Arc::default(), clock, failures }.into_service(),
         runtime: Builder::new_current_thread().build().unwrap(),
     }
 });

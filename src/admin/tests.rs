@@ -1,5 +1,7 @@
 //! The API as a client sees it: every path, what it answers, and what it answers to nonsense.
 
+mod lists;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -73,6 +75,9 @@ impl World {
             nodes: Arc::default(),
             counters: Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 1024 }))),
             metrics: Arc::default(),
+            traffic: Arc::default(),
+            top: Arc::default(),
+            limits: Arc::default(),
             board: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),

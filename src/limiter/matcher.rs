@@ -13,6 +13,7 @@ mod named;
 mod pick;
 mod prepared;
 mod search;
+mod told;
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ use crate::policy::limit::Limit;
 use crate::shared_map::SharedMap;
 use prepared::Prepared;
 use search::Search;
+
+pub use told::ToldCounter;
 
 /// The entries of one descriptor, key and value, as an Envoy reports them. Values are bytes: a client may send
 /// any, and Envoy passes them on as they are.

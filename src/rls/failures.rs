@@ -42,6 +42,7 @@ impl Failures {
         }
         let code = name(status.code());
         self.metrics.decision_errors.get_or_create(&CodeLabels { code }).inc();
+        self.metrics.decision_errors_all.inc();
         let now = self.clock.now();
         let mut logged = self.logged.lock();
         if logged.at.is_some_and(|at| now.since(at) < PAUSE) {

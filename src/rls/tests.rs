@@ -69,7 +69,7 @@ impl Decider {
         assert!(live.refused().is_empty(), "{:?}", live.refused());
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
-        Self { rls: Arc::new(Rls { live, counters, metrics, clock, failures }) }
+        Self { rls: Arc::new(Rls { live, counters, metrics, top: Arc::default(), clock, failures }) }
     }
 
     async fn ask(&self, api: &str, tenant: &str) -> RateLimitResponse {
@@ -93,7 +93,8 @@ impl Decider {
         let mut request = wire::RateLimitRequest::default();
         read(&mut request, message).unwrap();
         let descriptors = request.described();
-        let found = find(&request, &descriptors, generation(&served).unwrap(), &older).unwrap();
+        let (_, found) =
+            find(&request, &descriptors, generation(&served).unwrap(), &older, Timestamp::default()).unwrap();
         limits(&found)[0].charge
     }
 
@@ -203,4 +204,62 @@ async fn a_request_that_nobody_waits_for_any_more_is_charged_nothing() {
         let told = reply.headers().get("grpc-status").map(|status| status.to_str().unwrap());
         assert_eq!((told, decider.look(charge).await.0.map(|usage| usage.used)), (status, used), "{timeout}");
     }
+}
+
+/// What was noted, as `limit of api of tenant [values] decisions/denied`.
+fn top(decider: &Decider) -> (Vec<String>, Vec<String>) {
+    let now = decider.rls.clock.now();
+    decider.rls.top.collect(now);
+    let question = crate::top::Question { gateway: None, by: crate::top::Measure::Decisions, limit: 10 };
+    let report = decider.rls.top.report(&question, now);
+    let tenants = report
+        .tenants
+        .iter()
+        .map(|(id, counts)| format!("{} of {} {}/{}", id.tenant, id.gateway, counts.decisions, counts.denied));
+    let counters = report.counters.iter().map(|(name, counts)| {
+        let api = name.api.as_ref().map_or("*", |api| api.as_str());
+        let tenant = name.tenant.as_deref().unwrap_or("*");
+        format!("{} of {api} of {tenant} {:?} {}/{}", name.limit, name.values, counts.decisions, counts.denied)
+    });
+    (tenants.collect(), counters.collect())
+}
+
+#[tokio::test]
+async fn the_busiest_and_the_most_denied_are_known_by_the_names_of_policies() {
+    let decider = Decider::with_memory();
+    for _ in 0..7 {
+        decider.ask("pay", "acme").await;
+    }
+    decider.ask("pay", "bolt").await;
+    decider.ask("look", "bolt").await;
+    for _ in 0..3 {
+        assert_eq!(2, decider.ask("pay", "gone").await.overall_code);
+    }
+    let (tenants, counters) = top(&decider);
+    // Five pass; the suspended tenant meets no counter.
+    assert_eq!(tenants, ["acme of edge 7/2", "gone of edge 3/3", "bolt of edge 2/1"]);
+    let expected = [
+        "api-minute of pay of * [] 8/3",
+        "all of pay of * [] 8/0",
+        "tenant-api-hour of pay of acme [] 7/2",
+        "api-minute-shadow of look of * [] 1/0",
+        "tenant-api-hour of pay of bolt [] 1/0",
+    ];
+    assert_eq!(counters, expected);
+}
+
+#[tokio::test]
+async fn without_the_store_tenants_are_known_and_nobody_is_said_to_be_denied() {
+    let decider = Decider::away("deny");
+    decider.ask("pay", "acme").await;
+    assert_eq!(top(&decider), (vec!["acme of edge 1/0".to_owned()], Vec::new()));
+}
+
+#[tokio::test]
+async fn a_request_that_several_limits_deny_is_denied_once() {
+    let decider = Decider::with_memory();
+    for _ in 0..7 {
+        decider.ask("pay", "acme").await;
+    }
+    assert_eq!((decider.counted("ok"), decider.counted("denied"), decider.counted("over_limit")), (5, 2, 4));
 }

@@ -26,6 +26,7 @@ mod decide_lists;
 mod decide_promises;
 mod decide_requests;
 mod decide_tenants;
+mod decided;
 mod descriptors;
 mod diff;
 mod edit;

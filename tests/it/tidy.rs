@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 31] = [
+const LAYERS: [(&str, &[&str]); 33] = [
     ("shared_map", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
@@ -18,6 +18,8 @@ const LAYERS: [(&str, &[&str]); 31] = [
     ("clock", &[]),
     ("pem", &["shown"]),
     ("metrics", &["names"]),
+    ("traffic", &["metrics", "clock"]),
+    ("top", &["names", "clock", "shown"]),
     ("policy", &["names", "document", "shared_map"]),
     ("snapshot", &["names", "shared_map"]),
     ("compile", &["policy", "snapshot", "names", "document"]),
@@ -29,18 +31,18 @@ const LAYERS: [(&str, &[&str]); 31] = [
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map", "shown"]),
     ("last_good", &["document", "names", "shown"]),
     ("live", &["document", "policy", "compile", "diff", "snapshot", "limiter", "names", "clock", "shared_map"]),
-    ("audit", &["clock"]),
+    ("audit", &["clock", "shown"]),
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("rollout", &["live", "snapshot", "names", "clock", "shared_map"]),
     ("frames", &[]),
     ("xds", &["frames", "live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
-    ("rls", &["live", "limiter", "counters", "clock", "metrics", "names"]),
+    ("rls", &["live", "limiter", "counters", "clock", "metrics", "names", "top"]),
     (
         "admin",
         &[
             "diff", "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot", "nodes",
-            "counters", "source", "metrics", "names", "clock", "shown",
+            "counters", "source", "metrics", "top", "traffic", "names", "clock", "shown",
         ],
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),

@@ -61,6 +61,15 @@ impl Prepared {
         self.needs.iter().all(|needed| form.has(*needed))
     }
 
+    pub(super) fn is_of(&self, limit: &Limit) -> bool {
+        std::ptr::eq(&*self.limit, limit)
+    }
+
+    /// The dimensions that split the limit's counters, each with the key that it is reported by.
+    pub(super) fn by(&self) -> impl Iterator<Item = (&Dimension, &str)> {
+        self.limit.by.iter().zip(self.by_keys.iter().map(String::as_str))
+    }
+
     /// True for another version of the same limit: called the same, or counted in the same counters.
     pub(super) fn replaces(&self, older: &Self) -> bool {
         self.limit.name == older.limit.name || self.identity == older.identity
@@ -68,10 +77,9 @@ impl Prepared {
 
     pub(super) fn apply<'a>(&'a self, tier: Tier, key: &KeyHasher, described: &Described<'_>) -> Applied<'a> {
         let key = key.clone().prepared(&self.identity);
-        let by = self.limit.by.iter().zip(&self.by_keys);
         // What a request lacks is the empty value, in one counter for all such requests.
         let value_of = |key: &str| value(described.entries, key.as_bytes()).unwrap_or_default();
-        let key = by.fold(key, |hasher, (dimension, key)| add_value(hasher, dimension, value_of(key)));
+        let key = self.by().fold(key, |hasher, (dimension, key)| add_value(hasher, dimension, value_of(key)));
         let charge = Charge {
             key: key.finish(),
             rate: self.limit.rate,
@@ -138,7 +146,7 @@ fn add_value(hasher: KeyHasher, dimension: &Dimension, value: &[u8]) -> KeyHashe
     }
 }
 
-fn parse_address(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn parse_address(value: &[u8]) -> Option<IpAddr> {
     let address = std::str::from_utf8(value).ok()?.parse::<IpAddr>().ok()?;
     Some(address.to_canonical())
 }
@@ -156,17 +164,19 @@ fn address(value: &[u8]) -> SmallVec<[u8; 16]> {
 /// subscriber has.
 fn network(value: &[u8], bits: u8) -> SmallVec<[u8; 16]> {
     match parse_address(value) {
-        Some(IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            SmallVec::from_slice(&(address.to_bits() & mask).to_be_bytes())
-        }
+        Some(IpAddr::V4(address)) => SmallVec::from_slice(&(address.to_bits() & mask(bits)).to_be_bytes()),
         Some(IpAddr::V6(address)) => SmallVec::from_slice(&(address.to_bits() >> 64).to_be_bytes()),
         None => SmallVec::from_slice(value),
     }
 }
 
+/// Of an IPv4 network.
+pub(super) fn mask(bits: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)
+}
+
 /// Without the query, and the same whichever case its percent-escapes are written in.
-fn path(path_and_query: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn path(path_and_query: &[u8]) -> Cow<'_, [u8]> {
     capitalize_escapes(path_and_query.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default())
 }
 

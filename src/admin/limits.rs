@@ -1,0 +1,199 @@
+//! All limits, with what they have denied.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ProblemDetails;
+use super::extract::OfQuery;
+use super::openapi::Problem;
+use super::{Admin, in_background, page, rfc3339};
+use crate::clock::Timestamp;
+use crate::explain::limits::{self, Held, LimitId, Limits, Setting};
+use crate::live::Generation;
+use crate::metrics::totals::ByLimit;
+use crate::names::{DocumentId, Name};
+
+/// The limits of the generation that was asked for last: whoever looks at them looks again and again.
+#[derive(Debug, Default)]
+pub struct LimitsOfLast(Mutex<Option<(u64, Arc<Limits>)>>);
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Parameters {
+    gateway: Option<String>,
+    api: Option<String>,
+    /// A part of the limit's or the Api's name, in any case.
+    search: Option<String>,
+    /// The most limits to tell of: 100 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct LimitPage {
+    /// The moment of these numbers.
+    at: String,
+    limits: Vec<Row>,
+    /// The `after` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A limit, as metrics know it. The numbers are those since this process began: what two looks differ by is what came in
+/// between.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LimitRow)]
+struct Row {
+    gateway: String,
+    /// Null: it counts requests to every Api of the gateway.
+    api: Option<String>,
+    /// `api`, `tenant` or `rate_limits`.
+    tier: &'static str,
+    limit: String,
+    /// Null where documents share the limit's name and not its rate, algorithm and mode.
+    #[serde(flatten)]
+    setting: Shown,
+    /// The documents that have the limit, the first 20 of them.
+    documents: Vec<Holder>,
+    /// The number of the others.
+    documents_more: usize,
+    /// Requests that it denied.
+    over_limit: u64,
+    /// Requests that it would have denied if it were enforced.
+    shadow_over_limit: u64,
+    /// Requests to the Api that were decided; where `api` is null, to the gateway.
+    decisions: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LimitDocument)]
+struct Holder {
+    kind: &'static str,
+    name: String,
+    #[serde(flatten)]
+    setting: Shown,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LimitSetting)]
+struct Shown {
+    /// As in `100/minute`.
+    rate: Option<String>,
+    algorithm: Option<&'static str>,
+    mode: Option<&'static str>,
+}
+
+/// Every limit, with what it denied since this process began.
+#[utoipa::path(
+    get,
+    path = "/v1/limits",
+    operation_id = "list_limits",
+    params(Parameters),
+    responses((status = 200, description = "A page of them.", body = LimitPage), Problem<400>, Problem<503>),
+)]
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    OfQuery(parameters): OfQuery<Parameters>,
+) -> Result<Json<LimitPage>, ProblemDetails> {
+    let generation = admin.generation()?;
+    let limit = page::limit(parameters.limit)?;
+    let after = parameters.after.as_deref().map(id_of).transpose()?;
+    let of_page = move || {
+        let limits = admin.limits.of(&generation);
+        page_of(&limits, &parameters, after, limit, &admin.metrics.by_limit(), admin.clock.now())
+    };
+    Ok(Json(in_background(of_page).await))
+}
+
+impl LimitsOfLast {
+    fn of(&self, generation: &Generation) -> Arc<Limits> {
+        let mut last = self.0.lock();
+        match &*last {
+            Some((number, limits)) if *number == generation.number => Arc::clone(limits),
+            _ => {
+                let limits = Arc::new(limits::limits(&generation.policies));
+                *last = Some((generation.number, Arc::clone(&limits)));
+                limits
+            }
+        }
+    }
+}
+
+fn page_of(
+    limits: &Limits,
+    parameters: &Parameters,
+    after: Option<LimitId>,
+    limit: usize,
+    counted: &ByLimit,
+    now: Timestamp,
+) -> LimitPage {
+    let is_meant = |id: &LimitId| {
+        let Parameters { gateway, api, search, .. } = parameters;
+        let own_api = id.api.as_ref().map(Name::as_str);
+        let is_found =
+            |part: &String| page::has(id.limit.as_str(), part) || own_api.is_some_and(|api| page::has(api, part));
+        gateway.as_ref().is_none_or(|gateway| gateway == id.gateway.as_str())
+            && api.as_ref().is_none_or(|api| Some(api.as_str()) == own_api)
+            && search.as_ref().is_none_or(is_found)
+    };
+    let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut meant = limits.range((begin, Bound::Unbounded)).filter(|(id, _)| is_meant(id)).peekable();
+    let rows: Vec<_> = meant.by_ref().take(limit).collect();
+    let last = rows.last().filter(|_| meant.peek().is_some());
+    LimitPage {
+        at: rfc3339(now),
+        next: last.map(|(LimitId { gateway, api, tier, limit }, _)| {
+            page::cursor(&(gateway.as_str(), api.as_ref().map(Name::as_str), tier, limit.as_str()))
+        }),
+        limits: rows.into_iter().map(|(id, held)| Row::of(id, held, counted)).collect(),
+    }
+}
+
+/// The row that a cursor stands for.
+fn id_of(cursor: &str) -> Result<LimitId, ProblemDetails> {
+    let (gateway, api, tier, limit): (String, Option<String>, String, String) = page::key_of("after", cursor)?;
+    LimitId::parse(&gateway, api.as_deref(), &tier, &limit).ok_or_else(|| page::no_cursor("after", cursor))
+}
+
+impl Row {
+    fn of(id: &LimitId, held: &Held, counted: &ByLimit) -> Self {
+        let LimitId { gateway, api, tier, limit } = id;
+        let over = counted.over_limit(gateway, api.as_ref(), tier, limit);
+        let holder = |(document, setting): &(DocumentId, Setting)| Holder {
+            kind: document.kind.as_str(),
+            name: document.name.to_string(),
+            setting: Shown::of(Some(*setting)),
+        };
+        Self {
+            gateway: gateway.to_string(),
+            api: api.as_ref().map(Name::to_string),
+            tier,
+            limit: limit.to_string(),
+            setting: Shown::of(held.setting),
+            documents: held.holders.iter().map(holder).collect(),
+            documents_more: held.holders_more,
+            over_limit: over.enforced,
+            shadow_over_limit: over.shadow,
+            decisions: counted.decisions(gateway, api.as_ref()),
+        }
+    }
+}
+
+impl Shown {
+    fn of(setting: Option<Setting>) -> Self {
+        Self {
+            rate: setting.map(|setting| setting.rate.to_string()),
+            algorithm: setting.map(|setting| setting.algorithm.as_str()),
+            mode: setting.map(|setting| setting.mode.as_str()),
+        }
+    }
+}

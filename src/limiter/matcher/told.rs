@@ -1,0 +1,147 @@
+//! What a request was counted by, in words: for people, and therefore found again instead of kept by who decides. Nothing is
+//! put on the heap for it, but where a request writes its host or path in a way of its own.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::pick::TenantLists;
+use super::prepared::{Prepared, host_name, mask, parse_address, path, value};
+use super::{Applied, Asked, Described, Found, Matcher, Tier};
+use crate::names::{Name, descriptor};
+use crate::policy::limit::Dimension;
+
+/// The counter of a limit that a request met.
+#[derive(Clone, Copy, Debug)]
+pub struct ToldCounter<'a> {
+    /// `None`: it counts requests to every Api of the gateway.
+    pub api: Option<&'a Name>,
+    /// `None` where the newest policies do not have the limit any more.
+    of: Option<(&'a Prepared, &'a Described<'a>)>,
+    is_list: bool,
+}
+
+impl Matcher {
+    /// The tenant of a request, as counters have it. `None` where its gateway tells no tenants apart, or it names none.
+    pub fn tenant<'a>(&'a self, asked: &Asked<'a>) -> Option<Cow<'a, [u8]>> {
+        let rule = self.gateways.get(asked.gateway)?.tenant.as_deref()?;
+        self.tenancy(rule).tenant(of_api(asked)?.entries).ok()
+    }
+
+    /// The counter of a limit that was found for a request of this tenant.
+    pub fn counter<'a>(
+        &'a self,
+        asked: &Asked<'a>,
+        tenant: Option<&[u8]>,
+        found: &Found<'a>,
+        applied: &Applied<'_>,
+    ) -> ToldCounter<'a> {
+        let of = |api, prepared: Option<&'a Prepared>| {
+            let of = prepared.and_then(|prepared| Some((prepared, of_api(asked)?)));
+            ToldCounter { api, of, is_list: false }
+        };
+        let own = |limits: &'a [Prepared]| limits.iter().find(|prepared| prepared.is_of(applied.limit));
+        let gateway = self.gateways.get(asked.gateway);
+        match applied.tier {
+            Tier::Api => {
+                let api = gateway.and_then(|gateway| gateway.api(found.api?.as_str()));
+                of(found.api, api.and_then(|api| own(&api.limits)))
+            }
+            Tier::Tenant => {
+                let tenancy = gateway.and_then(|gateway| gateway.tenant.as_deref()).map(|rule| self.tenancy(rule));
+                let lists = tenancy.zip(tenant).and_then(|(tenancy, tenant)| tenancy.limits(tenant, found.api).ok());
+                match lists {
+                    None => of(found.api, None),
+                    Some(TenantLists { over_all, for_api }) => match own(over_all) {
+                        Some(prepared) => of(None, Some(prepared)),
+                        None => of(found.api, own(for_api)),
+                    },
+                }
+            }
+            Tier::RateLimits => {
+                let entry = |described: &'a Described<'a>| {
+                    let (_, id) = described.entries.first()?;
+                    let prepared = gateway?.rate_limits.get(std::str::from_utf8(id).ok()?)?;
+                    Some((&**prepared, described)).filter(|(prepared, _)| prepared.is_of(applied.limit))
+                };
+                ToldCounter { api: None, of: asked.descriptors.iter().find_map(entry), is_list: true }
+            }
+        }
+    }
+}
+
+impl ToldCounter<'_> {
+    /// Tells the values of what the limit counts by, in its order; of a list's entry, all that is reported for it, each after
+    /// the key that it is reported by.
+    pub fn tell_values(&self, mut tell: impl FnMut(&[&[u8]])) {
+        let Some((prepared, described)) = self.of else { return };
+        if self.is_list {
+            described.entries.iter().skip(1).for_each(|(key, value)| tell(&[key, b"=", value]));
+            return;
+        }
+        for (dimension, key) in prepared.by() {
+            let reported = value(described.entries, key.as_bytes()).unwrap_or_default();
+            tell_value(dimension, reported, |value| tell(&[value]));
+        }
+    }
+}
+
+/// What an Api's route reports.
+fn of_api<'a>(asked: &Asked<'a>) -> Option<&'a Described<'a>> {
+    let is_of_api = |described: &&Described<'_>| {
+        described.entries.first().is_some_and(|(key, _)| *key == descriptor::API.as_bytes())
+    };
+    asked.descriptors.iter().find(is_of_api)
+}
+
+/// As people write it.
+fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce(&[u8])) {
+    match dimension {
+        Dimension::ClientIp { prefix } => match (parse_address(reported), prefix) {
+            (Some(IpAddr::V4(address)), Some(bits)) => {
+                let network = Ipv4Addr::from_bits(address.to_bits() & mask(*bits));
+                tell_written(format_args!("{network}/{bits}"), tell);
+            }
+            (Some(IpAddr::V6(address)), Some(_)) => {
+                tell_written(format_args!("{}/64", Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)), tell);
+            }
+            (Some(address), None) => tell_written(format_args!("{address}"), tell),
+            (None, _) => tell(reported),
+        },
+        Dimension::Path => tell(&path(reported)),
+        Dimension::Host => tell(&host_name(reported)),
+        _ => tell(reported),
+    }
+}
+
+fn tell_written(text: std::fmt::Arguments<'_>, tell: impl FnOnce(&[u8])) {
+    // An address and its network have 43 bytes at most.
+    let mut written = [0; 64];
+    let mut rest = &mut written[..];
+    let _ = rest.write_fmt(text);
+    let left = rest.len();
+    tell(written.get(..written.len() - left).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_counts_by_is_told_as_people_write_it() {
+        let network = Dimension::ClientIp { prefix: Some(24) };
+        for (dimension, value, expected) in [
+            (&network, &b"10.1.2.3"[..], "10.1.2.0/24"),
+            (&network, b"2001:db8::1:2:3:4", "2001:db8::/64"),
+            (&network, b"ffff:ffff:ffff:ffff:ffff::", "ffff:ffff:ffff:ffff::/64"),
+            (&network, b"unix", "unix"),
+            (&Dimension::ClientIp { prefix: None }, b"::ffff:10.1.2.3", "10.1.2.3"),
+            (&Dimension::Host, b"Shop.example:80", "shop.example"),
+            (&Dimension::Path, b"/a%2f?q", "/a%2F"),
+            (&Dimension::Header("x-a".to_owned()), b"V", "V"),
+            (&Dimension::Method, b"", ""),
+        ] {
+            tell_value(dimension, value, |told| assert_eq!(told, expected.as_bytes(), "{dimension}"));
+        }
+    }
+}
