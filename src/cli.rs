@@ -21,6 +21,7 @@ mod stand_in;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
 mod usage;
 
 use std::io::{BufRead, BufReader, IsTerminal as _};
@@ -53,6 +54,7 @@ enum Verb {
     Replay(replay::Args),
     Status(status::Args),
     Counters(usage::Args),
+    Top(top::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
     Completions {
@@ -96,6 +98,7 @@ impl Verb {
             Self::Replay(args) => replay::run(&args, streams),
             Self::Status(args) => status::run(&args, streams),
             Self::Counters(args) => usage::run(&args, streams),
+            Self::Top(args) => top::run(&args, streams),
             Self::Schema(args) => schema::run(&args, streams),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut streams.out);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, Tierflow, World, any_addresses, eventually};
+use crate::harness::{Setup, Tierflow, World, any_addresses, eventually, printed};
 
 const POLICIES: &str = "
 kind: Api
@@ -93,6 +93,11 @@ async fn what_is_decided_is_seen_by_the_second_by_limit_and_by_tenant() {
     assert_eq!(top["keys"], keys);
     let denied = world.tierflow.json("/v1/top?by=denied&limit=1&gateway=edge").await;
     assert_eq!((denied["tenants"].as_array().unwrap().len(), &denied["tenants"][0]["tenant"]), (1, &json!("noisy")));
+    let flag = format!("--server=http://{}", world.tierflow.admin());
+    let verb = printed(&["top", &flag, "--by=denied", "--gateway=edge"]);
+    assert!(verb.lines().any(|line| line.split_whitespace().eq(["edge", "noisy", "12", "7", "(58%)"])), "{verb}");
+    let verb: Value = serde_json::from_str(&printed(&["top", &flag, "-o=json"])).unwrap();
+    assert_eq!(verb["tenants"], tenants);
     let elsewhere = world.tierflow.json("/v1/top?gateway=other").await;
     assert_eq!((&elsewhere["tenants"], &elsewhere["keys"]), (&json!([]), &json!([])));
 }
