@@ -7,8 +7,9 @@ mod diff;
 mod documents;
 mod edit;
 mod error;
+pub mod events;
 mod explain;
-mod extract;
+pub mod extract;
 mod health;
 pub mod limits;
 mod nodes;
@@ -46,7 +47,8 @@ use crate::top::Top;
 use crate::traffic::Traffic;
 use access::Access;
 use error::ProblemDetails;
-use extract::OfQuery;
+use events::Following;
+use extract::{OfQuery, Turns};
 use limits::LimitsOfLast;
 use openapi::Problem;
 
@@ -61,6 +63,8 @@ pub struct Admin {
     pub traffic: Arc<Traffic>,
     pub top: Arc<Top>,
     pub limits: Arc<LimitsOfLast>,
+    pub following: Following,
+    pub turns: Turns,
     pub board: Arc<Board>,
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
@@ -113,6 +117,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(documents::one, edit::put, edit::delete))
         .routes(routes!(edit::apply).layer(large))
         .routes(routes!(audit::list))
+        .routes(routes!(events::follow))
         .routes(routes!(limits::list))
         .routes(routes!(top::busiest))
         .routes(routes!(traffic::seconds))

@@ -81,6 +81,16 @@ impl Audit {
         self.recent.lock().before(before, limit)
     }
 
+    /// The number of changes that have ended.
+    pub fn ended(&self) -> u64 {
+        self.recent.lock().ended()
+    }
+
+    /// The changes that have ended since it was so many, in that order.
+    pub fn ended_since(&self, ended: u64) -> Vec<Change> {
+        self.recent.lock().ended_since(ended)
+    }
+
     /// Appends a line. When this returns without an error, the line outlives a power failure.
     pub fn note(&self, entry: &Entry, now: Timestamp) -> io::Result<()> {
         let written = self.write(entry, now);

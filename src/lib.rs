@@ -75,6 +75,7 @@ pub mod source;
 // the served state
 pub mod audit;
 pub mod editor;
+pub mod events;
 pub mod live;
 pub mod nodes;
 pub mod rollout;

@@ -40,6 +40,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::access::Access;
+use crate::admin::events::Following;
+use crate::admin::events::observer::Observer;
+use crate::admin::extract::Turns;
 use crate::admin::{Admin, Listeners};
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -47,6 +50,7 @@ use crate::compile::{HostPort, RateLimitService, ServerTls};
 use crate::config::{Config, SourceConfig, TlsFiles};
 use crate::counters::Counters;
 use crate::editor::Editor;
+use crate::events::Events;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::{Metrics, TypeLabels};
@@ -147,13 +151,13 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         SourceConfig::Dir(_) => None,
     };
     let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
+    tasks.spawn_on(shared.pulse(Observer::new(&admin)), on_source);
     let admin = servers::admin(admin, admin_listener, http, on(admin_runtime), shutdown());
     tasks.spawn_on(admin, admin_runtime.handle());
     if let Some(tls) = tls {
         tasks.spawn_on(tls.follow(shutdown()), on_source);
     }
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
-    tasks.spawn_on(shared.pulse(), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
     let by_counters = if let Counters::Redis(_) = shared.counters { first_worker } else { on_source };
     tasks.spawn_on(counters::keep(shared.counters.clone(), shared.clock, shutdown()), by_counters);
@@ -183,6 +187,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     traffic: Arc<Traffic>,
     top: Arc<Top>,
+    events: Arc<Events>,
     board: Arc<Board>,
     clock: Clock,
     listeners: Listeners,
@@ -216,6 +221,7 @@ impl Shared {
             metrics,
             traffic: Arc::default(),
             top: Arc::default(),
+            events: Arc::new(Events::new(clock.now())),
             board: Arc::default(),
             clock,
             listeners,
@@ -269,14 +275,15 @@ impl Shared {
         }
     }
 
-    fn pulse(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+    fn pulse(&self, observer: Observer) -> impl Future<Output = Result<(), String>> + Send + use<> {
         let pulse = pulse::Pulse {
             metrics: Arc::clone(&self.metrics),
             traffic: Arc::clone(&self.traffic),
             top: Arc::clone(&self.top),
             clock: self.clock,
+            observer,
         };
-        pulse.beat(self.shutdown.clone())
+        pulse.beat(self.live.subscribe(), self.shutdown.clone())
     }
 
     fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Access) -> Admin {
@@ -289,6 +296,8 @@ impl Shared {
             traffic: Arc::clone(&self.traffic),
             top: Arc::clone(&self.top),
             limits: Arc::default(),
+            turns: Turns::default(),
+            following: Following::new(Arc::clone(&self.events), self.shutdown.clone()),
             board: Arc::clone(&self.board),
             editor,
             audit: Arc::new(audit),

@@ -75,7 +75,7 @@ pub(super) async fn list(
 
 impl AuditEntry {
     pub(super) fn of(change: Change) -> Self {
-        let Change { number: _, at, change, who, what, what_more, base, force, result } = change;
+        let Change { number: _, ended: _, at, change, who, what, what_more, base, force, result } = change;
         Self { at: rfc3339(at), change, who, what, what_more, base, force, result }
     }
 }

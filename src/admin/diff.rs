@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::documents::DocumentProblem;
 use super::error::ProblemDetails;
-use super::extract::Body;
+use super::extract::BodyInTurn;
 use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::diff::Difference;
@@ -39,12 +39,19 @@ pub(super) struct DifferenceToServed {
     path = "/v1/check",
     operation_id = "check",
     request_body(content = String, content_type = "application/yaml"),
-    responses((status = 200, description = "They are.", body = CheckedSet), Problem<413>, Problem<422>, Problem<503>),
+    responses((status = 200, description = "They are.", body = CheckedSet), Problem<408>, Problem<413>, Problem<422>, Problem<503>),
 )]
-pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Result<Json<CheckedSet>, ProblemDetails> {
+pub(super) async fn check(
+    State(admin): State<Admin>,
+    BodyInTurn { body, turn }: BodyInTurn,
+) -> Result<Json<CheckedSet>, ProblemDetails> {
     let served = admin.generation()?;
-    let wanted = in_background(move || wanted(&served, &body)).await?;
-    Ok(Json(CheckedSet { documents: wanted.documents.len() }))
+    // Whoever asked may be gone before it is done.
+    let documents = in_background(move || {
+        let _turn = turn;
+        wanted(&served, &body).map(|wanted| wanted.documents.len())
+    });
+    Ok(Json(CheckedSet { documents: documents.await? }))
 }
 
 /// What would change if documents took the place of those that are served.
@@ -57,6 +64,7 @@ pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Resul
     request_body(content = String, content_type = "application/yaml"),
     responses(
         (status = 200, description = "What would change.", body = DifferenceToServed),
+        Problem<408>,
         Problem<413>,
         Problem<422>,
         Problem<503>,
@@ -64,11 +72,12 @@ pub(super) async fn check(State(admin): State<Admin>, Body(body): Body) -> Resul
 )]
 pub(super) async fn diff(
     State(admin): State<Admin>,
-    Body(body): Body,
+    BodyInTurn { body, turn }: BodyInTurn,
 ) -> Result<Json<DifferenceToServed>, ProblemDetails> {
     let served = admin.generation()?;
     let generation = served.number;
     let difference = in_background(move || {
+        let _turn = turn;
         let wanted = wanted(&served, &body)?;
         Ok(served.difference(&wanted))
     });

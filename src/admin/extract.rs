@@ -1,11 +1,16 @@
 //! Axum's extractors, whose refusals are problem details like every other error.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Admin;
 use super::error::ProblemDetails;
@@ -46,6 +51,46 @@ impl FromRequest<Admin> for Body {
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
         let refused = |refused: BytesRejection| ProblemDetails::of(refused.status(), &refused.body_text());
         Bytes::from_request(request, admin).await.map(Self).map_err(refused)
+    }
+}
+
+/// The bodies that are read, and the sets that are made of them, at the same time, where anybody may send them: a set takes
+/// many times what its text does.
+const TURNS: usize = 4;
+/// The time that such a body may take to come.
+const TURN_BODY_MAX: Duration = Duration::from_secs(30);
+
+/// Those who may send a set of documents now.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+/// The whole body of somebody whose turn it is. The turn lasts as long as this does.
+pub(super) struct BodyInTurn {
+    pub(super) body: Bytes,
+    pub(super) turn: OwnedSemaphorePermit,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TURNS)))
+    }
+}
+
+impl FromRequest<Admin> for BodyInTurn {
+    type Rejection = ProblemDetails;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
+        let turn = Arc::clone(&admin.turns.0).try_acquire_owned().map_err(|_| {
+            let detail = format!("{TURNS} sets of documents are looked at, and no more are at the same time");
+            ProblemDetails::unavailable(&detail).retry_after(1)
+        })?;
+        let late = |_| {
+            let detail = format!("the body did not come within {} s", TURN_BODY_MAX.as_secs());
+            ProblemDetails::of(StatusCode::REQUEST_TIMEOUT, &detail)
+        };
+        let Body(body) =
+            tokio::time::timeout(TURN_BODY_MAX, Body::from_request(request, admin)).await.map_err(late)??;
+        Ok(Self { body, turn })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The API as a client sees it: every path, what it answers, and what it answers to nonsense.
 
+mod events;
 mod lists;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::*;
@@ -21,6 +23,7 @@ use crate::counters::memory::{Memory, MemoryLimits};
 use crate::document::{Documents, split};
 use crate::etcd::EtcdSettings;
 use crate::etcd::link::Link;
+use crate::events::Events;
 use crate::limiter::key::KeyHasher;
 use crate::live::{Settings, Writer};
 use crate::names::{Name, NodeIdentity, Revision};
@@ -69,6 +72,7 @@ impl World {
         let rate_limit_service = RateLimitService::default();
         let (live, writer) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let clock = Clock::start();
         let admin = Admin {
             live,
             rollout: Arc::default(),
@@ -78,11 +82,13 @@ impl World {
             traffic: Arc::default(),
             top: Arc::default(),
             limits: Arc::default(),
+            turns: Turns::default(),
+            following: Following::new(Arc::new(Events::new(clock.now())), CancellationToken::new()),
             board: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),
             access: Access::default(),
-            clock: Clock::start(),
+            clock,
             listeners: Listeners { xds: address, rls: address, admin: address },
         };
         Self { admin, writer }

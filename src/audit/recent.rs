@@ -29,6 +29,8 @@ pub struct Change {
     pub force: Option<String>,
     /// `None`: it is under way, or nobody noted what came of it.
     pub result: Option<Outcome>,
+    /// Its place among those of which it is known what came of them.
+    pub ended: Option<u64>,
 }
 
 /// The last changes, in the order in which they were asked for.
@@ -37,14 +39,18 @@ pub(super) struct Recent {
     changes: VecDeque<Change>,
     /// The number of the newest.
     newest: u64,
+    /// The number of those that have ended.
+    ended: u64,
 }
 
 impl Recent {
     /// Takes a line.
     pub(super) fn take(&mut self, entry: &Entry, at: Timestamp) {
+        self.ended += u64::from(entry.result.is_some());
+        let ended = entry.result.is_some().then_some(self.ended);
         let asked = self.changes.iter_mut().rev().find(|change| change.change == entry.change);
         if let Some(asked) = asked {
-            asked.result = entry.result.as_ref().map(cut_outcome);
+            (asked.result, asked.ended) = (entry.result.as_ref().map(cut_outcome), ended);
             return;
         }
         self.newest += 1;
@@ -61,6 +67,7 @@ impl Recent {
             base: entry.base,
             force: entry.force.as_deref().map(cut),
             result: entry.result.as_ref().map(cut_outcome),
+            ended,
         });
     }
 
@@ -68,6 +75,19 @@ impl Recent {
     pub(super) fn before(&self, number: Option<u64>, limit: usize) -> Vec<Change> {
         let is_before = |change: &&Change| number.is_none_or(|number| change.number < number);
         self.changes.iter().rev().filter(is_before).take(limit).cloned().collect()
+    }
+}
+
+impl Recent {
+    pub(super) fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    pub(super) fn ended_since(&self, ended: u64) -> Vec<Change> {
+        let is_later = |change: &&Change| change.ended.is_some_and(|own| own > ended);
+        let mut later: Vec<Change> = self.changes.iter().filter(is_later).cloned().collect();
+        later.sort_by_key(|change| change.ended);
+        later
     }
 }
 
@@ -109,6 +129,9 @@ mod tests {
         assert_eq!(shown(&recent.before(None, 10)), [(2, false), (1, true)]);
         let first = &recent.before(Some(2), 10)[0];
         assert_eq!((first.at, first.result.clone()), (at(1), Some(Outcome::Revision(8))));
+        recent.take(&entry(2, Some(Outcome::Revision(9))), at(4));
+        assert_eq!((recent.ended(), shown(&recent.ended_since(0))), (2, vec![(1, true), (2, true)]));
+        assert_eq!(shown(&recent.ended_since(1)), [(2, true)]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! The pulse: at the end of each second, what was decided in it, and whose requests that were, is put where people
-//! can see it.
+//! The pulse: at the end of each second, what was decided in it, whose requests that were, and what else has changed, is put
+//! where people can see it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::events::observer::Observer;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::top::Top;
@@ -16,20 +18,36 @@ pub(super) struct Pulse {
     pub(super) traffic: Arc<Traffic>,
     pub(super) top: Arc<Top>,
     pub(super) clock: Clock,
+    pub(super) observer: Observer,
 }
 
 impl Pulse {
-    pub(super) async fn beat(self, shutdown: CancellationToken) -> Result<(), String> {
+    /// A new generation is told at once.
+    pub(super) async fn beat(
+        mut self,
+        mut generations: watch::Receiver<u64>,
+        shutdown: CancellationToken,
+    ) -> Result<(), String> {
         let beats = async {
+            self.second();
             loop {
-                let now = self.clock.now();
-                self.traffic.take(self.metrics.totals(), now);
-                self.top.collect(now);
-                tokio::time::sleep(to_next_second(self.clock.now())).await;
+                tokio::select! {
+                    () = tokio::time::sleep(to_next_second(self.clock.now())) => self.second(),
+                    Ok(()) = generations.changed() => self.observer.look_at_policies(),
+                }
             }
         };
         shutdown.run_until_cancelled(beats).await;
         Ok(())
+    }
+
+    fn second(&mut self) {
+        let now = self.clock.now();
+        self.top.collect(now);
+        if let Some(second) = self.traffic.take(self.metrics.totals(), now) {
+            self.observer.tell_traffic(second);
+        }
+        self.observer.look();
     }
 }
 

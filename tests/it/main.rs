@@ -36,6 +36,7 @@ mod envoy_versions;
 mod etcd_access;
 mod etcd_requires;
 mod etcd_source;
+mod events;
 mod example;
 mod explain_live;
 mod file_names;

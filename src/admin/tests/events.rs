@@ -1,0 +1,182 @@
+//! Events as a client sees them, and sets of documents that several send at the same time.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::response::Response;
+
+use super::*;
+use crate::admin::events::Cut;
+use crate::admin::events::observer::Observer;
+use crate::audit::{Entry, Outcome};
+use crate::traffic::Second;
+
+async fn follow(world: &World, headers: &[(&str, &str)], cut: Option<Cut>) -> Response {
+    let mut request = Request::builder().uri("/v1/events");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut request = request.body(Body::empty()).unwrap();
+    if let Some(cut) = cut {
+        request.extensions_mut().insert(cut);
+    }
+    world.admin.clone().into_router().call(request).await.unwrap()
+}
+
+/// The next event, as its lines.
+async fn next(stream: &mut Response) -> String {
+    let frame = stream.body_mut().frame().await.expect("the stream goes on").unwrap();
+    String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+}
+
+/// The name of the next event, and what it tells.
+async fn event(stream: &mut Response) -> (String, Value) {
+    let text = next(stream).await;
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let data = line("data").unwrap_or_else(|| panic!("{text}"));
+    (line("event").unwrap().to_owned(), serde_json::from_str(data).unwrap())
+}
+
+fn second() -> Second {
+    Second { at: Timestamp::from_nanos(10_000_000_000), decisions: 2, denied: 1, failed: 0, p99: None }
+}
+
+#[tokio::test]
+async fn what_happens_is_told_to_who_follows() {
+    let mut world = World::shop();
+    let seat = world.join("edge-1", &["edge"]);
+    let mut observer = Observer::new(&world.admin);
+    let mut stream = follow(&world, &[], None).await;
+    assert_eq!(stream.headers()[header::CONTENT_TYPE], "text/event-stream");
+    observer.look();
+    observer.tell_traffic(second());
+    let traffic = json!({ "at": "1970-01-01T00:00:10.000Z", "decisions": 2, "denied": 1, "failed": 0 });
+    assert_eq!(event(&mut stream).await, ("traffic".to_owned(), traffic), "nothing else has happened");
+
+    world.load(&SHOP.replace("10/m", "20/m"));
+    seat.stands(Standing::Live, 2, world.admin.clock.now());
+    observer.look();
+    let generation = json!({ "generation": 2, "revision": 7 });
+    assert_eq!(event(&mut stream).await, ("generation".to_owned(), generation));
+    let node = |state: &str| ("node".to_owned(), json!({ "id": "edge-1", "gateways": ["edge"], "state": state }));
+    assert_eq!(event(&mut stream).await, node("SYNCED"));
+
+    world.load(&SHOP.replace("10/m", "often"));
+    seat.refused(ResourceType::Route, Vec::new(), "no", world.admin.clock.now());
+    observer.look();
+    let (name, refused) = event(&mut stream).await;
+    assert_eq!((&*name, &refused["count"], &refused["documents"][0]["name"]), ("refused", &json!(1), &json!("create")));
+    assert!(refused["documents"][0]["message"].as_str().unwrap().contains("often"), "{refused}");
+    assert_eq!(event(&mut stream).await, node("REFUSED"));
+    world.load(&SHOP.replace("10/m", "20/m"));
+    drop(seat);
+    observer.look();
+    assert_eq!(event(&mut stream).await, ("refused".to_owned(), json!({ "count": 0, "documents": [] })));
+    assert_eq!(event(&mut stream).await, node("GONE"));
+
+    let asked = Entry {
+        change: "c1".to_owned(),
+        who: "ann".to_owned(),
+        what: vec!["put Api pay".to_owned()],
+        base: Some(7),
+        force: None,
+        result: None,
+    };
+    let done = Entry { result: Some(Outcome::Revision(8)), ..asked.clone() };
+    for entry in [&asked, &done] {
+        world.admin.audit.note(entry, Timestamp::default()).unwrap();
+        observer.look();
+    }
+    let (name, change) = event(&mut stream).await;
+    assert_eq!((&*name, &change["who"], &change["result"]), ("change", &json!("ann"), &json!({ "revision": 8 })));
+    assert_eq!(change, world.json("/v1/audit").await["entries"][0]);
+}
+
+#[tokio::test]
+async fn where_many_envoys_change_at_once_their_number_is_told() {
+    let world = World::shop();
+    let mut observer = Observer::new(&world.admin);
+    let mut stream = follow(&world, &[], None).await;
+    let _seats: Vec<Seat> = (0..51).map(|n| world.join(&format!("edge-{n}"), &["edge"])).collect();
+    observer.look();
+    assert_eq!(event(&mut stream).await, ("nodes".to_owned(), json!({ "changed": 51 })));
+}
+
+#[tokio::test]
+async fn who_comes_back_has_what_it_missed() {
+    let world = World::shop();
+    let events = &world.admin.following.events;
+    let mut stream = follow(&world, &[], None).await;
+    events.publish("node", "1".to_owned());
+    let first = next(&mut stream).await;
+    let id = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(stream);
+    events.publish("node", "2".to_owned());
+    let mut stream = follow(&world, &[("last-event-id", &id)], None).await;
+    assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(2)));
+    let mut stream = follow(&world, &[("last-event-id", "7")], None).await;
+    assert_eq!(event(&mut stream).await, ("lost".to_owned(), json!({})));
+    assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(1)));
+    let (status, detail) = problem(&world.send("GET", "/v1/events", &[("last-event-id", "x")], "").await);
+    assert_eq!((status, detail.starts_with("Last-Event-ID: expected")), (400, true), "{detail}");
+}
+
+#[tokio::test]
+async fn more_than_so_many_do_not_follow_and_all_end_with_the_process() {
+    let mut world = World::shop();
+    let shutdown = CancellationToken::new();
+    world.admin.following = Following::new(Arc::clone(&world.admin.following.events), shutdown.clone());
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        streams.push(follow(&world, &[], None).await);
+    }
+    let refused = world.get("/v1/events").await;
+    assert_eq!((problem(&refused).0, &refused.headers[header::RETRY_AFTER]), (503, &"5".parse().unwrap()));
+    streams.pop();
+    let mut again = follow(&world, &[], None).await;
+    assert_eq!(again.status(), 200);
+    shutdown.cancel();
+    for stream in streams.iter_mut().chain([&mut again]) {
+        assert!(stream.body_mut().frame().await.is_none(), "it goes on");
+    }
+}
+
+/// What is kept for it is nothing, but it has the place of somebody else.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_is_cut_off_and_who_has_nothing_to_read_is_not() {
+    let world = World::shop();
+    let cut = || Cut(CancellationToken::new());
+    let (reader, sleeper) = (cut(), cut());
+    let mut read = follow(&world, &[], Some(reader.clone())).await;
+    let mut unread = follow(&world, &[], Some(sleeper.clone())).await;
+    world.admin.following.events.publish("node", "1".to_owned());
+    next(&mut read).await;
+    next(&mut unread).await;
+    let reading = tokio::spawn(async move {
+        // Comments that keep the connection alive.
+        while next(&mut read).await.starts_with(':') {}
+    });
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(!sleeper.0.is_cancelled());
+    tokio::time::timeout(Duration::from_secs(20), sleeper.0.cancelled()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!reader.0.is_cancelled() && !reading.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_sets_of_documents_are_looked_at_at_once_and_none_takes_its_time_to_come() {
+    let world = World::shop();
+    let send = async |path: &str, body: Body| world.send("POST", path, &[], body).await;
+    let never = || Body::from_stream(futures_util::stream::pending::<Result<String, Infallible>>());
+    let slow = || send("/v1/diff", never());
+    let further = async {
+        tokio::task::yield_now().await;
+        let refused = send("/v1/check", Body::from(SHOP)).await;
+        assert_eq!((problem(&refused).0, &refused.headers[header::RETRY_AFTER]), (503, &"1".parse().unwrap()));
+    };
+    let (first, second, third, fourth, ()) = tokio::join!(slow(), slow(), slow(), slow(), further);
+    for answer in [first, second, third, fourth] {
+        assert_eq!(problem(&answer), (408, "the body did not come within 30 s".to_owned()));
+    }
+    assert_eq!(send("/v1/check", Body::from(SHOP)).await.status, 200, "it is its turn now");
+}
