@@ -81,11 +81,15 @@ impl Events {
         self.changed.send_replace(());
     }
 
-    /// Follows from after the event with this id; `None`: from now on.
+    /// Follows from after the event with this id; 0: from the oldest that is kept; `None`: from now on.
     pub fn follow(self: &Arc<Self>, after: Option<u64>) -> Follower {
         let ring = self.ring.lock();
-        // An id that was never given is nobody's.
-        let last = after.filter(|after| *after <= ring.newest).unwrap_or(ring.newest);
+        let last = match after {
+            Some(0) => ring.before_oldest(),
+            // An id that was never given is nobody's.
+            Some(after) if after <= ring.newest => after,
+            _ => ring.newest,
+        };
         let last_second = ring.traffic.as_ref().map_or(0, |(number, _)| *number);
         Follower { events: Arc::clone(self), changed: self.changed.subscribe(), last, last_second }
     }
@@ -102,12 +106,17 @@ impl Ring {
         }
     }
 
+    /// The id of the event before the oldest.
+    fn before_oldest(&self) -> u64 {
+        self.newest - self.events.len() as u64
+    }
+
     /// The oldest event that comes after an id.
     fn after(&self, id: u64) -> Option<Followed> {
         if id >= self.newest {
             return None;
         }
-        let before_oldest = self.newest - self.events.len() as u64;
+        let before_oldest = self.before_oldest();
         if id < before_oldest {
             return Some(Followed::Lost(before_oldest));
         }
@@ -189,6 +198,7 @@ mod tests {
         assert_eq!(told(&mut follower), [""; 0]);
         assert_eq!(told(&mut events.follow(Some(FIRST + 1))), ["2 node b", "3 change c"]);
         assert_eq!(told(&mut events.follow(Some(FIRST + 3))), [""; 0]);
+        assert_eq!(told(&mut events.follow(Some(0))), ["1 node a", "2 node b", "3 change c"]);
         assert_eq!(told(&mut events.follow(Some(FIRST + 4))), [""; 0], "of nobody knows where");
     }
 

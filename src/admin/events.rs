@@ -11,13 +11,16 @@ use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use utoipa::IntoParams;
 
 use super::Admin;
 use super::counters::bad;
 use super::error::ProblemDetails;
+use super::extract::OfQuery;
 use super::openapi::Problem;
 use crate::events::{Event, Events, Followed, Follower};
 
@@ -50,7 +53,17 @@ impl Following {
     }
 }
 
-/// What happens from now on, as server-sent events.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Parameters {
+    /// As `Last-Event-ID`, which counts where both are there. 0: from the oldest event that is kept. Default: from now on.
+    after: Option<u64>,
+}
+
+/// What happens, as server-sent events.
+///
+/// All but `traffic` have an id and say when they were seen (`at`).
 ///
 /// `traffic`: a second of `/v1/traffic`, without an id. `generation`: `{generation, revision}`. `refused`:
 /// `{count, documents: [{kind, name, message}]}`, the documents those that are refused since the event before. `node`:
@@ -60,11 +73,15 @@ impl Following {
     get,
     path = "/v1/events",
     operation_id = "follow_events",
-    params(("last-event-id" = Option<u64>, Header, description = "The id of the last event that the client has.")),
+    params(
+        Parameters,
+        ("last-event-id" = Option<u64>, Header, description = "The id of the last event that the client has."),
+    ),
     responses((status = 200, description = "Events, until one of both ends it.", content_type = "text/event-stream", body = String), Problem<400>, Problem<503>),
 )]
 pub(super) async fn follow(
     State(admin): State<Admin>,
+    OfQuery(parameters): OfQuery<Parameters>,
     cut: Option<Extension<Cut>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ProblemDetails> {
@@ -72,7 +89,7 @@ pub(super) async fn follow(
         let id = id.to_str().ok().and_then(|id| id.parse().ok());
         id.ok_or_else(|| bad("Last-Event-ID: expected the id of an event, a whole number"))
     });
-    let after = after.transpose()?;
+    let after = after.transpose()?.or(parameters.after);
     let Following { events, streams, shutdown } = admin.following.clone();
     let permit = streams.try_acquire_owned().map_err(|_| {
         let detail = format!("{STREAMS_MAX} clients follow the events, and more may not");

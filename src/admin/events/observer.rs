@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::admin::Admin;
 use crate::admin::audit::AuditEntry;
 use crate::admin::nodes::Look;
 use crate::admin::traffic::Second;
+use crate::admin::{Admin, rfc3339};
 use crate::live::{Refusal, Refusals};
 use crate::nodes::Node;
 use crate::nodes::state::NodeState;
@@ -78,7 +78,7 @@ impl Observer {
         let served = self.admin.live.served();
         if let Some(generation) = served.generation.as_ref().filter(|generation| generation.number != self.generation) {
             self.generation = generation.number;
-            self.publish("generation", &json!({ "generation": generation.number, "revision": generation.revision.0 }));
+            self.tell("generation", json!({ "generation": generation.number, "revision": generation.revision.0 }));
         }
         let before = std::mem::replace(&mut self.refused, Arc::clone(&served.refused));
         let mut news: Vec<_> = served.refused.new_since(&before).collect();
@@ -87,7 +87,7 @@ impl Observer {
         }
         news.sort_by(|a, b| (&a.origin, &a.id).cmp(&(&b.origin, &b.id)));
         let documents: Vec<_> = news.into_iter().take(REFUSED_MAX).map(|refusal| refused(refusal)).collect();
-        self.publish("refused", &json!({ "count": served.refused.len(), "documents": documents }));
+        self.tell("refused", json!({ "count": served.refused.len(), "documents": documents }));
     }
 
     fn look_at_envoys(&mut self) {
@@ -101,11 +101,11 @@ impl Observer {
         let gone = gone.map(|(id, envoy)| (id, Envoy { state: NodeState::Gone, ..envoy.clone() }));
         let changed: Vec<_> = changed.map(|(id, envoy)| (id, envoy.clone())).chain(gone).collect();
         if changed.len() > NODES_MAX {
-            self.publish("nodes", &json!({ "changed": changed.len() }));
+            self.tell("nodes", json!({ "changed": changed.len() }));
             return;
         }
         for (id, Envoy { state, gateways }) in changed {
-            self.publish("node", &json!({ "id": id, "gateways": gateways, "state": state.as_str() }));
+            self.tell("node", json!({ "id": id, "gateways": gateways, "state": state.as_str() }));
         }
     }
 
@@ -122,16 +122,20 @@ impl Observer {
     fn look_at_changes(&mut self) {
         for change in self.admin.audit.ended_since(self.ended) {
             self.ended = change.ended.unwrap_or(self.ended);
-            self.publish("change", &AuditEntry::of(change));
+            self.admin.following.events.publish("change", text(&AuditEntry::of(change)));
         }
     }
 
-    fn publish(&self, name: &'static str, data: &impl Serialize) {
-        self.admin.following.events.publish(name, text(data));
+    /// With when it was seen: who comes back hears of it later.
+    fn tell(&self, name: &'static str, mut data: Value) {
+        if let Some(members) = data.as_object_mut() {
+            members.insert("at".to_owned(), rfc3339(self.admin.clock.now()).into());
+        }
+        self.admin.following.events.publish(name, text(&data));
     }
 }
 
-fn refused(refusal: &Refusal) -> serde_json::Value {
+fn refused(refusal: &Refusal) -> Value {
     let message = refusal.problems.first().map_or("", |problem| &problem.message);
     json!({
         "kind": refusal.id.as_ref().map(|id| id.kind.as_str()),
