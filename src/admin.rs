@@ -26,6 +26,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
@@ -96,6 +98,7 @@ impl Admin {
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(axum::middleware::map_response(without_sniffing))
             .with_state(self)
     }
 
@@ -128,10 +131,17 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(diff::diff).layer(large))
         .routes(routes!(explain::answer))
         .routes(routes!(status::status))
+        .routes(routes!(access::answer))
         .routes(routes!(config_dump))
 }
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A browser takes every answer for what it says that it is.
+async fn without_sniffing(mut response: Response) -> Response {
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
 
 /// What is measured, in the text format of OpenMetrics.
 #[utoipa::path(

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::Json;
+use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
+use serde::Serialize;
 use subtle::ConstantTimeEq as _;
+use utoipa::ToSchema;
 
 use super::error::ProblemDetails;
 use super::{Admin, in_background};
@@ -32,6 +35,36 @@ impl FromRequestParts<Admin> for Who {
         let peer = peer.ok_or_else(|| ProblemDetails::unavailable("the peer's address is not known"))?.0;
         admin.access.who(parts, peer).await.map(Self)
     }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rights {
+    /// The name of whoever asks; null where that may change nothing.
+    #[schema(required = true)]
+    who: Option<String>,
+    /// Why it may change nothing.
+    #[schema(required = true)]
+    reason: Option<String>,
+    /// True where changes need a token.
+    takes_tokens: bool,
+    /// Where policies come from: `etcd`, or `files`, which cannot be changed here.
+    policies: &'static str,
+}
+
+/// Who asks, whether that may change something, and where policies come from.
+#[utoipa::path(
+    get,
+    path = "/v1/access",
+    operation_id = "access",
+    responses((status = 200, description = "Who asks.", body = Rights)),
+)]
+pub(super) async fn answer(State(admin): State<Admin>, who: Result<Who, ProblemDetails>) -> Json<Rights> {
+    let (who, reason) = match who {
+        Ok(Who(name)) => (Some(name), None),
+        Err(problem) => (None, Some(problem.detail)),
+    };
+    let policies = if admin.editor.is_some() { "etcd" } else { "files" };
+    Json(Rights { who, reason, takes_tokens: admin.access.token_file.is_some(), policies })
 }
 
 /// The shortest token.

@@ -15,6 +15,7 @@ use super::error::ProblemDetails;
 use super::extract::OfPath;
 use super::openapi::Problem;
 use super::{Admin, in_background, rfc3339};
+use crate::document::Origin;
 use crate::live::{Generation, Refusal, Refusals};
 use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
@@ -51,9 +52,18 @@ pub(super) struct ServedDocument {
     /// Why its newest version is not the one that is served; null where it is.
     #[schema(required = true)]
     refused: Option<RefusedDocument>,
-    /// Where one document is asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct DocumentWithText {
+    #[serde(flatten)]
+    document: ListedDocument,
+    /// The text that is served; null where nothing of it is.
+    #[schema(required = true)]
     text: Option<String>,
+    /// The text that is refused; null where none is, or it cannot be read.
+    #[schema(required = true)]
+    refused_text: Option<String>,
 }
 
 /// A document that is not served as it stands in the source.
@@ -89,6 +99,19 @@ pub(super) struct DocumentProblem {
     /// The text of the line.
     #[schema(required = true, value_type = Option<String>)]
     line: Option<Arc<str>>,
+    /// The place in the document's own text.
+    #[schema(required = true)]
+    place: Option<PlaceInText>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PlaceInText {
+    /// Counted from 1, as is the column.
+    line: u32,
+    /// In characters.
+    column: u32,
+    /// The length of what is meant, in characters.
+    width: u32,
 }
 
 /// The place of a document in the API.
@@ -102,11 +125,13 @@ pub(super) struct DocumentPath {
 
 impl DocumentPath {
     pub(super) fn id(&self) -> Result<DocumentId, ProblemDetails> {
-        let kinds = || Kind::ALL.map(Kind::as_str).join(", ");
-        let kind = Kind::parse(&self.kind);
-        let kind = kind.ok_or_else(|| ProblemDetails::not_found(&format!("{:?} is none of {}", self.kind, kinds())))?;
-        Ok(DocumentId::new(kind, &self.name))
+        Ok(DocumentId::new(kind_of(&self.kind)?, &self.name))
     }
+}
+
+pub(super) fn kind_of(text: &str) -> Result<Kind, ProblemDetails> {
+    let kinds = || Kind::ALL.map(Kind::as_str).join(", ");
+    Kind::parse(text).ok_or_else(|| ProblemDetails::not_found(&format!("{text:?} is none of {}", kinds())))
 }
 
 /// The documents, those that are served and those that are refused.
@@ -146,7 +171,7 @@ fn list_of(generation: &Generation, refused: &Refusals) -> DocumentList {
         (
             status = 200,
             description = "The document.",
-            body = ListedDocument,
+            body = DocumentWithText,
             headers(("etag" = String, description = "The base version of a change: the revision of the document, or of the set.")),
         ),
         Problem<400>,
@@ -157,14 +182,14 @@ fn list_of(generation: &Generation, refused: &Refusals) -> DocumentList {
 pub(super) async fn one(
     State(admin): State<Admin>,
     OfPath(path): OfPath<DocumentPath>,
-) -> Result<(HeaderMap, Json<ListedDocument>), ProblemDetails> {
+) -> Result<(HeaderMap, Json<DocumentWithText>), ProblemDetails> {
     let generation = admin.generation()?;
     let id = path.id()?;
     let refused = admin.live.refused();
     let refusal = refused.of(&id).map(|refusal| &**refusal);
     let served = generation.documents.get(&id);
     let document = match (served, refusal) {
-        (Some(parsed), refusal) => ListedDocument::Served(ServedDocument::with_text(parsed, refusal)),
+        (Some(parsed), refusal) => ListedDocument::Served(ServedDocument::of(parsed, refusal)),
         (None, Some(refusal)) => ListedDocument::Refused(RefusedDocument::of(refusal)),
         (None, None) => return Err(ProblemDetails::not_found(&format!("no {} is called {:?}", id.kind, path.name))),
     };
@@ -172,7 +197,13 @@ pub(super) async fn one(
     if let Ok(etag) = etag(&generation, served).parse() {
         headers.insert(ETAG, etag);
     }
-    Ok((headers, Json(document)))
+    let text = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
+    let told = DocumentWithText {
+        document,
+        text: served.and_then(|parsed| parsed.document.content.as_deref().ok()).map(text),
+        refused_text: refusal.and_then(|refusal| refusal.content.as_deref()).map(text),
+    };
+    Ok((headers, Json(told)))
 }
 
 /// The revision of the document, where the source keeps that, else of the set.
@@ -190,13 +221,7 @@ impl ServedDocument {
             revision: parsed.document.revision.map(|revision| revision.0),
             served: true,
             refused: refusal.map(RefusedDocument::of),
-            text: None,
         }
-    }
-
-    fn with_text(parsed: &Parsed, refusal: Option<&Refusal>) -> Self {
-        let text = parsed.document.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-        Self { text: Some(text.into_owned()), ..Self::of(parsed, refusal) }
     }
 }
 
@@ -222,6 +247,13 @@ impl DocumentProblem {
             message: problem.message.clone(),
             help: problem.help.clone(),
             line: problem.place.as_ref().map(|place| Arc::clone(&place.text)),
+            place: problem.place.as_ref().map(|place| PlaceInText::of(place, &problem.origin)),
         }
+    }
+}
+
+impl PlaceInText {
+    fn of(place: &problem::Place, origin: &Origin) -> Self {
+        Self { line: place.line_in(origin), column: place.column, width: place.width }
     }
 }

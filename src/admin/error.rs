@@ -15,7 +15,7 @@ const LISTED_MAX: usize = 20;
 #[derive(Debug)]
 pub(super) struct ProblemDetails {
     pub(super) status: StatusCode,
-    detail: String,
+    pub(super) detail: String,
     /// Further members (RFC 9457, section 3.2).
     members: Map<String, Value>,
     /// The time after which it may be worth to ask again, in seconds.

@@ -2,6 +2,7 @@
 
 mod events;
 mod lists;
+mod page;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -327,8 +327,8 @@ impl Attempt<'_> {
 }
 
 fn refusal(id: Option<DocumentId>, document: &Document, problems: Vec<Problem>, is_served: bool) -> Refusal {
-    let (origin, revision) = (document.origin.clone(), document.revision);
-    Refusal { id, origin, revision, problems, since: Timestamp::default(), is_served }
+    let (origin, revision, content) = (document.origin.clone(), document.revision, document.content.clone().ok());
+    Refusal { id, origin, revision, content, problems, since: Timestamp::default(), is_served }
 }
 
 #[cfg(test)]

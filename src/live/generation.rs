@@ -101,10 +101,7 @@ impl Generation {
     /// The generation that would come after this one if the whole set were these documents; or everything that is wrong with
     /// them. Who is registered stays.
     pub fn replaced(&self, documents: impl IntoIterator<Item = Document>) -> Result<Self, Vec<Problem>> {
-        let Linked { documents, policies, changed } = self.link(&Documents::new(self.revision, documents))?;
-        let (registered, rate_limit_service) = (self.registered.clone(), self.rate_limit_service.clone());
-        let parts = Parts { revision: self.revision, documents, policies, registered, rate_limit_service };
-        Ok(self.next(self.number + 1, parts, &changed))
+        Ok(self.after(self.link(&Documents::new(self.revision, documents))?))
     }
 
     /// The documents as a set, and in which of them it differs from this one.
@@ -127,16 +124,41 @@ impl Generation {
         &self,
         changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Parsed>>)>,
     ) -> Result<PolicySet, Vec<Problem>> {
-        let (mut documents, mut ids) = (self.documents.clone(), BTreeSet::new());
+        self.link_with(changes).map(|linked| linked.policies)
+    }
+
+    /// The generation that would come after this one with some documents in other versions, or without them; or what
+    /// [`Self::with`] says is wrong.
+    pub fn amended(
+        &self,
+        changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Parsed>>)>,
+    ) -> Result<Self, Vec<Problem>> {
+        self.link_with(changes).map(|linked| self.after(linked))
+    }
+
+    fn link_with(
+        &self,
+        changes: impl IntoIterator<Item = (DocumentId, Option<Arc<Parsed>>)>,
+    ) -> Result<Linked, Vec<Problem>> {
+        let (mut documents, mut changed) = (self.documents.clone(), BTreeSet::new());
         for (id, parsed) in changes {
             match parsed {
                 Some(parsed) => drop(documents.insert(id.clone(), parsed)),
                 None => drop(documents.remove(&id)),
             }
-            ids.insert(id);
+            changed.insert(id);
         }
-        let linked = PolicySet::link(&self.policies, &documents, &ids);
-        told_together(Vec::new(), &[], &documents, linked)
+        let linked = PolicySet::link(&self.policies, &documents, &changed);
+        let policies = told_together(Vec::new(), &[], &documents, linked)?;
+        Ok(Linked { documents, policies, changed })
+    }
+
+    /// The next generation, with these documents. Who is registered stays.
+    fn after(&self, linked: Linked) -> Self {
+        let Linked { documents, policies, changed } = linked;
+        let (registered, rate_limit_service) = (self.registered.clone(), self.rate_limit_service.clone());
+        let parts = Parts { revision: self.revision, documents, policies, registered, rate_limit_service };
+        self.next(self.number + 1, parts, &changed)
     }
 
     /// The generation that differs from this one in the changed documents, in who is registered and in where decisions are

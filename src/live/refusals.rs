@@ -18,6 +18,8 @@ pub struct Refusal {
     pub origin: Origin,
     /// Of the document that is refused, where the source keeps that.
     pub revision: Option<Revision>,
+    /// Its text, so that the problems can be shown in it. `None` where it could not be read.
+    pub content: Option<Arc<[u8]>>,
     pub problems: Vec<Problem>,
     /// When it was refused first.
     pub since: Timestamp,
@@ -134,7 +136,7 @@ mod tests {
 
     fn refusal(place: usize, id: Option<DocumentId>, is_served: bool) -> Refusal {
         let (revision, problems, since) = (None, Vec::new(), Timestamp::default());
-        Refusal { id, origin: origin(place), revision, problems, since, is_served }
+        Refusal { id, origin: origin(place), revision, content: None, problems, since, is_served }
     }
 
     #[test]

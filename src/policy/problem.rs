@@ -216,6 +216,11 @@ impl Place {
         }
     }
 
+    /// The line in the document's own text, counted from 1.
+    pub fn line_in(&self, origin: &Origin) -> u32 {
+        self.line.saturating_sub(origin.first_line()) + 1
+    }
+
     fn byte_range(&self) -> std::ops::Range<usize> {
         let byte_of = |characters: u32| {
             self.text.char_indices().nth(characters as usize).map_or(self.text.len(), |(position, _)| position)
