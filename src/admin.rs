@@ -20,6 +20,7 @@ mod status;
 mod tests;
 mod top;
 mod traffic;
+mod web;
 
 use std::sync::Arc;
 
@@ -133,6 +134,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(status::status))
         .routes(routes!(access::answer))
         .routes(routes!(config_dump))
+        .merge(web::routes())
 }
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

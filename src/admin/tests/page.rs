@@ -1,4 +1,4 @@
-//! What a page needs of the API before it offers to change something.
+//! What the page stands on: its files, and what it asks before it offers to change something.
 
 use axum::http::header;
 use serde_json::{Value, json};
@@ -7,9 +7,32 @@ use super::{SHOP, World};
 use crate::admin::access::Access;
 
 #[tokio::test]
+async fn the_page_and_its_parts_come_with_a_policy_that_lets_nothing_else_in() {
+    let world = World::shop();
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/assets/app.js", "text/javascript; charset=utf-8"),
+        ("/assets/style/base.css", "text/css; charset=utf-8"),
+        ("/assets/icon.svg", "image/svg+xml"),
+        ("/assets/vendor/LICENSES.txt", "text/plain; charset=utf-8"),
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.status, answer.content_type()), (200, content_type), "{path}");
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.headers[header::REFERRER_POLICY], "no-referrer");
+        let etag = answer.headers[header::ETAG].to_str().unwrap().to_owned();
+        let again = world.send("GET", path, &[("if-none-match", &etag)], "").await;
+        assert_eq!((again.status, &*again.text), (304, ""), "{path}");
+    }
+    assert_eq!(world.get("/assets/..%2Fweb.rs").await.status, 404);
+    assert_eq!(world.get("/assets/nothing.js").await.content_type(), "application/problem+json");
+}
+
+#[tokio::test]
 async fn no_answer_is_taken_for_what_it_does_not_say_it_is() {
     let world = World::shop();
-    for path in ["/v1/status", "/metrics", "/nothing", "/v1/policies/Plan/none"] {
+    for path in ["/", "/v1/status", "/metrics", "/nothing", "/v1/policies/Plan/none"] {
         assert_eq!(world.get(path).await.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
     }
 }
