@@ -3,8 +3,8 @@
 //! rounds are printed. On a shared machine the ratio of two is worth more than the figure of one, and the CPU that a
 //! call takes more than how many calls there were.
 //!
-//! `cargo bench --bench rls`; for a look, with fewer rounds and shorter turns in TIERFLOW_BENCH_ROUNDS=1 and
-//! TIERFLOW_BENCH_SECONDS=0.2
+//! `cargo bench --bench rls`; with another build of Tierflow in TIERFLOW_BENCH_BEFORE, which takes its turns with this one;
+//! for a look, with fewer rounds and shorter turns in TIERFLOW_BENCH_ROUNDS=1 and TIERFLOW_BENCH_SECONDS=0.2
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
@@ -20,6 +20,7 @@ mod tierflow_server;
 #[path = "load/turns.rs"]
 mod turns;
 
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -64,18 +65,24 @@ fn main() {
         process: Rc::new(answers_ok::start(transport, SERVER_CORES)),
         bodies: Rc::clone(&hot),
     };
-    let tierflow = |name: &str, bodies| Measured {
-        name: name.to_owned(),
-        process: Rc::new(tierflow_server::serve(folder.path(), POLICIES, SERVER_CORES, &[])),
-        bodies,
+    let tierflow_of = |program: &Path, name: &str, bodies| {
+        let process =
+            tierflow_server::serve_with(program, folder.path(), POLICIES, SERVER_CORES, &[], process::free_address());
+        Measured { name: name.to_owned(), process: Rc::new(process), bodies }
     };
-    let servers = [
+    let tierflow = |name: &str, bodies| tierflow_of(Path::new(env!("CARGO_BIN_EXE_tierflow")), name, bodies);
+    let mut servers = vec![
         answers_ok("tonic"),
         answers_ok("h2"),
         tierflow("Tierflow", Rc::clone(&hot)),
         tierflow("Tierflow, 200 000 tenants", calls("open", MANY)),
         tierflow("Tierflow, denied", calls("shut", HOT)),
     ];
+    if let Some(before) = std::env::var_os("TIERFLOW_BENCH_BEFORE") {
+        let before = Path::new(&before);
+        servers.push(tierflow_of(before, "before", Rc::clone(&hot)));
+        servers.push(tierflow_of(before, "before, denied", calls("shut", HOT)));
+    }
     print_head();
     let print = |name: &str, load: Load| {
         for (server, medians) in servers.iter().zip(turns.measure(load, &servers)) {
