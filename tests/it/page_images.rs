@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Edge, eventually_within};
+use crate::harness::{Edge, eventually, eventually_within};
 use crate::kit::tools;
 use crate::page_changes::Shop;
 use crate::store::key;
@@ -43,28 +43,29 @@ const MORE: [(&str, &str, &str); 8] = [
     ("Tenant", "umbrella", "kind: Tenant\nname: umbrella\nplan: gold\n"),
 ];
 
-/// Who sends how many requests a second, and of how many seconds only some.
-const CUSTOMERS: [(&str, u64, &str); 6] = [
-    ("hooli", 40, "/order/create"),
-    ("acme", 22, "/order/create"),
-    ("umbrella", 17, "/order/7"),
-    ("globex", 9, "/order/9"),
-    ("initech", 3, "/payment/3"),
-    ("wayne", 4, "/order/create"),
+/// Who sends how many requests a second at most, and how much later than others the most comes.
+const CUSTOMERS: [(&str, u64, &str, f64); 6] = [
+    ("hooli", 60, "/order/create", 0.0),
+    ("acme", 24, "/order/create", 0.3),
+    ("umbrella", 30, "/order/7", 0.5),
+    ("globex", 12, "/order/9", 0.8),
+    ("initech", 4, "/payment/3", 0.1),
+    ("wayne", 5, "/order/create", 0.6),
 ];
+const WAVE_SECONDS: f64 = 80.0;
 
-/// At an even pace, with more of it in every other half minute.
+/// In waves: more, and then less again.
 async fn shop_around(edge: &Edge) {
     let mut customers = JoinSet::new();
-    for (tenant, a_second, path) in CUSTOMERS {
+    for (tenant, a_second, path, later) in CUSTOMERS {
         let (client, url) = (edge.client(), edge.url(path));
         customers.spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(1000 / a_second));
             let start = tokio::time::Instant::now();
             loop {
                 pace.tick().await;
-                let is_slow = start.elapsed().as_secs() % 60 >= 34;
-                if !is_slow || fastrand::u8(..) < 110 {
+                let turn = start.elapsed().as_secs_f64() / WAVE_SECONDS - later;
+                if fastrand::f64() < 0.55 + 0.45 * (turn * std::f64::consts::TAU).sin() {
                     let _ = client.send("GET", &url, &[("x-tenant-id", tenant)]).await;
                 }
             }
@@ -146,6 +147,11 @@ async fn draw_all(visit: &Visit, shop: &Shop) {
     visit.sees("is refused").await;
     draw(visit, "refused-light").await;
     visit.open("limits").await;
-    visit.sees("payment").await;
+    eventually("two looks make a rate", async || {
+        let rates =
+            "return [...document.querySelectorAll('td[data-name^=Over]')].every((cell) => cell.innerText !== '–')";
+        (visit.run(rates).await == true).then_some(())
+    })
+    .await;
     draw(visit, "limits-light").await;
 }

@@ -97,10 +97,10 @@ function area(seconds, x, top, bottom) {
   return `${line(seconds, x, top)}${back}Z`;
 }
 
-// The next of 1, 2, 4, 5 and 10 times a power of ten: its half is as round as itself.
+// A round number that is not much larger, and whose half is round, too.
 function niceMax(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  const nice = [1, 2, 4, 5, 10].find((step) => step * power >= value) * power;
+  const nice = [1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value) * power;
   return Math.max(2, nice);
 }
 

@@ -20,7 +20,7 @@ export function Limits({ query }) {
   const uses = useUses(path('/v1/counters', { tier: 'api', gateway }));
   const columns = [
     { name: 'API', grow: true, of: (limit) => html`<${ApiName} of=${limit} />` },
-    { name: 'Limit', of: (limit) => html`<span class="mono">${limit.limit}</span> <span class="muted">${limit.tier}</span>${limit.mode !== 'enforce' && html` <${Mode} limit=${limit} />`}` },
+    { name: 'Limit', of: (limit) => html`<span class="mono">${limit.limit}</span> <span class="muted">${limit.tier}</span>${modeOf(limit) === 'shadow' && html` <${Mode} limit=${limit} />`}` },
     { name: 'Rate', wrap: true, of: (limit) => html`<${Rate} limit=${limit} />` },
     { name: 'In use', of: (limit) => html`<${LiveUse} use=${uses.get(keyOf(limit))} />` },
     { name: 'Over, a second', number: true, of: (limit) => html`<${Over} limit=${limit} rates=${rates} />` },
@@ -49,8 +49,14 @@ export function Rate({ limit }) {
   return html`${rates.slice(0, RATES_MAX).map((one, index) => html`${index > 0 && ', '}<b>${one}</b>`)}${more && ', …'}`;
 }
 
+// Of several documents: what any of them has.
+function modeOf({ mode, documents = [] }) {
+  return mode ?? (documents.some(({ mode: own }) => own === 'shadow') ? 'shadow' : 'enforce');
+}
+
 export function Mode({ limit }) {
-  return limit.mode === 'shadow' ? html`<${Badge} word="shadow" />` : html`<span class="muted">${limit.mode ?? 'differs'}</span>`;
+  const mode = modeOf(limit);
+  return mode === 'shadow' ? html`<${Badge} word="shadow" />` : html`<span class="muted">${mode}</span>`;
 }
 
 function ApiName({ of: { gateway, api } }) {

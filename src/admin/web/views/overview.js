@@ -61,6 +61,7 @@ function Number({ name, value, note }) {
 
 function convergence({ connected, live }) {
   if (!connected) return 'no Envoy is connected';
+  if (connected === 1) return live ? 'the one Envoy has it' : 'the one Envoy does not have it yet';
   return live === connected ? `all ${plural(connected, 'Envoy')} have it` : `${count(live)} of ${plural(connected, 'Envoy')} have it`;
 }
 
