@@ -15,6 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Admin;
 use super::error::ProblemDetails;
 
+/// The time that a body may take to come, from the end of the headers.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What stands in the places of the path's names.
 pub(super) struct OfPath<T>(pub(super) T);
 
@@ -50,7 +53,7 @@ impl FromRequest<Admin> for Body {
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
         let refused = |refused: BytesRejection| ProblemDetails::of(refused.status(), &refused.body_text());
-        Bytes::from_request(request, admin).await.map(Self).map_err(refused)
+        in_time(Bytes::from_request(request, admin)).await?.map(Self).map_err(refused)
     }
 }
 
@@ -99,6 +102,15 @@ impl<T: DeserializeOwned> FromRequest<Admin> for OfJson<T> {
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
         let refused = |refused: JsonRejection| ProblemDetails::of(refused.status(), &refused.body_text());
-        Json::from_request(request, admin).await.map(|Json(body)| Self(body)).map_err(refused)
+        in_time(Json::from_request(request, admin)).await?.map(|Json(body)| Self(body)).map_err(refused)
     }
+}
+
+/// Whoever sends a byte now and then would hold a connection for ever.
+async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, ProblemDetails> {
+    let late = |_| {
+        let seconds = BODY_TIMEOUT.as_secs();
+        ProblemDetails::of(StatusCode::REQUEST_TIMEOUT, &format!("the body did not come within {seconds} s"))
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(late)
 }

@@ -16,6 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_io_timeout::TimeoutWriter;
 use tonic::service::Routes;
 use tower_service::Service;
 
@@ -31,6 +33,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The same of HTTP/1.1, with the first line.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// The number of these headers.
+const HEADERS_MAX: usize = 100;
+/// A client that reads nothing of an answer for so long has a connection for nothing.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// The time that the headers of a request of HTTP/1.1 may take to come, from the end of the one before. Longer than
 /// the minute that metrics are usually scraped at: a connection that closes just then is an error for who reuses it.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
@@ -122,16 +128,29 @@ pub(super) struct Http {
     pub(super) router: Router,
 }
 
+/// The bytes of a connection whose other end has to read them.
+type Read<I> = TokioIo<Pin<Box<TimeoutWriter<I>>>>;
+type HttpConnection<I> = auto::Connection<'static, Read<I>, TowerToHyperService<Calls<Router>>, TokioExecutor>;
+
 impl Protocol for Http {
-    type Connection = auto::Connection<'static, TokioIo<Io>, TowerToHyperService<Calls<Router>>, TokioExecutor>;
+    type Connection = HttpConnection<Io>;
 
     fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
+        self.speak_on(io.into_inner(), peer)
+    }
+}
+
+impl Http {
+    fn speak_on<I: AsyncRead + AsyncWrite + Send + 'static>(&self, io: I, peer: Peer) -> HttpConnection<I> {
+        let mut io = TimeoutWriter::new(io);
+        io.set_timeout(Some(UNREAD_MAX));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADERS_TIMEOUT)
             .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -139,7 +158,7 @@ impl Protocol for Http {
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_concurrent_streams(HTTP_STREAMS_MAX);
         let service = TowerToHyperService::new(Calls { service: self.router.clone(), peer, tell: address });
-        builder.serve_connection(io, service).into_owned()
+        builder.serve_connection(TokioIo::new(Box::pin(io)), service).into_owned()
     }
 }
 
@@ -173,5 +192,92 @@ impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for C
         self.peer.is_heard.store(true, Ordering::Relaxed);
         (self.tell)(&self.peer, request.extensions_mut());
         self.service.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// A connection as the server has it, and the client's end.
+    fn connect() -> (impl Future<Output = Result<(), String>>, DuplexStream) {
+        let router =
+            Router::new().route("/", get(async || "it is well")).route("/large", get(async || vec![0; 1 << 20]));
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let address = ([127, 0, 0, 1], 1).into();
+        let peer = Peer { address, connection: crate::xds::Connection::default(), is_heard: Arc::default() };
+        let connection = Http { router }.speak_on(server, peer);
+        (async { connection.await.map_err(|error| format!("{error:?}")) }, client)
+    }
+
+    /// The status of the answer to the head of a request.
+    async fn status(head: &str) -> u16 {
+        let (connection, mut client) = connect();
+        let asking = async {
+            // Whoever refuses a request need not read all of it.
+            let _ = client.write_all(head.as_bytes()).await;
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            drop(client);
+            std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+        };
+        tokio::join!(asking, connection).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_head_of_a_request_has_a_size() {
+        let with = |lines: &str| format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
+        let lines = |count: usize| "a: b\r\n".repeat(count);
+        assert_eq!(status(&with(&lines(HEADERS_MAX - 1))).await, 200);
+        assert_eq!(status(&with(&lines(HEADERS_MAX))).await, 431);
+        let long = |bytes: usize| format!("a: {}\r\n", "b".repeat(bytes));
+        assert_eq!(status(&with(&long(HEADER_BYTES_MAX / 2))).await, 200);
+        assert_eq!(status(&with(&long(HEADER_BYTES_MAX))).await, 431);
+    }
+
+    /// Time stands still while something can be done, and goes on at once where all wait.
+    #[tokio::test(start_paused = true)]
+    async fn the_head_of_a_request_is_not_waited_for_for_ever() {
+        let (connection, mut client) = connect();
+        let writing = async {
+            client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            while client.write_all(b"a: b\r\n").await.is_ok() {
+                sleep(Duration::from_secs(5)).await;
+            }
+        };
+        let both = async { tokio::join!(writing, connection) };
+        timeout(HEADERS_TIMEOUT * 2, both).await.expect("the connection is closed").1.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_of_an_answer_is_left() {
+        let (connection, mut client) = connect();
+        client.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let ended = timeout(UNREAD_MAX * 2, connection).await.expect("the connection is closed");
+        assert!(ended.as_ref().is_err_and(|error| error.contains("TimedOut")), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_is_not_left() {
+        let (connection, mut client) = connect();
+        let reading = async {
+            client.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            let (mut all, mut chunk) = (0, vec![0; 16 * 1024]);
+            loop {
+                sleep(UNREAD_MAX / 2).await;
+                match client.read(&mut chunk).await.unwrap() {
+                    0 => return all,
+                    read => all += read,
+                }
+            }
+        };
+        let (read, ended) = tokio::join!(reading, connection);
+        assert!(read > 1 << 20 && ended.is_ok(), "{read} {ended:?}");
     }
 }
