@@ -4,6 +4,7 @@ pub mod access;
 mod audit;
 mod counters;
 mod diff;
+pub mod directory;
 mod documents;
 mod edit;
 mod error;
@@ -16,6 +17,7 @@ mod nodes;
 mod openapi;
 mod page;
 mod status;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -27,9 +29,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
-use axum::http::HeaderValue;
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
@@ -49,11 +51,13 @@ use crate::source::board::Board;
 use crate::top::Top;
 use crate::traffic::Traffic;
 use access::Access;
+use directory::Directory;
 use error::ProblemDetails;
 use events::Following;
 use extract::{OfQuery, Turns};
 use limits::LimitsOfLast;
 use openapi::Problem;
+use tagged::{Known, tagged};
 
 /// The state that the API tells of. The addresses are `serve`'s to know.
 #[derive(Clone)]
@@ -69,6 +73,7 @@ pub struct Admin {
     pub following: Following,
     pub turns: Turns,
     pub board: Arc<Board>,
+    pub directory: Arc<Directory>,
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
     pub audit: Arc<Audit>,
@@ -117,7 +122,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(health::readyz))
         .routes(routes!(metrics))
         .routes(routes!(openapi::document))
-        .routes(routes!(documents::list))
+        .routes(routes!(documents::list::list))
         .routes(routes!(documents::one, edit::put, edit::delete))
         .routes(routes!(edit::apply).layer(large))
         .routes(routes!(audit::list))
@@ -203,9 +208,15 @@ struct DumpedResource {
     get,
     path = "/v1/config_dump",
     operation_id = "config_dump",
-    params(ConfigDumpQuery),
+    params(ConfigDumpQuery, Known),
     responses(
-        (status = 200, description = "The resources.", body = ConfigDump),
+        (
+            status = 200,
+            description = "The resources.",
+            body = ConfigDump,
+            headers(("etag" = String, description = "A hash of the answer, for If-None-Match.")),
+        ),
+        (status = 304, description = "The client has it."),
         Problem<400>,
         Problem<404>,
         Problem<503>,
@@ -214,13 +225,14 @@ struct DumpedResource {
 async fn config_dump(
     State(admin): State<Admin>,
     OfQuery(query): OfQuery<ConfigDumpQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     admin.generation()?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);
     let group = group.ok_or_else(|| ProblemDetails::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;
     let (number, group) = (offer.number, Arc::clone(group));
-    Ok(in_background(move || axum::Json(dump(number, &group)).into_response()).await)
+    Ok(in_background(move || tagged(&headers, &dump(number, &group))).await)
 }
 
 fn dump(generation: u64, group: &GroupOffer) -> ConfigDump {

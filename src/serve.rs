@@ -299,6 +299,7 @@ impl Shared {
             turns: Turns::default(),
             following: Following::new(Arc::clone(&self.events), self.shutdown.clone()),
             board: Arc::clone(&self.board),
+            directory: Arc::default(),
             editor,
             audit: Arc::new(audit),
             access,

@@ -217,7 +217,8 @@ pub(super) async fn reset(
 fn take_offset(parameters: &mut Vec<(String, String)>) -> Result<usize, ProblemDetails> {
     let Some(index) = parameters.iter().position(|(name, _)| name == OFFSET) else { return Ok(0) };
     let (_, offset) = parameters.remove(index);
-    offset.parse().map_err(|_| bad(&format!("{OFFSET}: found {offset:?}, expected a whole number")))
+    let number = offset.parse::<i64>().ok().and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| bad(&format!("{OFFSET}: found {offset:?}, expected a whole number")))
 }
 
 /// There may be very many Apis, so that it is done in the background.

@@ -56,7 +56,7 @@ pub(super) struct DifferenceToServed {
     path = "/v1/check",
     operation_id = "check",
     params(Options),
-    request_body(content = String, content_type = "application/yaml"),
+    request_body(content = Option<Object>, content_type = "application/yaml"),
     responses(
         (status = 200, description = "They are.", body = CheckedSet),
         Problem<400>,
@@ -89,7 +89,7 @@ pub(super) async fn check(
     path = "/v1/diff",
     operation_id = "diff",
     params(Options),
-    request_body(content = String, content_type = "application/yaml"),
+    request_body(content = Option<Object>, content_type = "application/yaml"),
     responses(
         (status = 200, description = "What would change.", body = DifferenceToServed),
         Problem<400>,

@@ -1,34 +1,25 @@
 //! The documents, those that are served and those that are refused.
 
-use std::collections::BTreeMap;
+pub(super) mod list;
+
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ETAG;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ProblemDetails;
 use super::extract::OfPath;
 use super::openapi::Problem;
-use super::{Admin, in_background, rfc3339};
+use super::{Admin, rfc3339};
 use crate::document::Origin;
-use crate::live::{Generation, Refusal, Refusals};
+use crate::live::{Generation, Refusal};
 use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct DocumentList {
-    generation: u64,
-    /// The source's name for the state that it was read at.
-    revision: u64,
-    /// In the order of their kinds and names; first those that do not say who they are.
-    documents: Vec<ListedDocument>,
-}
 
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
@@ -118,8 +109,9 @@ struct PlaceInText {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct DocumentPath {
-    #[param(value_type = Kind)]
+    #[param(value_type = Kind, example = "Plan")]
     pub(super) kind: String,
+    #[param(example = "gold")]
     pub(super) name: String,
 }
 
@@ -132,33 +124,6 @@ impl DocumentPath {
 pub(super) fn kind_of(text: &str) -> Result<Kind, ProblemDetails> {
     let kinds = || Kind::ALL.map(Kind::as_str).join(", ");
     Kind::parse(text).ok_or_else(|| ProblemDetails::not_found(&format!("{text:?} is none of {}", kinds())))
-}
-
-/// The documents, those that are served and those that are refused.
-#[utoipa::path(
-    get,
-    path = "/v1/policies",
-    operation_id = "list_documents",
-    responses((status = 200, description = "The documents.", body = DocumentList), Problem<503>),
-)]
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Response, ProblemDetails> {
-    let served = admin.live.served();
-    let generation = admin.generation()?;
-    Ok(in_background(move || Json(list_of(&generation, &served.refused)).into_response()).await)
-}
-
-fn list_of(generation: &Generation, refused: &Refusals) -> DocumentList {
-    let mut rows: BTreeMap<Option<DocumentId>, Vec<ListedDocument>> = BTreeMap::new();
-    for parsed in generation.documents.values() {
-        let refusal = refused.of(&parsed.id).map(|refusal| &**refusal);
-        let row = ListedDocument::Served(ServedDocument::of(parsed, refusal));
-        rows.entry(Some(parsed.id.clone())).or_default().push(row);
-    }
-    for refusal in refused.sorted().into_iter().filter(|refusal| !refusal.is_served) {
-        rows.entry(refusal.id.clone()).or_default().push(ListedDocument::Refused(RefusedDocument::of(refusal)));
-    }
-    let documents = rows.into_values().flatten().collect();
-    DocumentList { generation: generation.number, revision: generation.revision.0, documents }
 }
 
 /// A document with its text.

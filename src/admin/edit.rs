@@ -45,7 +45,7 @@ pub(super) struct Options {
 pub(super) struct ChangeHeaders {
     /// The revision that the change was made from, as the ETag of what was read says it; 0 for documents that are new. A
     /// change needs it, here or in If-Match.
-    #[param(rename = "X-Config-Base-Version")]
+    #[param(rename = "X-Config-Base-Version", example = 0)]
     base: Option<u64>,
     /// The same, in the quotes of an ETag.
     #[param(rename = "If-Match", pattern = r#"^"[0-9]{1,19}"$"#)]
@@ -57,7 +57,7 @@ pub(super) struct ChangeHeaders {
 
 /// A change that was made.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Change {
+pub(super) struct MadeChange {
     /// The revision that it made.
     revision: u64,
     /// True where the same request had made it before.
@@ -86,15 +86,20 @@ pub(super) struct CurrentVersion {
     path = "/v1/policies/{kind}/{name}",
     operation_id = "put_document",
     params(DocumentPath, Options, ChangeHeaders),
-    request_body(content = String, content_type = "application/yaml"),
+    request_body(
+        content = Object,
+        content_type = "application/yaml",
+        example = json!({ "kind": "Plan", "name": "gold", "limits": [{ "rate": "100/minute" }] }),
+    ),
     responses(
         (
             status = 200,
             description = "It is made.",
-            body = Change,
+            body = MadeChange,
             headers(("etag" = String, description = "The revision that it made.")),
         ),
         RefusedChange,
+        Problem<408>,
         Problem<413>,
     ),
     security(("token" = []), ()),
@@ -123,7 +128,7 @@ pub(super) async fn put(
         (
             status = 200,
             description = "It is made.",
-            body = Change,
+            body = MadeChange,
             headers(("etag" = String, description = "The revision that it made.")),
         ),
         RefusedChange,
@@ -150,15 +155,20 @@ pub(super) async fn delete(
     path = "/v1/apply",
     operation_id = "apply",
     params(Options, ChangeHeaders),
-    request_body(content = String, content_type = "application/yaml"),
+    request_body(
+        content = Object,
+        content_type = "application/yaml",
+        example = json!({ "kind": "Plan", "name": "silver", "limits": [{ "rate": "10/minute" }] }),
+    ),
     responses(
         (
             status = 200,
             description = "It is made.",
-            body = Change,
+            body = MadeChange,
             headers(("etag" = String, description = "The revision that it made.")),
         ),
         RefusedChange,
+        Problem<408>,
         Problem<413>,
     ),
     security(("token" = []), ()),
@@ -224,7 +234,7 @@ pub(super) async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDeta
 }
 
 fn answer(edited: Edited, outlook: &Outlook) -> Response {
-    let body = Change {
+    let body = MadeChange {
         revision: edited.revision.0,
         replayed: edited.is_replay,
         shown: outlook.is_shown,

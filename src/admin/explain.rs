@@ -109,6 +109,7 @@ fn loopback() -> IpAddr {
     responses(
         (status = 200, description = "Why.", body = Explanations),
         Problem<400>,
+        Problem<408>,
         Problem<413>,
         Problem<415>,
         Problem<422>,

@@ -16,7 +16,7 @@ use super::Admin;
 use super::error::ProblemDetails;
 
 /// The time that a body may take to come, from the end of the headers.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What stands in the places of the path's names.
 pub(super) struct OfPath<T>(pub(super) T);
@@ -60,8 +60,6 @@ impl FromRequest<Admin> for Body {
 /// The bodies that are read, and the sets that are made of them, at the same time, where anybody may send them: a set takes
 /// many times what its text does.
 const TURNS: usize = 4;
-/// The time that such a body may take to come.
-const TURN_BODY_MAX: Duration = Duration::from_secs(30);
 
 /// Those who may send a set of documents now.
 #[derive(Clone, Debug)]
@@ -87,12 +85,7 @@ impl FromRequest<Admin> for BodyInTurn {
             let detail = format!("{TURNS} sets of documents are looked at, and no more are at the same time");
             ProblemDetails::unavailable(&detail).retry_after(1)
         })?;
-        let late = |_| {
-            let detail = format!("the body did not come within {} s", TURN_BODY_MAX.as_secs());
-            ProblemDetails::of(StatusCode::REQUEST_TIMEOUT, &detail)
-        };
-        let Body(body) =
-            tokio::time::timeout(TURN_BODY_MAX, Body::from_request(request, admin)).await.map_err(late)??;
+        let Body(body) = Body::from_request(request, admin).await?;
         Ok(Self { body, turn })
     }
 }

@@ -5,22 +5,49 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::ProblemDetails;
-use super::extract::OfPath;
+use super::extract::{OfPath, OfQuery};
 use super::openapi::Problem;
-use super::{Admin, in_background, rfc3339};
+use super::tagged::{Known, tagged};
+use super::{Admin, in_background, page, rfc3339};
 use crate::clock::Timestamp;
-use crate::names::Name;
+use crate::names::{Name, StreamId};
 use crate::nodes::state::{Condition, Newest, NodeState, condition};
-use crate::nodes::{Node, Refused, Sent, TypeStatus};
+use crate::nodes::{Node, Place, Refused, Sent, TypeStatus};
 use crate::snapshot::feature::Need;
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NodeQuery {
+    /// A gateway that selects them.
+    gateway: Option<String>,
+    state: Option<NodeState>,
+    /// A part of the id, in any case.
+    search: Option<String>,
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
 #[derive(Serialize, ToSchema)]
-pub(super) struct NodeList {
+pub(super) struct NodePage {
+    /// In the order of their ids.
+    nodes: Vec<ListedNode>,
+    /// The `after` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// The streams of one Envoy.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NodeStreams {
     nodes: Vec<ListedNode>,
 }
 
@@ -118,15 +145,45 @@ struct RefusedResources {
     get,
     path = "/v1/nodes",
     operation_id = "list_nodes",
-    responses((status = 200, description = "The Envoys.", body = NodeList)),
+    params(NodeQuery, Known),
+    responses(
+        (
+            status = 200,
+            description = "The Envoys.",
+            body = NodePage,
+            headers(("etag" = String, description = "A hash of the answer, for If-None-Match.")),
+        ),
+        (status = 304, description = "The client has it."),
+        Problem<400>,
+    ),
 )]
-pub(super) async fn list(State(admin): State<Admin>) -> Response {
-    in_background(move || {
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    OfQuery(query): OfQuery<NodeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ProblemDetails> {
+    let limit = page::limit(query.limit)?;
+    let after = query.after.as_deref().map(|after| page::key_of("after", after)).transpose()?;
+    let after = after.map(|(id, stream): (Arc<str>, u64)| Place { id, stream: StreamId(stream) });
+    let answer = in_background(move || {
         let look = Look::of(&admin);
-        let nodes = admin.nodes.after(None).map(|(_, node)| ListedNode::of(&node, look)).collect();
-        Json(NodeList { nodes }).into_response()
-    })
-    .await
+        let nodes = admin.nodes.after(after.as_ref()).map(|(place, node)| (place, ListedNode::of(&node, look)));
+        let mut nodes: Vec<(Place, ListedNode)> =
+            nodes.filter(|(_, node)| query.is_met(node)).take(limit + 1).collect();
+        let is_last = nodes.len() <= limit;
+        nodes.truncate(limit);
+        let next = nodes.last().filter(|_| !is_last).map(|(place, _)| page::cursor(&(&place.id, place.stream.0)));
+        tagged(&headers, &NodePage { nodes: nodes.into_iter().map(|(_, node)| node).collect(), next })
+    });
+    Ok(answer.await)
+}
+
+impl NodeQuery {
+    fn is_met(&self, node: &ListedNode) -> bool {
+        self.gateway.as_ref().is_none_or(|gateway| node.groups.contains(gateway))
+            && self.state.is_none_or(|state| node.state == state)
+            && self.search.as_ref().is_none_or(|search| page::has(&node.id, search))
+    }
 }
 
 /// The Envoy with a node id.
@@ -137,18 +194,18 @@ pub(super) async fn list(State(admin): State<Admin>) -> Response {
     path = "/v1/nodes/{id}",
     operation_id = "get_node",
     params(("id" = String, Path, description = "The id of its bootstrap's `node`.")),
-    responses((status = 200, description = "The Envoys.", body = NodeList), Problem<400>, Problem<404>),
+    responses((status = 200, description = "The Envoy.", body = NodeStreams), Problem<400>, Problem<404>),
 )]
 pub(super) async fn one(
     State(admin): State<Admin>,
     OfPath(id): OfPath<String>,
-) -> Result<Json<NodeList>, ProblemDetails> {
+) -> Result<Json<NodeStreams>, ProblemDetails> {
     let look = Look::of(&admin);
     let nodes: Vec<ListedNode> = admin.nodes.of_id(&id).iter().map(|node| ListedNode::of(node, look)).collect();
     if nodes.is_empty() {
         return Err(ProblemDetails::not_found(&format!("no Envoy with the node id {id:?} is connected")));
     }
-    Ok(Json(NodeList { nodes }))
+    Ok(Json(NodeStreams { nodes }))
 }
 
 /// What is known at the moment when nodes are looked at.

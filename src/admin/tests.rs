@@ -86,6 +86,7 @@ impl World {
             turns: Turns::default(),
             following: Following::new(Arc::new(Events::new(clock.now())), CancellationToken::new()),
             board: Arc::default(),
+            directory: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),
             access: Access::default(),
@@ -183,7 +184,7 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
     let world = World::shop().with_editor();
     let base = [("x-config-base-version", "0")];
     let too_large = "x".repeat(BODY_BYTES_MAX + 1);
-    let cases: [Case<'_>; 20] = [
+    let cases: [Case<'_>; 29] = [
         ("GET", "/v1/thing", &[], "", 404, "nothing is at /v1/thing"),
         ("PATCH", "/v1/policies", &[], "", 405, "/v1/policies cannot be asked with PATCH"),
         ("POST", "/v1/nodes/a", &[], "", 405, "/v1/nodes/a cannot be asked with POST"),
@@ -194,6 +195,15 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
         ("GET", "/v1/nodes/edge-1", &[], "", 404, "no Envoy with the node id \"edge-1\" is connected"),
         ("GET", "/v1/config_dump", &[], "", 400, "missing field `gateway`"),
         ("GET", "/v1/config_dump?gateway=side", &[], "", 404, "no Gateway is called \"side\""),
+        ("GET", "/v1/policies?limit=0", &[], "", 400, "limit: found 0, expected 1 to 1000"),
+        ("GET", "/v1/policies?limit=1001", &[], "", 400, "limit: found 1001"),
+        ("GET", "/v1/policies?kind=Thing", &[], "", 400, "unknown variant `Thing`"),
+        ("GET", "/v1/policies?after=x", &[], "", 400, "after: found \"x\", expected the `next` of the page before"),
+        ("GET", "/v1/policies?serach=a", &[], "", 400, "unknown field `serach`"),
+        ("GET", "/v1/nodes?limit=-1", &[], "", 400, "invalid digit"),
+        ("GET", "/v1/nodes?state=stale", &[], "", 400, "unknown variant `stale`, expected one of `REFUSED`"),
+        ("GET", "/v1/nodes?after=W10", &[], "", 400, "after: found \"W10\""),
+        ("GET", "/v1/nodes?colour=red", &[], "", 400, "unknown field `colour`"),
         ("GET", "/v1/counters?colour=red", &[], "", 400, "colour"),
         ("GET", "/v1/counters?offset=-1", &[], "", 400, "offset: found \"-1\", expected a whole number"),
         ("GET", "/v1/counters?api=pay", &[], "", 404, "pay"),
@@ -314,6 +324,107 @@ async fn documents_are_listed_with_those_that_are_refused_in_their_order() {
     assert_eq!(tenant.headers[header::ETAG], "\"7\"", "of a file, the revision of the set");
 }
 
+/// What all pages of a list have, and how many there are.
+async fn pages(world: &World, path: &str, rows: &str, name: fn(&Value) -> String) -> (Vec<String>, usize) {
+    let (mut all, mut count, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let page = world.json(&format!("{path}{after}")).await;
+        all.extend(page[rows].as_array().unwrap().iter().map(name));
+        count += 1;
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return (all, count),
+        }
+    }
+}
+
+#[tokio::test]
+async fn documents_come_in_pages_and_can_be_narrowed_down() {
+    let mut world = World::shop();
+    let plans: String = (0..250)
+        .map(|n| {
+            format!(
+                "---\n{{kind: Plan, name: p{n:03}, limits: [{{rate: {}}}]}}\n",
+                if n % 50 == 7 { "often" } else { "1/m" }
+            )
+        })
+        .collect();
+    // Two that do not say who they are, and a good version of one that is refused.
+    let nameless = "---\n{kind: Thing}\n---\n{kind: Plan}\n";
+    world.load(&format!(
+        "{SHOP}{}",
+        plans.replace("name: p007, limits: [{rate: often}]", "name: p007, limits: [{rate: 2/m}]")
+    ));
+    world.load(&format!("{SHOP}{plans}{nameless}"));
+    let name = |row: &Value| {
+        let name = row["name"].as_str().map_or_else(|| row["origin"].to_string(), str::to_owned);
+        format!("{name}{}", if row["served"] == false { " refused" } else { "" })
+    };
+    let list = async |query: &str| pages(&world, &format!("/v1/policies?{query}"), "documents", name).await;
+    let (all, count) = list("limit=1000").await;
+    assert_eq!((all.len(), count), (257, 1));
+    assert!(all[0].ends_with("\" refused") && all[1].ends_with("\" refused"), "those without a name come first");
+    assert_eq!(&all[2..6], ["edge", "order", "create", "p000"]);
+    for (limit, expected) in [(7, 37), (100, 3), (256, 2), (257, 1)] {
+        assert_eq!(list(&format!("limit={limit}")).await, (all.clone(), expected), "{limit}");
+    }
+    assert_eq!(list("").await, (all.clone(), 3), "a hundred, where nothing is said");
+    let refused = ["p007", "p057 refused", "p107 refused", "p157 refused", "p207 refused"];
+    let (of_plans, _) = list("limit=2&kind=Plan&refused=true").await;
+    assert_eq!(of_plans, refused);
+    assert_eq!(list("limit=2&refused=true").await.0[2..], refused, "and those without a name");
+    let (good, _) = list("limit=9&refused=false").await;
+    assert_eq!(good.len(), 250, "{good:?}");
+    assert_eq!(list("search=P05").await.0.len(), 10);
+    assert_eq!(list("limit=1&search=inc/").await.0, ["acme inc/7"]);
+    assert_eq!(list("kind=Tenant").await.0, ["acme inc/7"]);
+    assert_eq!(list("kind=RateLimits").await.0, [""; 0]);
+    // What is deleted in between moves nobody's page.
+    let first = world.json("/v1/policies?limit=100&kind=Plan").await;
+    world.load(&format!("{SHOP}{}", plans.replace("name: p099", "name: q").replace("name: p001", "name: q1")));
+    let rest = world.json(&format!("/v1/policies?limit=100&kind=Plan&after={}", first["next"].as_str().unwrap())).await;
+    assert_eq!(rest["documents"][0]["name"], "p100");
+}
+
+#[tokio::test]
+async fn a_list_that_the_client_has_is_not_sent_again_until_it_changes() {
+    let mut world = World::shop();
+    let seat = world.join("edge-1", &["edge"]);
+    for path in ["/v1/policies", "/v1/nodes", "/v1/policies?kind=Plan"] {
+        let first = world.get(path).await;
+        let tag = first.headers[header::ETAG].to_str().unwrap().to_owned();
+        let again = world.send("GET", path, &[("if-none-match", &tag)], "").await;
+        assert_eq!((again.status, &*again.text, &again.headers[header::ETAG]), (304, "", &first.headers[header::ETAG]));
+        seat.stands(Standing::Live, 1, world.admin.clock.now());
+        world.load(&SHOP.replace("100/h", "often"));
+        let changed = world.send("GET", path, &[("if-none-match", &tag)], "").await;
+        assert_eq!(changed.status, 200, "{path}");
+        seat.stands(Standing::Pending, 1, world.admin.clock.now());
+        world.load(SHOP);
+    }
+}
+
+#[tokio::test]
+async fn envoys_come_in_pages_and_can_be_narrowed_down() {
+    let world = World::shop();
+    let seats: Vec<Seat> = (0..25).map(|n| world.join(&format!("Edge-{n:02}"), &[["edge", "side"][n % 2]])).collect();
+    seats[4].stands(Standing::Live, 1, world.admin.clock.now());
+    let _twice = world.join("Edge-07", &["side"]);
+    let list = async |query: &str| {
+        pages(&world, &format!("/v1/nodes?{query}"), "nodes", |node| node["id"].as_str().unwrap().to_owned()).await
+    };
+    let (all, count) = list("").await;
+    assert_eq!((all.len(), count, all.is_sorted()), (26, 1, true));
+    for (limit, expected) in [(1, 26), (8, 4), (25, 2), (26, 1)] {
+        assert_eq!(list(&format!("limit={limit}")).await, (all.clone(), expected), "{limit}");
+    }
+    assert_eq!(list("limit=3&gateway=side").await.0.len(), 13);
+    assert_eq!(list("state=SYNCED").await.0, ["Edge-04"]);
+    assert_eq!(list("limit=10&state=STALE").await.0.len(), 25);
+    assert_eq!(list("search=edge-1").await.0.len(), 10);
+    assert_eq!(list("search=edge-1&gateway=none").await.0, [""; 0]);
+}
+
 #[tokio::test]
 async fn a_dump_has_every_resource_of_the_gateway_and_nothing_of_others() {
     let world = World::shop();
@@ -327,6 +438,9 @@ async fn a_dump_has_every_resource_of_the_gateway_and_nothing_of_others() {
     assert_eq!(types(".Listener"), ["edge"]);
     assert_eq!(types(".RouteConfiguration"), ["edge"]);
     assert!(types(".Cluster").iter().any(|name| name.contains("order")), "{:?}", types(".Cluster"));
+    let tag = world.get("/v1/config_dump?gateway=edge").await.headers[header::ETAG].to_str().unwrap().to_owned();
+    let again = world.send("GET", "/v1/config_dump?gateway=edge", &[("if-none-match", &tag)], "").await;
+    assert_eq!((again.status, &*again.text), (304, ""));
 }
 
 #[tokio::test]
@@ -502,6 +616,29 @@ async fn metrics_are_text_that_ends_and_a_source_that_was_never_heard_has_no_age
     let lag = world.get("/metrics").await.text;
     let lag = lag.lines().find_map(|line| line.strip_prefix("tierflow_source_lag_seconds ")).unwrap();
     assert!(lag.parse::<f64>().unwrap() >= 0.0, "{lag}");
+}
+
+/// Time stands still while something can be done, and goes on at once where all wait.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let world = World::shop().with_editor();
+    let base = [("x-config-base-version", "0"), ("content-type", "application/json")];
+    for (method, path) in [
+        ("PUT", "/v1/policies/Plan/gold"),
+        ("POST", "/v1/apply"),
+        ("POST", "/v1/check"),
+        ("POST", "/v1/diff"),
+        ("POST", "/v1/explain"),
+    ] {
+        // A byte each second.
+        let drops = futures_util::stream::unfold((), async |()| {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>("#"), ()))
+        });
+        let answer = world.send(method, path, &base, Body::from_stream(drops)).await;
+        let (status, detail) = problem(&answer);
+        assert_eq!((status, &*detail), (408, "the body did not come within 30 s"), "{method} {path}");
+    }
 }
 
 #[tokio::test]

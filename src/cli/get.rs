@@ -36,6 +36,9 @@ pub(super) fn parse_kind(text: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(is_meant).ok_or_else(|| format!("expected one of {}", kinds()))
 }
 
+/// Documents that are asked for at once: as many as a server gives.
+const PAGE: usize = 1000;
+
 /// The server's account of a document.
 #[derive(Deserialize)]
 struct Row {
@@ -49,20 +52,18 @@ struct Row {
 }
 
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let path = match (args.kind, &args.name) {
-        (Some(kind), Some(name)) => path_of(kind, name),
-        _ => "/v1/policies".to_owned(),
+    let answer = match (args.kind, &args.name) {
+        (Some(kind), Some(name)) => args.server.ask(Question::get(&path_of(kind, name)))?,
+        (Some(kind), None) => args.server.ask_pages(&format!("/v1/policies?limit={PAGE}&kind={kind}"), "documents")?,
+        (None, _) => args.server.ask_pages(&format!("/v1/policies?limit={PAGE}"), "documents")?,
     };
-    let answer = args.server.ask(Question::get(&path))?;
     match args.output {
         Output::Json => streams.print_value(&answer, Format::Json),
         Output::Yaml => streams.print_value(&answer, Format::Yaml),
         Output::Table if args.name.is_some() => streams.print(&document(&read(answer)?)),
         Output::Table => {
             let documents = answer.get("documents").cloned().unwrap_or_default();
-            let mut rows: Vec<Row> = read(documents)?;
-            rows.retain(|row| args.kind.is_none_or(|kind| row.kind.as_deref() == Some(kind.as_str())));
-            streams.print(&table(&rows))
+            streams.print(&table(&read::<Vec<Row>>(documents)?))
         }
     }
 }

@@ -67,6 +67,26 @@ impl ServerArgs {
         if (200..300).contains(&status) { Ok(json) } else { Err(told(status, json)) }
     }
 
+    /// All pages of a list in one answer: that of the last page, with the rows of all.
+    pub(super) fn ask_pages(&self, path: &str, rows: &str) -> Result<Value, Failure> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let cursor = after.as_deref().map(|after| format!("&after={}", encoded(after))).unwrap_or_default();
+            let mut page = self.ask(Question::get(&format!("{path}{cursor}")))?;
+            // Whatever else it is, whoever reads it says so.
+            let Some(Value::Array(of_page)) = page.get_mut(rows).map(Value::take) else { return Ok(page) };
+            all.extend(of_page);
+            let Some(members) = page.as_object_mut() else { return Ok(page) };
+            let next = members.remove("next").and_then(|next| next.as_str().map(str::to_owned));
+            // A page that leads to itself is the last, whatever the server says.
+            if next.is_none() || next == after {
+                members.insert(rows.to_owned(), Value::Array(all));
+                return Ok(page);
+            }
+            after = next;
+        }
+    }
+
     async fn send(&self, question: Question<'_>) -> Result<(u16, Bytes), Failure> {
         let url = format!("{}{}", self.server.trim_end_matches('/'), question.path);
         let uri: Uri = url.parse().map_err(|error| format!("--server {:?}: {error}", self.server))?;

@@ -51,6 +51,7 @@ mod last_good;
 mod leases;
 mod matching;
 mod name_server;
+mod openapi;
 mod page;
 mod page_changes;
 mod page_images;

@@ -60,6 +60,50 @@ pub fn fonts() -> Result<&'static Path, String> {
     FONTS.get_or_init(find_fonts).as_deref().map_err(Clone::clone)
 }
 
+/// schemathesis, which asks an API whatever its description allows, and what it does not: `SCHEMATHESIS_BIN`, else
+/// `schemathesis` on the PATH, else PyPI's of the version that tests are written for, with what it needs.
+pub fn schemathesis() -> Result<Command, String> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let program = PROGRAM.get_or_init(find_schemathesis).as_deref().map_err(Clone::clone)?;
+    let mut command = Command::new(program);
+    if let Some(packages) =
+        program.parent().and_then(Path::parent).filter(|packages| packages.join("schemathesis").is_dir())
+    {
+        command.env("PYTHONPATH", packages);
+    }
+    Ok(command)
+}
+
+fn find_schemathesis() -> Result<PathBuf, String> {
+    if let Some(found) = installed("SCHEMATHESIS_BIN", "schemathesis") {
+        return found;
+    }
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemathesis.txt");
+    let pinned =
+        std::fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    let version = pinned.lines().find_map(|line| line.strip_prefix("schemathesis==")).unwrap_or_default();
+    let folder = tools_folder().join(format!("schemathesis-{version}"));
+    let program = folder.join("bin/schemathesis");
+    if !program.exists() {
+        let packages = |folder: &Path| fetch_packages(&requirements, folder);
+        fetch(&folder, "schemathesis (25 MB, once)", packages)
+            .map_err(|error| missing("schemathesis", "SCHEMATHESIS_BIN", &error))?;
+    }
+    Ok(program)
+}
+
+/// Into a folder of their own: nothing is installed.
+fn fetch_packages(requirements: &Path, folder: &Path) -> Result<(), String> {
+    pip(folder)?
+        .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"])
+        .arg(folder)
+        .arg("--requirement")
+        .arg(requirements)
+        .output()
+        .map_err(|error| format!("python3: {error}"))
+        .and_then(successful)
+}
+
 /// The folder of the libraries that were fetched along with a program.
 pub fn libraries_of(program: &Path) -> Option<PathBuf> {
     let lib = program.parent()?.parent()?.join("lib");

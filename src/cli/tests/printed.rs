@@ -127,18 +127,37 @@ fn documents_are_listed_by_kind_and_one_is_shown_as_it_is_written() {
     let row = |kind: &str, name: &str, refused: Value| json!({"kind": kind, "name": name, "revision": 7, "origin": "o", "served": true, "refused": refused});
     let answer = json!({"documents": [row("Plan", "gold", json!(null)), row("Tenant", "acme", json!([])), {"origin": "p.yaml:1", "served": false}]});
     let (all, asked) = printed_of("get", std::slice::from_ref(&answer));
-    assert_eq!(asked[0].line, "GET /v1/policies");
+    assert_eq!(asked[0].line, "GET /v1/policies?limit=1000");
     assert_eq!(all.lines().count(), 4);
     assert!(all.ends_with("-       -     -         refused                                   p.yaml:1\n"), "{all}");
-    let (plans, _) = printed_of("get plan", std::slice::from_ref(&answer));
+    let plan = json!({"generation": 3, "documents": [row("Plan", "gold", json!(null))]});
+    let (plans, asked) = printed_of("get plan", std::slice::from_ref(&plan));
     assert_eq!(plans, "KIND  NAME  REVISION  STATE   ORIGIN\nPlan  gold  7         served  o\n");
-    let (json, _) = printed_of("get plan --output=json", std::slice::from_ref(&answer));
-    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), answer, "the whole answer");
+    assert_eq!(asked[0].line, "GET /v1/policies?limit=1000&kind=Plan");
+    let (json, _) = printed_of("get plan --output=json", std::slice::from_ref(&plan));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), plan, "the whole answer");
     let one = json!({"kind": "Tenant", "name": "a/b", "revision": 7, "origin": "o", "served": true, "text": "x: 1"});
     let (text, asked) = printed_of("get tenant a/b", std::slice::from_ref(&one));
     assert_eq!((&*text, &*asked[0].line), ("# base version 7\nx: 1\n", "GET /v1/policies/Tenant/a%2Fb"));
     let (yaml, _) = printed_of("get tenant a/b --output=yaml", std::slice::from_ref(&one));
     assert_eq!(serde_yaml::from_str::<Value>(&yaml).unwrap(), one);
+}
+
+#[test]
+fn a_list_in_pages_is_asked_for_to_its_end() {
+    let page = |name: &str, next: Value| {
+        let row = json!({"kind": "Plan", "name": name, "revision": 7, "origin": "o", "served": true});
+        json!({"generation": 3, "documents": [row], "next": next})
+    };
+    let (table, asked) = printed_of("get", &[page("a", json!("x=")), page("b", json!("y")), page("c", json!(null))]);
+    assert_eq!(table.lines().skip(1).map(|line| &line[6..7]).collect::<String>(), "abc");
+    let lines: Vec<&str> = asked.iter().map(|asked| asked.line.as_str()).collect();
+    let first = "GET /v1/policies?limit=1000";
+    assert_eq!(lines, [first.to_owned(), format!("{first}&after=x%3D"), format!("{first}&after=y")]);
+    let (json, asked) = printed_of("get --output=json", &[page("a", json!("x")), page("b", json!("x"))]);
+    let all: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((all["documents"].as_array().map(Vec::len), asked.len()), (Some(2), 2), "a page that leads to itself");
+    assert_eq!((&all["generation"], all.get("next")), (&json!(3), None));
 }
 
 #[test]
