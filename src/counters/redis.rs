@@ -209,8 +209,9 @@ impl Redis {
                 self.metrics.leases.denials_from_memory.inc();
                 return Ok(admission);
             }
-            Some(Take::Ask(asking)) => self.ask_for_rest(asking, follow).await,
-            None => self.decide(charges, follow).await,
+            // What a question takes is put on the heap, so that a request which leases answer does without it.
+            Some(Take::Ask(asking)) => Box::pin(self.ask_for_rest(asking, follow)).await,
+            None => Box::pin(self.decide(charges, follow)).await,
         };
         self.metrics.leases.decisions_by_store.inc();
         decided.map_err(|failure| {

@@ -14,6 +14,8 @@
 //! Memory is bounded: a counter that is new takes the place of the one of its set that matters least, and one with a lease
 //! stays.
 
+mod set;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -28,15 +30,15 @@ use crate::counters::{Admission, Outcome};
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Verdict};
 use crate::metrics::LeaseMetrics;
+use set::Set;
 
-const SETS: usize = 2048;
-const COUNTERS_PER_SET: usize = 8;
+const SETS: usize = 4096;
 /// The most settlements that wait. What does not fit is lost until its window has passed.
 const WAITING_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Leases {
-    sets: Box<[Mutex<Vec<Counter>>]>,
+    sets: Box<[Mutex<Set>]>,
     /// Nobody can choose keys that share a set.
     seed: RandomState,
     /// About how far the store's clock is ahead, in nanoseconds.
@@ -182,8 +184,7 @@ impl Leases {
         self.metrics.leases.inc_by(u64::from(told.given > 0));
         self.metrics.hits_leased.inc_by(told.given.into());
         let mut set = self.set(self.index_of(charge.key)).lock();
-        let place = set.iter().position(|counter| counter.key == charge.key);
-        let place = place.or_else(|| place_for(&mut set, charge, told.received));
+        let place = set.place(charge.key).or_else(|| set.place_for(charge, told.received));
         let leased = match place.and_then(|place| set.get_mut(place)) {
             Some(counter) => {
                 self.ended(counter.told(charge, told));
@@ -210,7 +211,7 @@ impl Leases {
 
     fn put_back(&self, charge: &Charge, taken: &TakenHits) {
         let mut set = self.set(self.index_of(charge.key)).lock();
-        let counter = set.iter_mut().find(|counter| counter.key == charge.key);
+        let counter = set.place(charge.key).and_then(|place| set.get_mut(place));
         let gone = || lease::settlement(charge.key, charge.rate, charge.algorithm, taken.at, taken.hits);
         self.give_back(counter.map_or_else(gone, |counter| counter.put_back(taken)));
     }
@@ -229,8 +230,10 @@ impl Leases {
         let sets: SmallVec<[_; 8]> = indexes.iter().map(|index| self.set(*index).lock()).collect();
         let place = |(charge, index): (&Charge, &usize)| {
             let set = indexes.iter().position(|locked| locked == index)?;
-            let is_it = |counter: &Counter| counter.is_of(charge) && !charge.is_exact;
-            Some((set, sets.get(set)?.iter().position(is_it)?))
+            let locked: &MutexGuard<'_, Set> = sets.get(set)?;
+            let place = locked.place(charge.key)?;
+            let is_it = locked.get(place)?.is_of(charge) && !charge.is_exact;
+            is_it.then_some((set, place))
         };
         let places = charges.iter().zip(&of_charges).map(place).collect();
         LockedSets { sets, places }
@@ -240,13 +243,13 @@ impl Leases {
         (self.seed.hash_one(key.as_u128()) % SETS as u64) as usize
     }
 
-    fn set(&self, index: usize) -> &Mutex<Vec<Counter>> {
+    fn set(&self, index: usize) -> &Mutex<Set> {
         self.sets.get(index).expect("an index is less than the number of sets")
     }
 }
 
 struct LockedSets<'a> {
-    sets: SmallVec<[MutexGuard<'a, Vec<Counter>>; 8]>,
+    sets: SmallVec<[MutexGuard<'a, Set>; 8]>,
     /// By charge, the set and the place in it of a counter that is known.
     places: SmallVec<[Option<(usize, usize)>; 8]>,
 }
@@ -346,21 +349,6 @@ impl Drop for Asking<'_> {
             }
         }
     }
-}
-
-/// The place of a new counter. `None`: all others in the set are worth more.
-fn place_for(set: &mut Vec<Counter>, charge: &Charge, now: Timestamp) -> Option<usize> {
-    let counter = Counter::new(charge, now);
-    if set.len() < COUNTERS_PER_SET {
-        set.push(counter);
-        return set.len().checked_sub(1);
-    }
-    let (place, least) = set.iter_mut().enumerate().min_by_key(|(_, counter)| counter.worth(now))?;
-    if least.worth(now) > counter.worth(now) {
-        return None;
-    }
-    *least = counter;
-    Some(place)
 }
 
 fn is_any_twice(charges: &[Charge]) -> bool {

@@ -117,14 +117,13 @@ impl<'a> Question<'a> {
     /// The command that asks the script, by its text or its hash. It goes by the store's clock less the skew, in
     /// microseconds; a store that comes to it after `latest` does nothing.
     pub fn command(&self, verb: &'static str, script: &str, prefix: &str, latest: Timestamp, skew: i64) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(2 * self.counters.len());
-        for counter in &self.counters {
-            command.arg(keys::head(prefix, counter.key));
-        }
-        for counter in &self.counters {
-            command.arg(keys::ring(prefix, counter.key));
-        }
+        let counters = self.counters.len();
+        let mut command = Cmd::with_capacity(4 + 2 * counters, 128 + counters * (2 * prefix.len() + 128));
+        command.arg(verb).arg(script).arg(2 * counters);
+        let heads: SmallVec<[String; 8]> =
+            self.counters.iter().map(|counter| keys::head(prefix, counter.key)).collect();
+        heads.iter().for_each(|head| _ = command.arg(head));
+        heads.into_iter().for_each(|head| _ = command.arg(keys::ring_of(head)));
         command.arg(self.packed(latest, skew).as_slice());
         command
     }
