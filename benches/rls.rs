@@ -3,8 +3,9 @@
 //! rounds are printed. On a shared machine the ratio of two is worth more than the figure of one, and the CPU that a
 //! call takes more than how many calls there were.
 //!
-//! `cargo bench --bench rls`; with another build of Tierflow in TIERFLOW_BENCH_BEFORE, which takes its turns with this one;
-//! for a look, with fewer rounds and shorter turns in TIERFLOW_BENCH_ROUNDS=1 and TIERFLOW_BENCH_SECONDS=0.2
+//! `cargo bench --bench rls`; with Kuadrant's limitador in LIMITADOR_BIN, and another build of Tierflow in
+//! TIERFLOW_BENCH_BEFORE, which take their turns with the others; for a look, with fewer rounds and shorter turns in
+//! TIERFLOW_BENCH_ROUNDS=1 and TIERFLOW_BENCH_SECONDS=0.2
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
 #![allow(clippy::panic, reason = "a benchmark prints times, and ends where something is missing")]
@@ -13,6 +14,8 @@
 mod answers_ok;
 #[path = "load/generator.rs"]
 mod generator;
+#[path = "rls/limitador.rs"]
+mod limitador;
 #[path = "load/process.rs"]
 mod process;
 #[path = "load/tierflow.rs"]
@@ -82,6 +85,11 @@ fn main() {
         let before = Path::new(&before);
         servers.push(tierflow_of(before, "before", Rc::clone(&hot)));
         servers.push(tierflow_of(before, "before, denied", calls("shut", HOT)));
+    }
+    if let Some(program) = std::env::var_os("LIMITADOR_BIN") {
+        let id = tierflow_server::id_of(POLICIES, "shop", "open");
+        let process = limitador::start(&program, folder.path(), &id, SERVER_CORES);
+        servers.push(Measured { name: "limitador".to_owned(), process: Rc::new(process), bodies: Rc::clone(&hot) });
     }
     print_head();
     let print = |name: &str, load: Load| {
