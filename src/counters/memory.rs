@@ -83,8 +83,11 @@ impl Memory {
         on_error: OnError,
     ) -> Admission {
         let mut shards = self.lock(charges);
-        let ask = |charge: &'a C| shards.ask(charge.as_ref(), hits_of_key(charges, charge.as_ref().key).max(unit), now);
-        let mut asked: SmallVec<[Asked<'a>; 4]> = charges.iter().map(ask).collect();
+        // One by one into its place, here and below: to collect them would move each twice.
+        let mut asked: SmallVec<[Asked<'a>; 4]> = SmallVec::new();
+        for charge in charges.iter().map(AsRef::as_ref) {
+            asked.push(shards.ask(charge, hits_of_key(charges, charge.key).max(unit), now));
+        }
         let all_allow = asked.iter().filter(|asked| asked.is_enforced()).all(|asked| asked.allows);
 
         if asked.iter().any(|asked| asked.is_new(all_allow)) {
@@ -99,8 +102,11 @@ impl Memory {
         }
         let has_room = asked.iter().filter(|asked| asked.is_enforced()).all(|asked| asked.has_room);
         let admitted = all_allow && (has_room || on_error != OnError::Deny);
-        let outcomes = asked.iter().map(|asked| shards.conclude(asked, admitted, now)).collect();
-        Admission { admitted, outcomes }
+        let mut admission = Admission { admitted, outcomes: SmallVec::new() };
+        for asked in &asked {
+            admission.outcomes.push(shards.conclude(asked, admitted, now));
+        }
+        admission
     }
 
     /// The verdict that [`Memory::admit`] would hear from this limit alone. Charges nothing.
@@ -155,12 +161,17 @@ impl Memory {
 
     /// Locks the shards of all charges: ascending, and each once.
     fn lock(&self, charges: &[impl AsRef<Charge>]) -> LockedShards<'_> {
-        let mut indexes: SmallVec<[usize; 4]> =
-            charges.iter().map(|charge| self.index_of(charge.as_ref().key)).collect();
+        let mut indexes: SmallVec<[usize; 4]> = SmallVec::new();
+        for charge in charges {
+            indexes.push(self.index_of(charge.as_ref().key));
+        }
         indexes.sort_unstable();
         indexes.dedup();
-        let locked = indexes.into_iter().map(|index| (index, self.shard(index).lock())).collect();
-        LockedShards { memory: self, locked }
+        let mut shards = LockedShards { memory: self, locked: SmallVec::new() };
+        for &index in &indexes {
+            shards.locked.push((index, self.shard(index).lock()));
+        }
+        shards
     }
 
     /// The high bits choose the shard; the table inside it uses the low ones.

@@ -201,12 +201,15 @@ pub(super) enum LastLimits {
 impl Matcher {
     /// `None` where nothing is known of the request's gateway or of any descriptor.
     pub fn find<'a>(&'a self, asked: &Asked<'a>, older: &'a OlderForms) -> Option<Found<'a>> {
-        let mut search = Search::new(self, older, asked.gateway);
+        let gateway = self.gateways.get_key_value(asked.gateway);
+        let mut found = gateway.map(|(name, limits)| Found::new(name, limits.on_error));
+        let gateway = gateway.map(|(_, limits)| limits);
+        let mut search = Search { matcher: self, older, name: asked.gateway, gateway, found: &mut found };
         let mut is_known = false;
         for described in asked.descriptors {
             is_known |= search.describe(described).is_some();
         }
-        search.found.filter(|_| is_known)
+        if is_known { found } else { None }
     }
 
     /// The beginning of the keys of an Api's counters.
@@ -251,7 +254,10 @@ impl<'a> Found<'a> {
 
     fn add(&mut self, applied: impl IntoIterator<Item = Applied<'a>>) {
         if let Ok(limits) = &mut self.limits {
-            limits.extend(applied);
+            // One by one into its place: `extend` makes room for all, and moves each twice.
+            for applied in applied {
+                limits.push(applied);
+            }
             self.is_uncountable &= limits.is_empty();
         }
     }

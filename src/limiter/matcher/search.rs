@@ -10,23 +10,18 @@ use crate::limiter::older::OlderForms;
 use crate::names::{FormId, Name, Reported, descriptor};
 
 /// The search for the limits of one request.
-pub(super) struct Search<'a> {
-    matcher: &'a Matcher,
-    older: &'a OlderForms,
+pub(super) struct Search<'a, 'f> {
+    pub(super) matcher: &'a Matcher,
+    pub(super) older: &'a OlderForms,
     /// The name that the request gives the gateway.
-    name: &'a str,
+    pub(super) name: &'a str,
     /// `None`: the newest policies know no such gateway.
-    gateway: Option<&'a Arc<GatewayLimits>>,
-    pub(super) found: Option<Found<'a>>,
+    pub(super) gateway: Option<&'a Arc<GatewayLimits>>,
+    /// Where the caller has it: it is large, and a copy would be felt.
+    pub(super) found: &'f mut Option<Found<'a>>,
 }
 
-impl<'a> Search<'a> {
-    pub(super) fn new(matcher: &'a Matcher, older: &'a OlderForms, name: &'a str) -> Self {
-        let gateway = matcher.gateways.get_key_value(name);
-        let found = gateway.map(|(name, limits)| Found::new(name, limits.on_error));
-        Self { matcher, older, name, gateway: gateway.map(|(_, limits)| limits), found }
-    }
-
+impl<'a> Search<'a, '_> {
     /// `None` where the descriptor is none of ours.
     pub(super) fn describe(&mut self, described: &Described<'a>) -> Option<()> {
         let (key, id) = described.entries.first()?;
@@ -84,7 +79,7 @@ impl<'a> Search<'a> {
             let last = last.as_ref().and_then(|(api, tenancy)| Some((&api.name, tenancy.as_ref()?)));
             is_short |= self.describe_older_tenant(name, newest.map(|api| &api.name), last, &form, described);
         }
-        if is_short && let Some(found) = &mut self.found {
+        if is_short && let Some(found) = self.found.as_mut() {
             found.miss();
         }
         Some(())
@@ -124,7 +119,7 @@ impl<'a> Search<'a> {
                 over_all.is_short || for_api.is_short
             }
             Err(denial) => {
-                if let Some(found) = &mut self.found {
+                if let Some(found) = self.found.as_mut() {
                     found.deny(denial);
                 }
                 false
@@ -140,7 +135,7 @@ impl<'a> Search<'a> {
         for_api: impl ExactSizeIterator<Item = &'a Prepared>,
         described: &Described<'a>,
     ) {
-        let Some(found) = &mut self.found else { return };
+        let Some(found) = self.found.as_mut() else { return };
         found.add(over_all.map(|prepared| prepared.apply(Tier::Tenant, &keys, described)));
         if for_api.len() > 0 {
             let keys = keys_at_api(keys, at_api);
