@@ -6,15 +6,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt as _};
-use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::Admin;
@@ -28,8 +26,6 @@ use crate::events::{Event, Events, Followed, Follower};
 const STREAMS_MAX: usize = 64;
 /// A comment after so much silence keeps whatever is in between from closing the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A client that has not read what was sent to it for so long is cut off: it holds one of those places.
-const UNREAD_MAX: Duration = Duration::from_secs(30);
 const LAST_EVENT_ID: &str = "last-event-id";
 /// After so many seconds a client that found no place may ask again.
 const RETRY_AFTER_SECONDS: u16 = 5;
@@ -42,10 +38,6 @@ pub struct Following {
     /// Streams end with it, or the last of them would hold up the end of the process.
     shutdown: CancellationToken,
 }
-
-/// Closes the connection that a request came by.
-#[derive(Clone, Debug)]
-pub struct Cut(pub CancellationToken);
 
 impl Following {
     pub fn new(events: Arc<Events>, shutdown: CancellationToken) -> Self {
@@ -82,7 +74,6 @@ pub(super) struct Parameters {
 pub(super) async fn follow(
     State(admin): State<Admin>,
     OfQuery(parameters): OfQuery<Parameters>,
-    cut: Option<Extension<Cut>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ProblemDetails> {
     let after = headers.get(LAST_EVENT_ID).map(|id| {
@@ -95,50 +86,22 @@ pub(super) async fn follow(
         let detail = format!("{STREAMS_MAX} clients follow the events, and more may not");
         ProblemDetails::unavailable(&detail).retry_after(RETRY_AFTER_SECONDS)
     })?;
-    let unread = Arc::<Unread>::default();
-    let guard = CancellationToken::new();
-    if let Some(Extension(cut)) = cut {
-        tokio::spawn(guard.clone().run_until_cancelled_owned(watch(Arc::clone(&unread), cut)));
-    }
-    let stream = EventStream { follower: events.follow(after), unread, _held: (permit, guard.drop_guard()) };
+    let stream = EventStream { follower: events.follow(after), _permit: permit };
     let events = futures_util::stream::unfold(stream, EventStream::next).take_until(shutdown.cancelled_owned());
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// The events of one client.
+/// The events of one client. One that does not read is the connection's business.
 struct EventStream {
     follower: Follower,
-    unread: Arc<Unread>,
-    /// They end with it.
-    _held: (OwnedSemaphorePermit, DropGuard),
+    _permit: OwnedSemaphorePermit,
 }
-
-/// Since when what was handed over is not written. `None`: all is.
-#[derive(Debug, Default)]
-struct Unread(Mutex<Option<Instant>>);
 
 impl EventStream {
-    /// It is asked for the next event when there is room for it: until then, the client has not read.
     async fn next(mut self) -> Option<(Result<sse::Event, Infallible>, Self)> {
-        *self.unread.0.lock() = None;
         let event = to_sse(&self.follower.next().await);
-        *self.unread.0.lock() = Some(Instant::now());
         Some((Ok(event), self))
     }
-}
-
-impl Unread {
-    fn is_stuck(&self) -> bool {
-        self.0.lock().is_some_and(|since| since.elapsed() > UNREAD_MAX)
-    }
-}
-
-/// Cuts a client off that does not read any more.
-async fn watch(unread: Arc<Unread>, Cut(cut): Cut) {
-    while !unread.is_stuck() {
-        tokio::time::sleep(UNREAD_MAX / 3).await;
-    }
-    cut.cancel();
 }
 
 fn to_sse(followed: &Followed) -> sse::Event {

@@ -136,7 +136,7 @@ async fn talk(io: Io, address: SocketAddr, protocol: impl Protocol, ending: impl
     };
     tokio::select! {
         ended = &mut speaking => return note(ended),
-        () = peer.connection.stuck.cancelled() => return tracing::warn!("a client did not read what it was sent; its connection is closed"),
+        () = peer.connection.stuck.cancelled() => return tracing::warn!("an Envoy did not read what it was sent; its connection is closed"),
         () = unused => return,
         () = ending => {}
     }

@@ -23,7 +23,6 @@ use tower_service::Service;
 
 use super::connections::{Io, Peer};
 use super::one_buffer::OneBuffer;
-use crate::admin::events::Cut;
 use crate::rls::{Call, RateLimitServer, Reply};
 
 /// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
@@ -176,7 +175,6 @@ fn connection(peer: &Peer, call: &mut http::Extensions) {
 
 fn address(peer: &Peer, call: &mut http::Extensions) {
     call.insert(ConnectInfo(peer.address));
-    call.insert(Cut(peer.connection.stuck.clone()));
 }
 
 impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for Calls<S> {

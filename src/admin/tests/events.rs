@@ -1,30 +1,25 @@
 //! Events as a client sees them, and sets of documents that several send at the same time.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::response::Response;
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::admin::events::Cut;
 use crate::admin::events::observer::Observer;
 use crate::audit::{Entry, Outcome};
 use crate::traffic::Second;
 
-async fn follow(world: &World, headers: &[(&str, &str)], cut: Option<Cut>) -> Response {
-    follow_at(world, "/v1/events", headers, cut).await
+async fn follow(world: &World, headers: &[(&str, &str)]) -> Response {
+    follow_at(world, "/v1/events", headers).await
 }
 
-async fn follow_at(world: &World, path: &str, headers: &[(&str, &str)], cut: Option<Cut>) -> Response {
+async fn follow_at(world: &World, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = Request::builder().uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut request = request.body(Body::empty()).unwrap();
-    if let Some(cut) = cut {
-        request.extensions_mut().insert(cut);
-    }
+    let request = request.body(Body::empty()).unwrap();
     world.admin.clone().into_router().call(request).await.unwrap()
 }
 
@@ -58,7 +53,7 @@ async fn what_happens_is_told_to_who_follows() {
     let mut world = World::shop();
     let seat = world.join("edge-1", &["edge"]);
     let mut observer = Observer::new(&world.admin);
-    let mut stream = follow(&world, &[], None).await;
+    let mut stream = follow(&world, &[]).await;
     assert_eq!(stream.headers()[header::CONTENT_TYPE], "text/event-stream");
     observer.look();
     observer.tell_traffic(second());
@@ -108,7 +103,7 @@ async fn what_happens_is_told_to_who_follows() {
 async fn where_many_envoys_change_at_once_their_number_is_told() {
     let world = World::shop();
     let mut observer = Observer::new(&world.admin);
-    let mut stream = follow(&world, &[], None).await;
+    let mut stream = follow(&world, &[]).await;
     let _seats: Vec<Seat> = (0..51).map(|n| world.join(&format!("edge-{n}"), &["edge"])).collect();
     observer.look();
     assert_eq!(event(&mut stream).await, ("nodes".to_owned(), json!({ "changed": 51 })));
@@ -118,20 +113,20 @@ async fn where_many_envoys_change_at_once_their_number_is_told() {
 async fn who_comes_back_has_what_it_missed() {
     let world = World::shop();
     let events = &world.admin.following.events;
-    let mut stream = follow(&world, &[], None).await;
+    let mut stream = follow(&world, &[]).await;
     events.publish("node", "1".to_owned());
     let first = next(&mut stream).await;
     let id = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     drop(stream);
     events.publish("node", "2".to_owned());
-    let mut stream = follow(&world, &[("last-event-id", &id)], None).await;
+    let mut stream = follow(&world, &[("last-event-id", &id)]).await;
     assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(2)));
-    let mut stream = follow(&world, &[("last-event-id", "7")], None).await;
+    let mut stream = follow(&world, &[("last-event-id", "7")]).await;
     assert_eq!(event(&mut stream).await, ("lost".to_owned(), json!({})));
     assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(1)));
-    let mut stream = follow_at(&world, "/v1/events?after=0", &[], None).await;
+    let mut stream = follow_at(&world, "/v1/events?after=0", &[]).await;
     assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(1)), "the oldest that is kept");
-    let mut stream = follow_at(&world, "/v1/events?after=0", &[("last-event-id", &id)], None).await;
+    let mut stream = follow_at(&world, "/v1/events?after=0", &[("last-event-id", &id)]).await;
     assert_eq!(event(&mut stream).await, ("node".to_owned(), json!(2)), "a browser that comes back");
     assert_eq!(problem(&world.get("/v1/events?after=x").await).0, 400);
     let (status, detail) = problem(&world.send("GET", "/v1/events", &[("last-event-id", "x")], "").await);
@@ -145,42 +140,20 @@ async fn more_than_so_many_do_not_follow_and_all_end_with_the_process() {
     world.admin.following = Following::new(Arc::clone(&world.admin.following.events), shutdown.clone());
     let mut streams = Vec::new();
     for _ in 0..64 {
-        streams.push(follow(&world, &[], None).await);
+        streams.push(follow(&world, &[]).await);
     }
-    let refused = follow(&world, &[], None).await;
+    let refused = follow(&world, &[]).await;
     assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
     assert_eq!(refused.headers()[header::CONTENT_TYPE], "application/problem+json");
     streams.pop();
-    let mut again = follow(&world, &[], None).await;
+    let mut again = follow(&world, &[]).await;
     assert_eq!(again.status(), 200);
     shutdown.cancel();
     for stream in streams.iter_mut().chain([&mut again]) {
         let ended = stream.body_mut().frame().now_or_never().map(|frame| frame.is_none());
         assert_eq!(ended, Some(true), "it goes on");
     }
-}
-
-/// What is kept for it is nothing, but it has the place of somebody else.
-#[tokio::test(start_paused = true)]
-async fn who_does_not_read_is_cut_off_and_who_has_nothing_to_read_is_not() {
-    let world = World::shop();
-    let cut = || Cut(CancellationToken::new());
-    let (reader, sleeper) = (cut(), cut());
-    let mut read = follow(&world, &[], Some(reader.clone())).await;
-    let mut unread = follow(&world, &[], Some(sleeper.clone())).await;
-    world.admin.following.events.publish("node", "1".to_owned());
-    next(&mut read).await;
-    next(&mut unread).await;
-    let reading = tokio::spawn(async move {
-        // Comments that keep the connection alive.
-        while next(&mut read).await.starts_with(':') {}
-    });
-    tokio::time::sleep(Duration::from_secs(25)).await;
-    assert!(!sleeper.0.is_cancelled());
-    tokio::time::timeout(Duration::from_secs(20), sleeper.0.cancelled()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(!reader.0.is_cancelled() && !reading.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
