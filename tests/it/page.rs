@@ -145,3 +145,20 @@ async fn colours_are_those_of_the_system_until_somebody_chooses() {
     visit.open("tenants").await;
     assert_eq!(visit.run(ground).await, dark, "on every view");
 }
+
+#[tokio::test]
+async fn of_a_long_list_a_page_is_fetched_and_drawn() {
+    let tenants: Vec<String> = (0..3000).map(|n| document("Tenant", &format!("t{n:04}"), "{plan: gold}")).collect();
+    let files = Files::serve(&tenants.join("\n---\n")).await;
+    let visit = files.visit().await;
+    visit.open("tenants").await;
+    visit.sees("t0000").await;
+    let rows = "return document.querySelectorAll('main tbody tr').length";
+    assert_eq!(visit.run(rows).await, 50);
+    visit.click("Next page").await;
+    visit.sees("t0060").await;
+    assert_eq!(visit.run(rows).await, 50);
+    visit.fill("main input[type=search]", "2999").await;
+    visit.sees("t2999").await;
+    eventually("it is the only one", async || (visit.run(rows).await == 1).then_some(())).await;
+}

@@ -214,8 +214,11 @@ async fn the_keyboard_alone_is_enough_to_change_something() {
     visit.press(&["g", "t"]).await;
     visit.sees_heading("Tenants").await;
     visit.sees("hooli").await;
-    visit.tab_to("hooli").await;
-    visit.press(&[keys::ENTER]).await;
+    visit.press(&["j", "j", "k", "j", keys::ENTER]).await;
+    visit.sees_heading("hooli").await;
+    visit.press(&["g", "o"]).await;
+    visit.sees_heading("Overview").await;
+    visit.press(&["/", "h", "o", "o", "l", keys::ENTER]).await;
     visit.sees_heading("hooli").await;
     visit.settles().await;
     visit.tab_to("Change").await;

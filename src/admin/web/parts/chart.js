@@ -52,7 +52,7 @@ export function TrafficChart({ seconds }) {
         <defs><pattern id="stripes" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="stripe-ground" width="5" height="5" /><rect class="stripe" width="2" height="5" /></pattern></defs>
         ${[0, 0.5, 1].map((part) => html`<g key=${part} class="grid">
           <line x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${y(part * most)} y2=${y(part * most)} />
-          <text x=${MARGIN.left - 8} y=${y(part * most) + 4} text-anchor="end">${count(part * most)}</text>
+          <text x=${MARGIN.left - 8} y=${y(part * most) + 4} text-anchor="end">${rate(part * most)}</text>
         </g>`)}
         ${(plot.width < 400 ? [4, 2, 0] : [5, 4, 3, 2, 1, 0]).map((minutes) => html`<text key=${minutes} class="tick" y=${HEIGHT - 6}
           x=${MARGIN.left + plot.width * (1 - minutes / 5)} text-anchor=${minutes === 5 ? 'start' : minutes === 0 ? 'end' : 'middle'}>${minutes === 0 ? 'now' : `−${minutes} min`}</text>`)}
