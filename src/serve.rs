@@ -172,6 +172,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     let is_secured = config.tls.is_some();
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
+    let (scheme, admin) = (if is_secured { "https" } else { "http" }, from_here(listeners.admin));
+    tracing::info!("see {scheme}://{admin}/, or `tierflow status --server {scheme}://{admin}`");
     let Shared { live, nodes, shutdown, .. } = shared;
     Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes, workers })
 }
@@ -362,12 +364,18 @@ fn advertised(config: &Config, bound: SocketAddr) -> Vec<HostPort> {
     if !config.rls_advertise.is_empty() {
         return config.rls_advertise.clone();
     }
-    let host = match bound.ip() {
+    let address = from_here(bound);
+    vec![HostPort { host: address.ip().to_string(), port: address.port() }]
+}
+
+/// How a bound address is reached from this host.
+fn from_here(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    vec![HostPort { host: host.to_string(), port: bound.port() }]
+    SocketAddr::new(ip, bound.port())
 }
 
 fn asked(config: &Config) -> ServerTls {

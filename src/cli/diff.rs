@@ -80,11 +80,14 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     match args.output {
         Output::Json => streams.print_value(&difference, Format::Json),
         Output::Yaml => streams.print_value(&difference, Format::Yaml),
-        Output::Table => {
-            let told = serde_json::from_value(difference).map_err(|error| error.to_string())?;
-            streams.print(&table(&told))
-        }
+        Output::Table => streams.print(&told(difference)?),
     }
+}
+
+/// A difference as a server or files tell it, for people.
+pub(super) fn told(difference: Value) -> Result<String, Failure> {
+    let told = serde_json::from_value(difference).map_err(|error| error.to_string())?;
+    Ok(table(&told))
 }
 
 /// From what the server has to what the file or folder has.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::Failure;
 use super::get::parse_kind;
 use super::output::Streams;
 use super::server::{Question, ServerArgs, Told, encoded, path_of};
+use super::{Failure, diff};
 use crate::names::Kind;
 use crate::shown;
 
@@ -45,6 +45,9 @@ struct EditArgs {
     /// A name for this change: sent again with the same name, it is not done twice.
     #[arg(long, value_name = "NAME")]
     idempotency_key: Option<String>,
+    /// Say what would change, as `diff` does, and change nothing.
+    #[arg(long, conflicts_with_all = ["base", "force", "idempotency_key"])]
+    dry_run: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -81,10 +84,18 @@ impl Waiting {
 pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let texts = args.file.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let named = texts.iter().flat_map(|text| text.lines()).filter_map(base_version).min();
-    args.edit.send("POST", "/v1/apply".to_owned(), named, texts.join("\n---\n").into_bytes(), streams)
+    let body = texts.join("\n---\n").into_bytes();
+    if args.edit.dry_run {
+        return args.edit.difference("merge=true", body, streams);
+    }
+    args.edit.send("POST", "/v1/apply".to_owned(), named, body, streams)
 }
 
 pub(super) fn delete(args: &DeleteArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    if args.edit.dry_run {
+        let document = encoded(&format!("{}/{}", args.kind, args.name));
+        return args.edit.difference(&format!("delete={document}"), Vec::new(), streams);
+    }
     args.edit.send("DELETE", path_of(args.kind, &args.name), None, Vec::new(), streams)
 }
 
@@ -103,6 +114,12 @@ fn base_version(line: &str) -> Option<u64> {
 }
 
 impl EditArgs {
+    fn difference(&self, change: &str, body: Vec<u8>, streams: &mut Streams<'_>) -> Result<(), Failure> {
+        let question = Question { method: "POST", body, ..Question::get(&format!("/v1/diff?{change}")) };
+        let difference = self.server.ask(question)?;
+        streams.print(&diff::told(difference)?)
+    }
+
     fn send(
         &self,
         method: &'static str,

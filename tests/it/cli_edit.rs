@@ -46,6 +46,8 @@ async fn documents_are_shown_changed_and_deleted() {
     let shown = printed(&tierflow, &["get", "Plan", "standard"]);
     assert!(shown.starts_with("# base version "), "{shown}");
     std::fs::write(&file, shown.replace("1/h", "2/h")).unwrap();
+    let dry = printed(&tierflow, &["apply", "-f", path, "--dry-run"]);
+    assert!(dry.contains("rate 1/hour -> 2/hour") && dry.contains("Nothing is sent to any Envoy."), "{dry}");
     assert!(printed(&tierflow, &["apply", "-f", path]).starts_with("done at revision "));
     serves_rate(&tierflow, 2).await;
     assert!(refused(&tierflow, &["apply", "-f", path]).contains("changed after base version"));
@@ -66,6 +68,9 @@ async fn documents_are_shown_changed_and_deleted() {
     printed(&tierflow, &["apply", "-f", path]);
     eventually("the tenant is there", async || (tierflow.status().await["documents"] == 5).then_some(())).await;
     assert!(printed(&tierflow, &["get", "tenant", "acme inc/7"]).contains("acme inc/7"));
+    let dry = printed(&tierflow, &["delete", "tenant", "acme inc/7", "--dry-run"]);
+    assert!(dry.lines().any(|line| line.starts_with("removed") && line.contains("acme inc/7")), "{dry}");
+    assert!(refused(&tierflow, &["delete", "Plan", "standard", "--dry-run"]).contains("is called \"standard\""));
     assert!(refused(&tierflow, &["delete", "Plan", "standard"]).contains("no Plan is called \"standard\""));
     printed(&tierflow, &["delete", "tenant", "acme inc/7"]);
     eventually("the tenant is gone", async || (tierflow.status().await["documents"] == 4).then_some(())).await;

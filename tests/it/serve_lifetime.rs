@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Edge, Load, Program, Setup, Tierflow, World, eventually, free_address};
+use crate::harness::{Edge, Load, Program, Setup, Tierflow, World, any_addresses, eventually, free_address};
 use crate::kit::client::Client;
 
 const API: &str = "
@@ -49,6 +49,22 @@ async fn a_kill_is_not_seen_by_clients(xds: &str) -> World {
 async fn a_kill_is_not_seen_by_clients_and_nothing_is_sent_twice_with_delta() {
     let world = a_kill_is_not_seen_by_clients("delta").await;
     assert_eq!(world.tierflow.pushes().await, [0, 0, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn the_log_says_where_to_look_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("tierflow.log");
+    let source = vec![format!("--policies={}", folder.path().display())];
+    let tierflow = Tierflow::serve(&log, source, &["--allow-empty".to_owned()], any_addresses()).await;
+    let url = format!("http://{}", tierflow.admin());
+    let told = format!("see {url}/, or `tierflow status --server {url}`");
+    eventually("the address of the page", async || fs::read_to_string(&log).unwrap().contains(&told).then_some(()))
+        .await;
+    assert_eq!(
+        Client::default().get(&format!("{url}/")).await.unwrap().header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
 }
 
 /// This variant has no way to say what an Envoy has. It is sent all of it, and takes it for what it is.
