@@ -81,9 +81,10 @@ fn what_is_older_than_a_minute_is_forgotten() {
 fn threads_note_for_themselves_and_what_they_noted_outlives_them() {
     let top = Top::default();
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..1000).for_each(|_| decide(&top, "acme", false, at(100))));
-        }
+        let note = || (0..1000).for_each(|_| decide(&top, "acme", false, at(100)));
+        let threads = [0; 4].map(|_| scope.spawn(note));
+        // The end of the scope would not wait for what a thread gives back when it ends.
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     decide(&top, "acme", false, at(100));
     top.collect(at(101));
