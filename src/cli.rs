@@ -25,11 +25,13 @@ mod top;
 mod usage;
 
 use std::io::{BufRead, BufReader, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::{Colours, Streams};
+use crate::shown;
 
 /// A flow control plane for Envoy: declarative policies in, xDS and tiered rate limits out.
 #[derive(Parser)]
@@ -59,6 +61,10 @@ enum Verb {
     /// Print the completions of a shell.
     Completions {
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder, as in `man -l FOLDER/tierflow-serve.1`.
+    Man {
+        folder: PathBuf,
     },
 }
 
@@ -103,6 +109,10 @@ impl Verb {
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut streams.out);
                 Ok(())
+            }
+            Self::Man { folder } => {
+                let written = clap_mangen::generate_to(Cli::command(), &folder);
+                written.map_err(|error| format!("{}: {error}", shown::path(&folder)))
             }
         }
     }

@@ -371,6 +371,22 @@ fn the_schema_knows_every_kind_and_is_the_same_in_both_forms() {
 }
 
 #[test]
+fn every_verb_has_a_manual_page_that_tells_of_its_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    printed(&format!("man {}", folder.path().display()));
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
+    assert!(page("tierflow").contains("tierflow\\-serve(1)"));
+    for verb in Cli::command().get_subcommands() {
+        let page = page(&format!("tierflow-{}", verb.get_name()));
+        for flag in verb.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(page.contains(&format!("\\-\\-{}", flag.replace('-', "\\-"))), "{} --{flag}", verb.get_name());
+        }
+    }
+    let missing = folder.path().join("missing");
+    assert!(failure(&format!("man {}", missing.display())).starts_with(&missing.display().to_string()));
+}
+
+#[test]
 fn completions_know_every_verb_in_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let completions = printed(&format!("completions {shell}"));
