@@ -66,10 +66,7 @@ pub(super) async fn list(
 ) -> Result<Json<Changes>, ProblemDetails> {
     let limit = page::limit(parameters.limit)?;
     let before = parameters.before.as_deref().map(|before| page::key_of("before", before)).transpose()?;
-    let mut changes = admin.audit.changes(before, limit + 1);
-    let is_last = changes.len() <= limit;
-    changes.truncate(limit);
-    let next = changes.last().filter(|_| !is_last).map(|last| page::cursor(&last.number));
+    let (changes, next) = page::of(admin.audit.changes(before, limit + 1), limit, |last| last.number);
     Ok(Json(Changes { entries: changes.into_iter().map(AuditEntry::of).collect(), next }))
 }
 

@@ -13,7 +13,7 @@ use super::counters::bad;
 use super::documents::{DocumentProblem, kind_of};
 use super::error::ProblemDetails;
 use super::extract::{BodyInTurn, OfQuery};
-use super::openapi::Problem;
+use super::openapi::RefusedSet;
 use super::{Admin, in_background};
 use crate::diff::Difference;
 use crate::document::split;
@@ -59,12 +59,7 @@ pub(super) struct DifferenceToServed {
     request_body(content = Option<Object>, content_type = "application/yaml"),
     responses(
         (status = 200, description = "They are.", body = CheckedSet),
-        Problem<400>,
-        Problem<404>,
-        Problem<408>,
-        Problem<413>,
-        Problem<422>,
-        Problem<503>,
+        RefusedSet,
     ),
 )]
 pub(super) async fn check(
@@ -92,12 +87,7 @@ pub(super) async fn check(
     request_body(content = Option<Object>, content_type = "application/yaml"),
     responses(
         (status = 200, description = "What would change.", body = DifferenceToServed),
-        Problem<400>,
-        Problem<404>,
-        Problem<408>,
-        Problem<413>,
-        Problem<422>,
-        Problem<503>,
+        RefusedSet,
     ),
 )]
 pub(super) async fn diff(

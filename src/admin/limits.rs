@@ -146,16 +146,13 @@ fn page_of(
             && search.as_ref().is_none_or(is_found)
     };
     let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut meant = limits.range((begin, Bound::Unbounded)).filter(|(id, _)| is_meant(id)).peekable();
-    let rows: Vec<_> = meant.by_ref().take(limit).collect();
-    let last = rows.last().filter(|_| meant.peek().is_some());
-    LimitPage {
-        at: rfc3339(now),
-        next: last.map(|(LimitId { gateway, api, tier, limit }, _)| {
-            page::cursor(&(gateway.as_str(), api.as_ref().map(Name::as_str), tier, limit.as_str()))
-        }),
-        limits: rows.into_iter().map(|(id, held)| Row::of(id, held, counted)).collect(),
-    }
+    let meant = limits.range((begin, Bound::Unbounded)).filter(|(id, _)| is_meant(id));
+    let (rows, next) =
+        page::of(meant.take(limit + 1).collect(), limit, |&(LimitId { gateway, api, tier, limit }, _)| {
+            (gateway.as_str(), api.as_ref().map(Name::as_str), tier, limit.as_str())
+        });
+    let limits = rows.into_iter().map(|(id, held)| Row::of(id, held, counted)).collect();
+    LimitPage { at: rfc3339(now), limits, next }
 }
 
 /// The row that a cursor stands for.

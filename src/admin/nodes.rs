@@ -168,11 +168,8 @@ pub(super) async fn list(
     let answer = in_background(move || {
         let look = Look::of(&admin);
         let nodes = admin.nodes.after(after.as_ref()).map(|(place, node)| (place, ListedNode::of(&node, look)));
-        let mut nodes: Vec<(Place, ListedNode)> =
-            nodes.filter(|(_, node)| query.is_met(node)).take(limit + 1).collect();
-        let is_last = nodes.len() <= limit;
-        nodes.truncate(limit);
-        let next = nodes.last().filter(|_| !is_last).map(|(place, _)| page::cursor(&(&place.id, place.stream.0)));
+        let nodes = nodes.filter(|(_, node)| query.is_met(node)).take(limit + 1).collect();
+        let (nodes, next) = page::of(nodes, limit, |(place, _)| (Arc::clone(&place.id), place.stream.0));
         tagged(&headers, &NodePage { nodes: nodes.into_iter().map(|(_, node)| node).collect(), next })
     });
     Ok(answer.await)

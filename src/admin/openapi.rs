@@ -73,6 +73,15 @@ impl IntoResponses for RefusedChange {
     }
 }
 
+/// Why a set of documents may not be looked at, or makes no sense.
+pub(super) struct RefusedSet;
+
+impl IntoResponses for RefusedSet {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        [400, 404, 408, 413, 422, 503].map(problem).into()
+    }
+}
+
 fn problem(status: u16) -> (String, RefOr<Response>) {
     let schema = Ref::from_schema_name(ProblemBody::name());
     let content = ContentBuilder::new().schema(Some(schema)).build();

@@ -18,6 +18,19 @@ pub(super) fn limit(asked: Option<usize>) -> Result<usize, ProblemDetails> {
     }
 }
 
+/// The rows of a page out of one more than it has, where there are so many, and the cursor of the page after it. `key` is a row's
+/// place in the list.
+pub(super) fn of<R, K: serde::Serialize>(
+    mut rows: Vec<R>,
+    limit: usize,
+    key: impl FnOnce(&R) -> K,
+) -> (Vec<R>, Option<String>) {
+    let is_last = rows.len() <= limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| !is_last).map(|last| cursor(&key(last)));
+    (rows, next)
+}
+
 /// A place in a list, as clients hold it. It is the key of the last row of a page and not a number, so that rows that come
 /// and go meanwhile move nobody's page.
 pub(super) fn cursor(key: &impl serde::Serialize) -> String {

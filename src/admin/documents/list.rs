@@ -108,10 +108,8 @@ struct Listing<'a> {
 impl Listing<'_> {
     fn page(&self, sorted: &Sorted, limit: usize) -> DocumentPage {
         let rows = self.rows(sorted);
-        let mut rows: Vec<(Place, Row<'_>)> = rows.filter(|(place, _)| self.is_meant(place)).take(limit + 1).collect();
-        let is_last = rows.len() <= limit;
-        rows.truncate(limit);
-        let next = rows.last().filter(|_| !is_last).map(|(place, _)| page::cursor(place));
+        let rows = rows.filter(|(place, _)| self.is_meant(place)).take(limit + 1).collect();
+        let (rows, next) = page::of(rows, limit, |(place, _)| place.clone());
         let documents = rows.into_iter().map(|(_, row)| self.listed(row)).collect();
         DocumentPage { generation: self.generation.number, revision: self.generation.revision.0, documents, next }
     }
