@@ -57,6 +57,7 @@ pub mod metrics;
 pub mod names;
 pub mod shared_map;
 pub mod shown;
+pub mod x509;
 // policy: what the operator means (pure)
 pub mod policy;
 // results (pure)
@@ -94,3 +95,7 @@ pub mod cli;
 pub mod config;
 pub mod serve;
 pub mod telemetry;
+
+#[cfg(test)]
+#[path = "../tests/tls/authority.rs"]
+mod made_certificates;

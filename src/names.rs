@@ -2,6 +2,8 @@
 //!
 //! A name is checked once, where it enters; from then on its type is the proof.
 
+pub mod certificate;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::listen::Listener;
 use super::protocol::Protocol;
-use super::tls::Acceptor;
+use super::tls::{Accepted, Acceptor};
 use super::workers::Places;
+use crate::clock::wall;
+use crate::names::certificate::ClientCertificate;
 use crate::xds::Connection;
 
 /// The time that a connection may be open before it is used.
@@ -46,9 +48,17 @@ pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// What its certificate says of it, where it had to show one.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) connection: Connection,
     /// True once it has asked for something.
     pub(super) is_heard: Arc<AtomicBool>,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr, certificate: Option<Arc<ClientCertificate>>) -> Self {
+        Self { address, certificate, connection: Connection::default(), is_heard: Arc::default() }
+    }
 }
 
 /// Serves until shutdown, and then until the last connection is closed.
@@ -72,8 +82,8 @@ pub(super) async fn serve(
                     let _permit = permit;
                     // It belongs to the runtime that it is served on.
                     let Ok(stream) = TcpStream::from_std(stream) else { return };
-                    if let Some(io) = secure(stream, address, tls).await {
-                        talk(io, address, protocol, ending).await;
+                    if let Some((io, certificate)) = secure(stream, address, tls).await {
+                        talk(io, Peer::new(address, certificate), protocol, ending).await;
                     }
                 });
             }
@@ -98,12 +108,15 @@ async fn take(
     Ok((stream.into_std()?, address, permit))
 }
 
-async fn secure(stream: TcpStream, address: SocketAddr, tls: Option<Acceptor>) -> Option<Io> {
-    match tls {
-        None => Some(Either::Left(stream)),
-        // On the heap, or each connection keeps room for a handshake as long as it lives.
-        Some(tls) => Box::pin(tls.accept(stream, address)).await.map(|stream| Either::Right(Box::new(stream))),
-    }
+async fn secure(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Acceptor>,
+) -> Option<(Io, Option<Arc<ClientCertificate>>)> {
+    let Some(tls) = tls else { return Some((Either::Left(stream), None)) };
+    // On the heap, or each connection keeps room for a handshake as long as it lives.
+    let Accepted { stream, certificate } = Box::pin(tls.accept(stream, address)).await?;
+    Some((Either::Right(Box::new(stream)), certificate))
 }
 
 /// Comes when it is time for a connection to go.
@@ -124,8 +137,15 @@ fn spread(connections: usize) -> Duration {
     SPREAD_EACH.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)).min(SPREAD_MAX)
 }
 
-async fn talk(io: Io, address: SocketAddr, protocol: impl Protocol, ending: impl Future<Output = ()>) {
-    let peer = Peer { address, connection: Connection::default(), is_heard: Arc::default() };
+/// Comes when the client's certificate is not valid any more: nobody stays longer than a certificate lets them in.
+async fn expired(certificate: Option<&ClientCertificate>) {
+    let Some(not_after) = certificate.and_then(|certificate| certificate.not_after) else {
+        return std::future::pending().await;
+    };
+    sleep(not_after.duration_since(wall()).unwrap_or_default()).await;
+}
+
+async fn talk(io: Io, peer: Peer, protocol: impl Protocol, ending: impl Future<Output = ()>) {
     // On the heap: a future that holds this one would set aside room for it twice.
     let mut speaking = Box::pin(protocol.speak(TokioIo::new(io), peer.clone()));
     let unused = async {
@@ -139,6 +159,7 @@ async fn talk(io: Io, address: SocketAddr, protocol: impl Protocol, ending: impl
         () = peer.connection.stuck.cancelled() => return tracing::warn!("an Envoy did not read what it was sent; its connection is closed"),
         () = unused => return,
         () = ending => {}
+        () = expired(peer.certificate.as_deref()) => {}
     }
     peer.connection.closing.cancel();
     speaking.as_mut().graceful_shutdown();
@@ -155,6 +176,8 @@ fn note(ended: Result<(), impl std::fmt::Display>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use tokio::time::Instant;
 
     use super::*;
@@ -175,6 +198,24 @@ mod tests {
         let [shortest, longest] = [ages.iter().min().unwrap(), ages.iter().max().unwrap()];
         assert!(*shortest >= age.mul_f64(0.9) && *longest <= age.mul_f64(1.1) + Duration::from_millis(1));
         assert!(*longest - *shortest > Duration::from_secs(10), "{shortest:?} to {longest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_stays_longer_than_a_certificate_lets_them_in() {
+        let until = |end| ClientCertificate { sans: Vec::new(), not_after: Some(end) };
+        let lasts = async |certificate: &ClientCertificate| {
+            let started = Instant::now();
+            expired(Some(certificate)).await;
+            started.elapsed()
+        };
+        let hour = Duration::from_secs(3600);
+        let lasted = lasts(&until(wall() + hour)).await;
+        assert!(lasted <= hour + Duration::from_secs(1) && lasted > hour / 2, "{lasted:?}");
+        assert!(lasts(&until(SystemTime::UNIX_EPOCH)).await <= Duration::from_millis(1));
+        let unread = ClientCertificate { sans: Vec::new(), not_after: None };
+        for certificate in [None, Some(&unread)] {
+            tokio::time::timeout(hour * 24 * 365, expired(certificate)).await.unwrap_err();
+        }
     }
 
     #[tokio::test(start_paused = true)]

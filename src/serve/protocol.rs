@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -171,10 +172,19 @@ pub(super) struct Calls<S> {
 
 fn connection(peer: &Peer, call: &mut http::Extensions) {
     call.insert(peer.connection.clone());
+    certificate(peer, call);
 }
 
 fn address(peer: &Peer, call: &mut http::Extensions) {
     call.insert(ConnectInfo(peer.address));
+    certificate(peer, call);
+}
+
+/// An `Arc<ClientCertificate>` is with a call where the client had to show one.
+fn certificate(peer: &Peer, call: &mut http::Extensions) {
+    if let Some(certificate) = &peer.certificate {
+        call.insert(Arc::clone(certificate));
+    }
 }
 
 impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for Calls<S> {
@@ -195,8 +205,6 @@ impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for C
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::{sleep, timeout};
@@ -209,8 +217,7 @@ mod tests {
             Router::new().route("/", get(async || "it is well")).route("/large", get(async || vec![0; 1 << 20]));
         let (client, server) = tokio::io::duplex(64 * 1024);
         let address = ([127, 0, 0, 1], 1).into();
-        let peer = Peer { address, connection: crate::xds::Connection::default(), is_heard: Arc::default() };
-        let connection = Http { router }.speak_on(server, peer);
+        let connection = Http { router }.speak_on(server, Peer::new(address, None));
         (async { connection.await.map_err(|error| format!("{error:?}")) }, client)
     }
 

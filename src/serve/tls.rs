@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsFiles;
 use crate::metrics::{Metrics, ReloadLabels};
+use crate::names::certificate::ClientCertificate;
 use crate::pem::{PemFile, Unusable};
-use crate::shown;
+use crate::{shown, x509};
 
 /// Between two looks at the files. They are small, and unlike a watch a look works on every file system.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -64,6 +65,12 @@ pub(super) struct Acceptor {
     within: Within,
 }
 
+/// A client whose handshake is done.
+pub(super) struct Accepted {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
+}
+
 impl Tls {
     pub(super) fn load(files: &TlsFiles, metrics: Arc<Metrics>) -> Result<Arc<Self>, Unusable> {
         let serving = ArcSwap::from_pointee(Serving::new(Content::read(files)?)?);
@@ -98,11 +105,11 @@ impl Tls {
         Ok(())
     }
 
-    fn tell(&self, client: SocketAddr, error: &str) {
+    fn tell(&self, client: SocketAddr, what: &str, error: &str) {
         let (now, mut told) = (Instant::now(), self.told.lock());
         if told.is_none_or(|told| now - told >= TOLD_INTERVAL) {
             *told = Some(now);
-            tracing::warn!(%client, error, "no TLS with this client");
+            tracing::warn!(%client, error, "{what}");
         }
     }
 
@@ -157,8 +164,9 @@ impl Content {
 }
 
 impl Acceptor {
-    /// `None` where it came to nothing.
-    pub(super) async fn accept(&self, stream: TcpStream, client: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    /// The connection, and what the client's certificate says of it where it had to show one. `None` where it came to
+    /// nothing.
+    pub(super) async fn accept(&self, stream: TcpStream, client: SocketAddr) -> Option<Accepted> {
         let config = {
             let serving = self.tls.serving.load();
             Arc::clone(match self.within {
@@ -168,21 +176,44 @@ impl Acceptor {
         };
         let handshake = TlsAcceptor::from(config).accept(stream);
         let error = match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
-            Ok(Ok(accepted)) => return Some(accepted),
+            Ok(Ok(stream)) => {
+                let certificate = self.certificate(&stream, client);
+                return Some(Accepted { stream, certificate });
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no handshake within {HANDSHAKE_MAX:?}"),
         };
         self.tls.metrics.tls_handshake_failures.inc();
-        self.tls.tell(client, &error);
+        self.tls.tell(client, "no TLS with this client", &error);
         None
+    }
+
+    /// What the certificate says that rustls has verified. One that cannot be read is a certificate still, but nobody's.
+    fn certificate(&self, stream: &TlsStream<TcpStream>, client: SocketAddr) -> Option<Arc<ClientCertificate>> {
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates()?.first()?;
+        let read = x509::client_certificate(certificate).unwrap_or_else(|error| {
+            self.tls.tell(client, "this client's certificate cannot be read", &error.to_string());
+            ClientCertificate { sans: Vec::new(), not_after: None }
+        });
+        Some(Arc::new(read))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
+    use std::time::SystemTime;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::made_certificates::{Authority, Certificate, in_days};
+    use crate::names::certificate::San;
 
     /// Two certificates that signed themselves, put where they are looked for one after the other.
     struct World {
@@ -199,6 +230,14 @@ mod tests {
             let world = Self { folder: tempfile::tempdir().unwrap(), metrics: Arc::default() };
             world.put("tls.crt", &std::fs::read(of_tests("first.crt")).unwrap());
             world.put("tls.key", &std::fs::read(of_tests("first.key")).unwrap());
+            world
+        }
+
+        /// One whose certificate is signed by `authority.crt`.
+        fn signed() -> Self {
+            let world = Self::new();
+            world.put_other("tls.crt", "server.crt");
+            world.put_other("tls.key", "server.key");
             world
         }
 
@@ -277,6 +316,61 @@ mod tests {
         let serving = tls.serving.load();
         assert_eq!(serving.grpc.alpn_protocols, [b"h2"]);
         assert_eq!(serving.http.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+    }
+
+    /// What the server hears of a client that shows these PEM files.
+    async fn accepted(acceptor: Acceptor, shown: Option<(&str, &str)>) -> Option<Accepted> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut authorities = RootCertStore::empty();
+        authorities.add(CertificateDer::from_pem_file(of_tests("authority.crt")).unwrap()).unwrap();
+        let builder = builder.with_root_certificates(authorities);
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, address) = listener.accept().await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let connecting = connector.connect("127.0.0.1".try_into().unwrap(), client);
+        tokio::join!(acceptor.accept(server, address), connecting).0
+    }
+
+    #[tokio::test]
+    async fn what_a_certificate_says_of_a_client_is_known_once_it_is_verified() {
+        let world = World::signed();
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        world.put("ca.crt", authority.pem().as_bytes());
+        let tls = world.load(Some(world.path("ca.crt"))).unwrap();
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+        let shown = authority.issue(&["spiffe://shop/edge", "edge.shop"], end);
+        let accepted = async |shown: &Certificate| {
+            accepted(tls.acceptor(Within::Grpc), Some((&shown.certificate, &shown.key))).await
+        };
+        let certificate = accepted(&shown).await.unwrap().certificate.unwrap();
+        let sans = ["spiffe://shop/edge", "edge.shop"].map(|name| San::parse(name).unwrap());
+        assert_eq!(*certificate, ClientCertificate { sans: sans.to_vec(), not_after: Some(end) });
+        let forged = stranger.issue(&["spiffe://shop/edge"], end);
+        assert!(accepted(&forged).await.is_none());
+        let expired = authority.issue(&["spiffe://shop/edge"], SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        assert!(accepted(&expired).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn where_no_certificate_is_asked_for_none_is_known() {
+        let world = World::signed();
+        let tls = world.load(None).unwrap();
+        let shown = Authority::new().issue(&["spiffe://shop/edge"], in_days(1));
+        let shown = Some((&*shown.certificate, &*shown.key));
+        for shown in [None, shown] {
+            let accepted = accepted(tls.acceptor(Within::Grpc), shown).await.unwrap();
+            assert_eq!(accepted.certificate, None);
+        }
     }
 
     /// Time stands still but for what is waited for.
