@@ -1,6 +1,6 @@
 //! The admin HTTP API: what is served, to whom, and what is wrong with it; and changes of documents.
 
-pub mod access;
+mod access;
 mod audit;
 mod counters;
 mod diff;
@@ -11,6 +11,7 @@ mod error;
 pub mod events;
 mod explain;
 pub mod extract;
+mod gate;
 mod health;
 pub mod limits;
 mod nodes;
@@ -29,14 +30,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::router::UtoipaMethodRouterExt as _;
 use utoipa_axum::routes;
 
+use crate::access::Access;
 use crate::audit::Audit;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Counters;
@@ -50,11 +52,11 @@ use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
 use crate::top::Top;
 use crate::traffic::Traffic;
-use access::Access;
 use directory::Directory;
 use error::ProblemDetails;
 use events::Following;
 use extract::{OfQuery, Turns};
+use gate::{Gate, OPERATOR, Routes, Rule, VIEWER};
 use limits::LimitsOfLast;
 use openapi::Problem;
 use tagged::{Known, tagged};
@@ -77,7 +79,7 @@ pub struct Admin {
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
     pub audit: Arc<Audit>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub clock: Clock,
     pub listeners: Listeners,
 }
@@ -97,14 +99,26 @@ pub struct Listeners {
     pub admin: std::net::SocketAddr,
 }
 
+/// Alarms need series before the first of what they count.
+pub fn start_series(metrics: &Metrics) {
+    gate::start_series(metrics);
+}
+
 impl Admin {
     pub fn into_router(self) -> Router {
         let (router, _) = routes().split_for_parts();
+        let gate = Gate {
+            access: Arc::clone(&self.access),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock,
+            told: Arc::default(),
+        };
         router
-            .fallback(error::not_found)
-            .method_not_allowed_fallback(error::method_not_allowed)
+            .fallback(gate::not_found)
+            .method_not_allowed_fallback(gate::method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .layer(axum::middleware::map_response(without_sniffing))
+            .layer(axum::middleware::map_response(kept_to_itself))
+            .layer(axum::Extension(gate))
             .with_state(self)
     }
 
@@ -113,40 +127,47 @@ impl Admin {
     }
 }
 
-/// Every route with its description. `routes!` reads the path and the methods from the handlers' descriptions, so none is
-/// served that is not described.
-fn routes() -> OpenApiRouter<Admin> {
+/// Every route with its rule and its description. `routes!` reads the path and the methods from the handlers' descriptions,
+/// so none is served that is not described.
+fn routes() -> Routes {
     let large = DefaultBodyLimit::max(APPLY_BYTES_MAX);
-    OpenApiRouter::with_openapi(openapi::Document::openapi())
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(metrics))
-        .routes(routes!(openapi::document))
-        .routes(routes!(documents::list::list))
-        .routes(routes!(documents::one, edit::put, edit::delete))
-        .routes(routes!(edit::apply).layer(large))
-        .routes(routes!(audit::list))
-        .routes(routes!(events::follow))
-        .routes(routes!(limits::list))
-        .routes(routes!(top::busiest))
-        .routes(routes!(traffic::seconds))
-        .routes(routes!(nodes::list))
-        .routes(routes!(nodes::one))
-        .routes(routes!(counters::look, counters::reset))
-        .routes(routes!(diff::check).layer(large))
-        .routes(routes!(diff::diff).layer(large))
-        .routes(routes!(explain::answer))
-        .routes(routes!(status::status))
-        .routes(routes!(access::answer))
-        .routes(routes!(config_dump))
-        .merge(web::routes())
+    let routes = Routes::with_openapi(openapi::Document::openapi())
+        .with(Rule::Probe, routes!(health::healthz))
+        .with(Rule::Probe, routes!(health::readyz))
+        .with(Rule::Metrics, routes!(metrics))
+        .with(VIEWER, routes!(openapi::document))
+        .with(VIEWER, routes!(documents::list::list))
+        .with(VIEWER, routes!(documents::one))
+        .with(OPERATOR, routes!(edit::put, edit::delete))
+        .with(OPERATOR, routes!(edit::apply).layer(large))
+        .with(VIEWER, routes!(audit::list))
+        .with(VIEWER, routes!(events::follow))
+        .with(VIEWER, routes!(limits::list))
+        .with(VIEWER, routes!(top::busiest))
+        .with(VIEWER, routes!(traffic::seconds))
+        .with(VIEWER, routes!(nodes::list))
+        .with(VIEWER, routes!(nodes::one))
+        .with(VIEWER, routes!(counters::look))
+        .with(OPERATOR, routes!(counters::reset))
+        .with(VIEWER, routes!(diff::check).layer(large))
+        .with(VIEWER, routes!(diff::diff).layer(large))
+        .with(VIEWER, routes!(explain::answer))
+        .with(VIEWER, routes!(status::status))
+        .with(VIEWER, routes!(access::answer))
+        .with(VIEWER, routes!(config_dump));
+    web::add_to(routes)
 }
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A browser takes every answer for what it says that it is.
-async fn without_sniffing(mut response: Response) -> Response {
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// A browser takes every answer for what it says that it is, and gives it to no other page. The page has a policy of its own.
+async fn kept_to_itself(mut response: Response) -> Response {
+    const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
     response
 }
 

@@ -21,6 +21,7 @@ mod stand_in;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 mod top;
 mod usage;
 
@@ -57,6 +58,7 @@ enum Verb {
     Status(status::Args),
     Counters(usage::Args),
     Top(top::Args),
+    Token(token::Args),
     Schema(schema::Args),
     /// Print the completions of a shell.
     Completions {
@@ -105,6 +107,7 @@ impl Verb {
             Self::Status(args) => status::run(&args, streams),
             Self::Counters(args) => usage::run(&args, streams),
             Self::Top(args) => top::run(&args, streams),
+            Self::Token(args) => token::run(&args, streams),
             Self::Schema(args) => schema::run(&args, streams),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut streams.out);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::file::AccessFiles;
 use crate::compile::HostPort;
 use crate::counters::redis::RedisSettings;
 use crate::etcd::EtcdSettings;
@@ -26,8 +27,10 @@ pub struct Config {
     pub rls_advertise: Vec<HostPort>,
     /// The name of this replica among others that share etcd. `None`: a name of its own for each run.
     pub replica_id: Option<String>,
-    /// Tokens of those who may change policies. `None`: whoever is on this machine.
-    pub admin_token_file: Option<PathBuf>,
+    /// The files of those who may ask the admin port. None: whoever is on this machine.
+    pub admin_access: AccessFiles,
+    /// True where anybody may read the metrics.
+    pub admin_metrics_open: bool,
     /// The file of the audit log. `None`: changes are noted in the ordinary log.
     pub audit_log: Option<PathBuf>,
     pub counters: CountersConfig,

@@ -73,6 +73,8 @@ pub mod etcd;
 pub mod last_good;
 pub mod pem;
 pub mod source;
+// who may ask the admin port (time is an argument)
+pub mod access;
 // the served state
 pub mod audit;
 pub mod editor;

@@ -42,6 +42,9 @@ pub struct Metrics {
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
     pub tls_handshake_failures: Counter,
+    pub access_reloads: Family<ReloadLabels, Counter>,
+    pub admin_logins_failed: Family<ReasonLabels, Counter>,
+    pub admin_turned_away: Family<ReasonLabels, Counter>,
     pub refused_documents: Gauge,
     /// In seconds.
     pub source_lag: Gauge<f64, AtomicU64>,
@@ -203,6 +206,24 @@ impl Default for Metrics {
                 "Connections to the ports that came to no TLS",
                 Counter::default(),
             ),
+            access_reloads: register(
+                r,
+                "access_reload",
+                "Changed files of who may ask the admin port, by what became of them",
+                Family::default(),
+            ),
+            admin_logins_failed: register(
+                r,
+                "admin_logins_failed",
+                "Requests at the admin port that showed something wrong, by what it was",
+                Family::default(),
+            ),
+            admin_turned_away: register(
+                r,
+                "admin_turned_away",
+                "Requests at the admin port that were turned away and showed nothing wrong, by why",
+                Family::default(),
+            ),
             refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
             source_lag: Gauge::default(),
             source_resyncs: register(
@@ -322,10 +343,17 @@ mod tests {
         metrics.decisions.count(&Decided { gateway, api: gateway, tier: "api", limit, result: "ok" });
         drop(metrics.decision_errors.get_or_create(&CodeLabels { code: "x" }));
         drop(metrics.decision_forms.get_or_create(&FormLabels { form: "x" }));
-        for family in [&metrics.reloads, &metrics.tls_reloads] {
+        for family in [&metrics.reloads, &metrics.tls_reloads, &metrics.access_reloads] {
             drop(family.get_or_create(&ReloadLabels { result: "x" }));
         }
-        for family in [&metrics.counter_store_errors, &metrics.source_resyncs, &metrics.xds_unread_closed] {
+        let with_reasons = [
+            &metrics.counter_store_errors,
+            &metrics.source_resyncs,
+            &metrics.xds_unread_closed,
+            &metrics.admin_logins_failed,
+            &metrics.admin_turned_away,
+        ];
+        for family in with_reasons {
             drop(family.get_or_create(&ReasonLabels { reason: "x" }));
         }
         drop(metrics.xds_streams.get_or_create(&GroupLabels { group: "x".to_owned() }));

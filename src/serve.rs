@@ -1,7 +1,7 @@
 //! The composition root: every listener, runtime and task of a running Tierflow is started here.
 //!
 //! ```text
-//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, sweeping of counters, the pulse
+//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, who may ask, sweeping of counters, the pulse
 //! lease runtime:  this replica's key in etcd
 //! xDS runtime:    ADS, health, reflection
 //! admin runtime:  HTTP API
@@ -13,6 +13,7 @@
 //! this replica hears of changes and stays registered. What takes long, or waits for a disk, is done on the threads that
 //! runtimes keep for blocking.
 
+mod access;
 mod connections;
 mod counters;
 mod files;
@@ -39,11 +40,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::access::Access;
+use crate::access::{Access, Port};
 use crate::admin::events::Following;
 use crate::admin::events::observer::Observer;
 use crate::admin::extract::Turns;
-use crate::admin::{Admin, Listeners};
+use crate::admin::{self, Admin, Listeners};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService, ServerTls};
@@ -95,6 +96,8 @@ pub enum StartError {
     Policies(std::io::Error),
     #[error("--audit-log {file}: {error}", file = shown::path(.0), error = .1)]
     Audit(PathBuf, std::io::Error),
+    #[error("who may ask the admin port: {0}")]
+    Access(String),
     #[error("--state-dir: {0}")]
     State(#[from] Unusable),
     #[error("{flag} {address}: {error}")]
@@ -121,6 +124,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));
     let state = state.transpose()?;
     let (shared, writer) = Shared::new(config, listeners);
+    let port = Port { bound: listeners.admin, is_tls: config.tls.is_some() };
+    let metrics = Arc::clone(&shared.metrics);
+    let access = access::Followed::open(&config.admin_access, port, config.admin_metrics_open, metrics);
+    let access = access.map_err(StartError::Access)?;
     let tls = config.tls.as_ref().map(|files| Tls::load(files, Arc::clone(&shared.metrics))).transpose()?;
     let (keep, to_keep) = watch::channel(None);
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
@@ -150,7 +157,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         }
         SourceConfig::Dir(_) => None,
     };
-    let admin = shared.admin(editor, audit, Access { token_file: config.admin_token_file.clone() });
+    let admin = shared.admin(editor, audit, Arc::clone(&access.access));
+    tasks.spawn_on(access.follow(shutdown()), on_source);
     tasks.spawn_on(shared.pulse(Observer::new(&admin)), on_source);
     let admin = servers::admin(admin, admin_listener, http, on(admin_runtime), shutdown());
     tasks.spawn_on(admin, admin_runtime.handle());
@@ -205,6 +213,7 @@ impl Shared {
             let _ = metrics.xds_nacks.get_or_create(&label);
             let _ = metrics.xds_stale_nonces.get_or_create(&label);
         }
+        admin::start_series(&metrics);
         let clock = Clock::start();
         let (counters, counter_keys) = counters::open(&config.counters, clock, &metrics);
         let (live, writer) = Live::new(Settings {
@@ -288,7 +297,7 @@ impl Shared {
         pulse.beat(self.live.subscribe(), self.shutdown.clone())
     }
 
-    fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Access) -> Admin {
+    fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Arc<Access>) -> Admin {
         Admin {
             live: Arc::clone(&self.live),
             rollout: Arc::clone(&self.rollout),

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::access::Who;
 use super::documents::{DocumentPath, DocumentProblem, RefusedDocument};
 use super::error::ProblemDetails;
 use super::extract::{Body, OfPath, OfQuery};
+use super::gate::{Asker, Gate};
 use super::openapi::{Problem, RefusedChange};
 use super::{Admin, in_background};
+use crate::access::Role;
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
 use crate::editor::{Edit, EditError, Edited, Editor, Outlook};
@@ -33,9 +35,29 @@ const FORCE_BYTES_MAX: usize = 1024;
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Options {
-    /// Why it is to be done although it takes away more than is usual.
+    /// Why it is to be done although it takes away more than is usual. It needs the role admin.
     #[param(min_length = 1, max_length = 1024)]
     force: Option<String>,
+}
+
+/// Whoever asks for a change, and why it is to be done at any rate. As an argument of a handler it comes before the body, which
+/// is not read from somebody who may not.
+pub(super) struct Editing {
+    who: String,
+    force: Option<String>,
+}
+
+impl FromRequestParts<Admin> for Editing {
+    type Rejection = ProblemDetails;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, ProblemDetails> {
+        let Asker(caller) = Asker::from_request_parts(parts, admin).await?;
+        let OfQuery(options) = OfQuery::<Options>::from_request_parts(parts, admin).await?;
+        if options.force.is_some() {
+            Gate::from_request_parts(parts, admin).await?.require(&caller, Role::Admin)?;
+        }
+        Ok(Self { who: caller.to_string(), force: force_of(options)? })
+    }
 }
 
 /// What the headers of a change say.
@@ -102,20 +124,18 @@ pub(super) struct CurrentVersion {
         Problem<408>,
         Problem<413>,
     ),
-    security(("token" = []), ()),
 )]
 pub(super) async fn put(
     State(admin): State<Admin>,
-    Who(who): Who,
+    editing: Editing,
     OfPath(path): OfPath<DocumentPath>,
-    OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let (id, draft_editor) = (path.id()?, Arc::clone(editor));
     let draft = in_background(move || draft_editor.draft(id, &body)).await.map_err(explain)?;
-    make(&admin, editor, who, vec![draft], options, &headers).await
+    make(&admin, editor, editing, vec![draft], &headers).await
 }
 
 /// Deletes a document.
@@ -133,18 +153,16 @@ pub(super) async fn put(
         ),
         RefusedChange,
     ),
-    security(("token" = []), ()),
 )]
 pub(super) async fn delete(
     State(admin): State<Admin>,
-    Who(who): Who,
+    editing: Editing,
     OfPath(path): OfPath<DocumentPath>,
-    OfQuery(options): OfQuery<Options>,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let draft = Draft::deletion(path.id()?);
-    make(&admin, editor, who, vec![draft], options, &headers).await
+    make(&admin, editor, editing, vec![draft], &headers).await
 }
 
 /// Changes several documents as a whole.
@@ -171,18 +189,16 @@ pub(super) async fn delete(
         Problem<408>,
         Problem<413>,
     ),
-    security(("token" = []), ()),
 )]
 pub(super) async fn apply(
     State(admin): State<Admin>,
-    Who(who): Who,
-    OfQuery(options): OfQuery<Options>,
+    editing: Editing,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let drafts = in_background(move || drafts(&"body".into(), &body)).await.map_err(explain)?;
-    make(&admin, editor, who, drafts, options, &headers).await
+    make(&admin, editor, editing, drafts, &headers).await
 }
 
 fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, ProblemDetails> {
@@ -194,12 +210,11 @@ fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, ProblemDetails> {
 async fn make(
     admin: &Admin,
     editor: &Editor,
-    who: String,
+    Editing { who, force }: Editing,
     drafts: Vec<Draft>,
-    options: Options,
     headers: &HeaderMap,
 ) -> Result<Response, ProblemDetails> {
-    let edit = Edit { drafts, base: base_of(headers)?, force: force_of(options)?, request: request_of(headers)? };
+    let edit = Edit { drafts, base: base_of(headers)?, force, request: request_of(headers)? };
     let mut entry = Entry {
         change: format!("{:016x}", fastrand::u64(..)),
         who,

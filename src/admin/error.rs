@@ -20,6 +20,8 @@ pub(super) struct ProblemDetails {
     members: Map<String, Value>,
     /// The time after which it may be worth to ask again, in seconds.
     retry_after: Option<u16>,
+    /// What would log in (RFC 9110, section 11.6.1: each 401 says it).
+    challenge: Option<&'static str>,
 }
 
 /// Problem details as they are sent.
@@ -55,7 +57,7 @@ impl ProblemBody {
 
 impl ProblemDetails {
     pub(super) fn of(status: StatusCode, detail: &str) -> Self {
-        Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None }
+        Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None, challenge: None }
     }
 
     pub(super) fn not_found(detail: &str) -> Self {
@@ -81,6 +83,10 @@ impl ProblemDetails {
     pub(super) fn retry_after(self, seconds: u16) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
+
+    pub(super) fn challenge(self, challenge: &'static str) -> Self {
+        Self { challenge: Some(challenge), ..self }
+    }
 }
 
 impl IntoResponse for ProblemDetails {
@@ -99,6 +105,9 @@ impl IntoResponse for ProblemDetails {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ProblemBody::CONTENT_TYPE));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -19,7 +19,10 @@ use super::Admin;
 use super::counters::bad;
 use super::error::ProblemDetails;
 use super::extract::OfQuery;
+use super::gate::Asker;
 use super::openapi::Problem;
+use crate::access::{Access, Caller};
+use crate::clock::Clock;
 use crate::events::{Event, Events, Followed, Follower};
 
 /// The clients that may follow at the same time.
@@ -73,6 +76,7 @@ pub(super) struct Parameters {
 )]
 pub(super) async fn follow(
     State(admin): State<Admin>,
+    Asker(caller): Asker,
     OfQuery(parameters): OfQuery<Parameters>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ProblemDetails> {
@@ -87,8 +91,28 @@ pub(super) async fn follow(
         ProblemDetails::unavailable(&detail).retry_after(RETRY_AFTER_SECONDS)
     })?;
     let stream = EventStream { follower: events.follow(after), _permit: permit };
-    let events = futures_util::stream::unfold(stream, EventStream::next).take_until(shutdown.cancelled_owned());
+    let until = until_known_no_more(&admin.access, &caller, admin.clock);
+    let events = futures_util::stream::unfold(stream, EventStream::next);
+    let events = events.take_until(shutdown.cancelled_owned()).take_until(Box::pin(until));
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Whoever follows for long shows its credentials once. It is asked for them again when it comes back: where these may be
+/// others now, or have run out.
+fn until_known_no_more(access: &Access, caller: &Caller, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
+    let (mut changes, until) = (access.changes(), caller.until);
+    async move {
+        let runs_out = async {
+            match until {
+                Some(until) => tokio::time::sleep(until.since(clock.now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = runs_out => {}
+        }
+    }
 }
 
 /// The events of one client. One that does not read is the connection's business.

@@ -8,12 +8,15 @@ use std::sync::LazyLock;
 
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, ToSchema};
 
 use super::error::ProblemBody;
+use super::gate::Rule;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -23,18 +26,65 @@ use super::error::ProblemBody;
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ProblemBody)),
-    modifiers(&BearerToken),
+    modifiers(&Credentials),
 )]
 pub(super) struct Document;
 
-/// What changes are made with, where `--admin-token-file` is given.
-struct BearerToken;
+/// The names of what can be shown.
+const SCHEMES: [&str; 3] = ["token", "jwt", "certificate"];
 
-impl Modify for BearerToken {
+struct Credentials;
+
+impl Modify for Credentials {
     fn modify(&self, document: &mut OpenApi) {
-        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        document.components.get_or_insert_default().add_security_scheme("token", bearer);
+        let bearer = |format: &str, what: &str| {
+            let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+            SecurityScheme::Http(bearer.description(Some(what)).build())
+        };
+        let schemes = [
+            bearer("opaque", "A token that --admin-access or --admin-token-file has."),
+            bearer("JWT", "A JWT of the issuer that --admin-access names."),
+            SecurityScheme::MutualTls {
+                description: Some("A certificate of --tls-client-ca, for a name that --admin-access has.".to_owned()),
+                deprecated: None,
+                extensions: None,
+            },
+        ];
+        let components = document.components.get_or_insert_default();
+        for (name, scheme) in SCHEMES.into_iter().zip(schemes) {
+            components.add_security_scheme(name, scheme);
+        }
     }
+}
+
+/// Who may ask an operation: the role that it needs, or that it needs none.
+pub(super) const ROLE: &str = "x-role";
+
+/// Adds to each operation who may ask it, and how whoever may not is answered.
+pub(super) fn describe_rule(rule: Rule, item: &mut PathItem) {
+    let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+    for operation in operations.into_iter().flatten() {
+        let (role, statuses): (_, &[u16]) = match rule {
+            Rule::Probe => ("none", &[]),
+            Rule::Page => ("none", &[400, 403, 421]),
+            Rule::Metrics => ("viewer", &[400, 401, 403, 421, 429]),
+            Rule::Role(role) => (role.as_str(), &[400, 401, 403, 421, 429]),
+        };
+        for (status, answer) in statuses.iter().map(|status| problem(*status)) {
+            operation.responses.responses.entry(status).or_insert(answer);
+        }
+        if role != "none" {
+            // The last one stands for whoever needs to show nothing: at loopback, without --admin-access.
+            let shown = SCHEMES.map(|scheme| SecurityRequirement::new(scheme, [""; 0]));
+            operation.security = Some(shown.into_iter().chain([SecurityRequirement::default()]).collect());
+        }
+        add_extension(operation, role);
+    }
+}
+
+fn add_extension(operation: &mut Operation, role: &str) {
+    let role = ExtensionsBuilder::new().add(ROLE, role).build();
+    operation.extensions.get_or_insert_default().merge(role);
 }
 
 /// It depends on the program alone.
@@ -69,7 +119,7 @@ pub(super) struct RefusedChange;
 
 impl IntoResponses for RefusedChange {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        [400, 401, 403, 404, 409, 412, 422, 428, 503, 504, 507].map(problem).into()
+        [400, 404, 409, 412, 422, 428, 503, 504, 507].map(problem).into()
     }
 }
 
@@ -86,13 +136,16 @@ fn problem(status: u16) -> (String, RefOr<Response>) {
     let schema = Ref::from_schema_name(ProblemBody::name());
     let content = ContentBuilder::new().schema(Some(schema)).build();
     let response = ResponseBuilder::new().description(meaning(status)).content(ProblemBody::CONTENT_TYPE, content);
-    let response = match status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
-        true => {
-            let seconds = "The seconds after which it may be worth to ask again.";
-            let header = HeaderBuilder::new().description(Some(seconds)).build();
-            response.header(header::RETRY_AFTER.as_str(), header)
+    let header = match StatusCode::from_u16(status) {
+        Ok(StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {
+            Some((header::RETRY_AFTER, "The seconds after which it may be worth to ask again."))
         }
-        false => response,
+        Ok(StatusCode::UNAUTHORIZED) => Some((header::WWW_AUTHENTICATE, "That a bearer token would do.")),
+        _ => None,
+    };
+    let response = match header {
+        Some((name, what)) => response.header(name.as_str(), HeaderBuilder::new().description(Some(what)).build()),
+        None => response,
     };
     (status.to_string(), response.build().into())
 }
@@ -101,16 +154,20 @@ fn problem(status: u16) -> (String, RefOr<Response>) {
 fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The question makes no sense; `detail` says what was expected.",
-        401 => "Changes need a token that is known here.",
-        403 => "Without tokens, changes are taken from the machine itself only.",
+        401 => "It needs a token or a certificate that is known here.",
+        403 => {
+            "Whoever asks may not: `detail` names the role that it needs, or says that the page or the machine is none that may."
+        }
         404 => "It is not there.",
         408 => "The request did not come in time.",
         409 => "Policies come from files, or the change takes away more than is usual and gives no reason.",
         412 => "It was changed meanwhile; `current` says to what.",
         413 => "It is larger than what is taken.",
         415 => "The body is no JSON.",
+        421 => "Nothing is answered by that Host.",
         422 => "The documents, or the set that they would make, make no sense; `problems` says why.",
         428 => "A change says which revision it was made from.",
+        429 => "Too many wrong tokens came from that address.",
         503 => "No policy set is loaded yet, or something that is needed does not answer.",
         504 => "It is not known whether the change was made: etcd did not answer in time.",
         507 => "The audit log cannot be written, so nothing is changed.",

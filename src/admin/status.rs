@@ -54,6 +54,9 @@ pub(super) struct Status {
     /// What groups are kept from because an Envoy refused it.
     held: Vec<HeldGateway>,
     counters: CounterStore,
+    /// Why the newest version of the files that say who may ask is not in use; the one before is. Null where it is.
+    #[schema(required = true)]
+    access_trouble: Option<String>,
     listeners: Listeners,
 }
 
@@ -221,6 +224,7 @@ impl Status {
             nodes: NodesStatus::of(admin),
             held: admin.rollout.offer().holds().map(|(gateway, hold)| HeldGateway::of(gateway, hold)).collect(),
             counters: CounterStore::of(&admin.counters),
+            access_trouble: admin.access.trouble(),
             listeners: admin.listeners,
         }
     }

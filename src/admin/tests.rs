@@ -1,6 +1,7 @@
 //! The API as a client sees it: every path, what it answers, and what it answers to nonsense.
 
 mod events;
+mod gate;
 mod lists;
 mod page;
 
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::*;
+use crate::access::file::{AccessFiles, credentials};
+use crate::access::{Credentials, Port};
 use crate::audit::Audit;
 use crate::compile::RateLimitService;
 use crate::counters::memory::{Memory, MemoryLimits};
@@ -73,6 +76,7 @@ impl World {
         let rate_limit_service = RateLimitService::default();
         let (live, writer) = Live::new(Settings { rate_limit_service, counter_keys, allow_empty: false });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let port = Port { bound: address, is_tls: false };
         let clock = Clock::start();
         let admin = Admin {
             live,
@@ -89,7 +93,7 @@ impl World {
             directory: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),
-            access: Access::default(),
+            access: Arc::new(Access::new(port, false, Credentials::none(port))),
             clock,
             listeners: Listeners { xds: address, rls: address, admin: address },
         };
@@ -109,6 +113,15 @@ impl World {
         let served = live.served();
         let read_at = served.read_at;
         rollout.advance(served, |generation, reached| nodes.offered(generation, read_at, reached));
+    }
+
+    /// The token of somebody who may do everything.
+    pub(super) fn with_token_of_ann(mut self) -> Self {
+        let files = AccessFiles { file: None, token_file: Some("tokens".into()) };
+        let port = self.admin.access.port;
+        let said = credentials(&files, port, |_| Ok(b"ann:0123456789abcdef\n".to_vec()));
+        self.admin.access = Arc::new(Access::new(port, false, said.unwrap()));
+        self
     }
 
     /// Policies that come from an etcd where nobody listens.
@@ -643,19 +656,17 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn who_may_not_change_anything_is_told_before_the_body_is_read() {
-    let mut world = World::shop().with_editor();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tokens");
-    std::fs::write(&file, "ann:0123456789abcdef\n").unwrap();
-    world.admin.access = Access { token_file: Some(file) };
+    let world = World::shop().with_editor().with_token_of_ann();
     let too_large = "x".repeat(APPLY_BYTES_MAX + 1);
     for (method, path) in [("POST", "/v1/apply"), ("PUT", "/v1/policies/Plan/a"), ("DELETE", "/v1/counters?api=create")]
     {
         let (status, _) = problem(&world.send(method, path, &[], too_large.clone()).await);
-        assert_eq!(status, 401, "{method} {path}");
+        assert_eq!(status, 403, "{method} {path}");
+        let wrong = [("authorization", "Bearer 0123456789abcdeg")];
+        assert_eq!(problem(&world.send(method, path, &wrong, too_large.clone()).await).0, 401, "{method} {path}");
     }
     let ann = [("authorization", "Bearer 0123456789abcdef")];
     assert_eq!(problem(&world.send("POST", "/v1/apply", &ann, too_large).await).0, 413);
-    // Whoever reads needs none.
+    // Whoever reads on this machine needs none.
     assert_eq!(world.get("/v1/policies").await.status, 200);
 }

@@ -4,12 +4,11 @@
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
 use super::error::not_found;
 use super::extract::OfPath;
+use super::gate::{Routes, Rule};
 use super::openapi::Problem;
 use crate::names::Version;
 
@@ -37,6 +36,8 @@ static FILES: &[(&str, &[u8])] = &files![
     "lib/live.js",
     "lib/poll.js",
     "lib/router.js",
+    "lib/session.js",
+    "lib/stream.js",
     "lib/theme.js",
     "parts/access.js",
     "parts/basics.js",
@@ -74,9 +75,9 @@ static FILES: &[(&str, &[u8])] = &files![
     "views/tenants.js",
 ];
 
-/// The routes, which are described like those of the API.
-pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().routes(routes!(page)).routes(routes!(asset)).routes(routes!(asset_in_folder))
+/// Adds the routes, which are described like those of the API.
+pub(super) fn add_to(routes: Routes) -> Routes {
+    routes.with(Rule::Page, routes!(page)).with(Rule::Page, routes!(asset)).with(Rule::Page, routes!(asset_in_folder))
 }
 
 /// The page for people.

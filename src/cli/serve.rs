@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
+use crate::access::file::AccessFiles;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::serve;
@@ -65,10 +66,17 @@ pub(super) struct Args {
     /// part.
     #[arg(long, value_name = "NAME", value_parser = parse_replica_id, env = "TIERFLOW_REPLICA_ID")]
     replica_id: Option<String>,
-    /// File of the tokens that changes through the admin API need, one NAME:TOKEN a line. Without it changes are taken
-    /// from this machine only.
+    /// YAML file of who may ask the admin port for what: hashes of tokens, names in certificates, an issuer of JWTs; and of the
+    /// names that the port is asked by. It is read again when it changes. Without it only this machine is answered.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_ADMIN_ACCESS")]
+    admin_access: Option<PathBuf>,
+    /// File of tokens that may do everything through the admin port, one NAME:TOKEN a line. It is read again when it changes.
+    /// Without --admin-access, this machine may read without a token.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Anybody may read /metrics, without a token or a certificate.
+    #[arg(long, env = "TIERFLOW_ADMIN_METRICS_OPEN")]
+    admin_metrics_open: bool,
     /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
@@ -131,7 +139,8 @@ impl Args {
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: self.tls_client_ca }),
             rls_advertise: self.rls_advertise,
             replica_id: self.replica_id,
-            admin_token_file: self.admin_token_file,
+            admin_access: AccessFiles { file: self.admin_access, token_file: self.admin_token_file },
+            admin_metrics_open: self.admin_metrics_open,
             audit_log: self.audit_log,
             counters: self.counters.config()?,
             allow_empty: self.allow_empty,

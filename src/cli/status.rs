@@ -40,6 +40,9 @@ struct Status {
     nodes: Nodes,
     held: Vec<Hold>,
     counters: Counters,
+    /// Why the newest version of the files of who may ask is not in use.
+    #[serde(default)]
+    access_trouble: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -175,6 +178,7 @@ impl Status {
             && is_fresh
             && has_counters
             && self.source.trouble.is_none()
+            && self.access_trouble.is_none()
             && self.nodes.refusing == 0
             && self.nodes.late == 0
     }
@@ -184,6 +188,9 @@ impl Status {
         let _ = writeln!(text, "{}", self.source.summary(self.documents));
         if let Some(redis) = &self.counters.redis {
             let _ = writeln!(text, "{}", redis.summary());
+        }
+        if let Some(trouble) = &self.access_trouble {
+            let _ = writeln!(text, "who may ask is as before: {}", shown::text(trouble));
         }
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());

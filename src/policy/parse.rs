@@ -115,6 +115,36 @@ fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Ref
     }
 }
 
+/// Reads a file of settings as documents are read: everything that is wrong with it is found in one go, each with its place.
+pub fn settings<R: DeserializeOwned, S>(
+    document: &Document,
+    read: impl FnOnce(&R, &mut Findings) -> Option<S>,
+) -> Result<S, Vec<Problem>> {
+    let problem = |message: String, place: Option<Place>| {
+        let problem = Problem::locate(document, None, of_document(message, None), None);
+        vec![Problem { place, ..problem }]
+    };
+    let text = read_text(document).map_err(|(message, place)| problem(message, place))?;
+    let tree = Tree::parse(text).map_err(|error| {
+        let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
+        problem(error.message, place)
+    })?;
+    let mut findings = Findings::default();
+    tree.findings().into_iter().for_each(|finding| findings.add(finding));
+    let json = tree.to_json();
+    if !json.is_object() {
+        return Err(problem("is not a mapping of settings".to_owned(), None));
+    }
+    let settings = decode(json, &mut findings, read);
+    match settings {
+        Some(settings) if findings.is_empty() => Ok(settings),
+        _ => {
+            let found = findings.into_inner().into_iter();
+            Err(found.map(|finding| Problem::locate(document, None, finding, Some(&tree))).collect())
+        }
+    }
+}
+
 fn read(kind: Kind, json: Value, made_name: &str, findings: &mut Findings) -> Option<Policy> {
     fn decoded<R: DeserializeOwned, P>(
         json: Value,

@@ -1,5 +1,6 @@
 //! What a replica is busy with, or waits for a disk with, keeps neither its probes nor its lease in etcd waiting.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,9 +18,15 @@ const ANSWERS_MIN: usize = 10;
 /// More than the admin API has threads.
 const CHANGES: usize = 4;
 
-/// A file that is never read to its end.
-fn endless_file(path: &Path) {
+/// A file that takes nothing any more: a pipe that is full. It goes on so for as long as somebody holds both of its ends.
+fn full_file(path: &Path) -> (pipe::Receiver, std::fs::File) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let reader = pipe::OpenOptions::new().open_receiver(path).unwrap();
+    let writer = pipe::OpenOptions::new().open_sender(path).unwrap();
+    let mut writer = std::fs::File::from(writer.into_nonblocking_fd().unwrap());
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    while writer.write(b"\n").is_ok() {}
+    (reader, writer)
 }
 
 async fn tenants(store: &Store) {
@@ -30,11 +37,12 @@ async fn tenants(store: &Store) {
     }
 }
 
-/// Asks for a change, which waits for the file of tokens.
+/// Asks for a change, which waits for the audit log.
 fn change(changes: &mut JoinSet<()>, tierflow: &Tierflow) {
     let url = format!("http://{}/v1/policies/Plan/standard", tierflow.admin());
     changes.spawn(async move {
-        let _ = Client::default().send_body("PUT", &url, &[("authorization", "Bearer x")], "").await;
+        let plan = document("Plan", "standard", "{limits: [{rate: 1/h}]}");
+        let _ = Client::default().send_body("PUT", &url, &[("x-config-base-version", "1")], &plan).await;
     });
 }
 
@@ -55,15 +63,12 @@ async fn lease(store: &Store) -> Option<(i64, i64)> {
 async fn whatever_is_under_way_probes_are_answered_and_the_lease_is_kept() {
     let store = Store::start_shop().await;
     tenants(&store).await;
-    let tokens = store.path("tokens");
-    endless_file(&tokens);
-    let flags = [format!("--admin-token-file={}", tokens.display())];
+    let log = store.path("audit");
+    let _full = full_file(&log);
+    let flags = [format!("--audit-log={}", log.display())];
     let tierflow = Tierflow::serve(&store.path("tierflow.log"), store.endpoint(), &flags, any_addresses()).await;
     let mut changes = JoinSet::new();
     change(&mut changes, &tierflow);
-    // It can be opened once somebody reads it.
-    let open = || pipe::OpenOptions::new().open_sender(&tokens).ok();
-    let _never_written = eventually("the tokens are read", async || open()).await;
 
     // The set is known and not served yet: it is being adopted.
     let mut answers = 0;

@@ -14,6 +14,10 @@ mod raw_http;
 mod seed;
 mod web;
 
+mod access;
+#[path = "../../src/access/testing.rs"]
+#[allow(dead_code, reason = "the tests of the module itself forge more than is sent over sockets")]
+mod access_tokens;
 mod ads;
 mod busy;
 mod cli_check;
@@ -53,6 +57,7 @@ mod matching;
 mod name_server;
 mod openapi;
 mod page;
+mod page_access;
 mod page_changes;
 mod page_images;
 mod ports_tls;

@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use crate::access;
 use crate::harness::{Edge, Tierflow, eventually, free_address};
 use crate::kit::upstream::Upstream;
+use crate::page_access;
 use crate::store::{Store, document, key};
 use crate::web::{Visit, keys};
 
@@ -47,11 +49,17 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) async fn open() -> Self {
-        Self::open_with(|_| Vec::new()).await
+        Self::open_with(&[], |_| Vec::new()).await
     }
 
-    /// With further flags, which may name files of the folder.
-    async fn open_with(flags: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    /// Whose admin port asks who somebody is.
+    pub(crate) async fn open_with_access() -> Self {
+        let shown = format!("Bearer {}", access::VIEWER);
+        Self::open_with(&[("authorization", &shown)], |folder| vec![page_access::write_files(folder)]).await
+    }
+
+    /// With further flags, which may name files of the folder, and with headers that the status is shown to.
+    async fn open_with(shown: &[(&str, &str)], flags: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let store = Store::start().await;
         let upstream = Upstream::start(SERVICE, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let listen = free_address();
@@ -60,7 +68,8 @@ impl Shop {
         let flags = flags(store.folder.path());
         let tierflow = store.tierflow_at(store.endpoint(), &flags).await;
         eventually("it may write", async || {
-            let status = tierflow.status().await;
+            let status = tierflow.send("GET", "/v1/status", shown, "").await;
+            let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
             (status["ready"] == true && status["replicas"].as_array().is_some_and(|all| all.len() == 1)).then_some(())
         })
         .await;
@@ -74,7 +83,7 @@ impl Shop {
     }
 
     /// The statuses of so many orders.
-    async fn order(&self, tenant: &str, orders: usize) -> Vec<u16> {
+    pub(crate) async fn order(&self, tenant: &str, orders: usize) -> Vec<u16> {
         let mut statuses = Vec::new();
         for _ in 0..orders {
             let answer = self.edge.send("GET", "/order/create", &[("x-tenant-id", tenant)]).await;
@@ -178,7 +187,7 @@ async fn what_takes_much_away_needs_a_reason() {
 
 #[tokio::test]
 async fn where_changes_need_a_token_the_page_asks_for_it_and_its_name_is_noted() {
-    let shop = Shop::open_with(|folder| {
+    let shop = Shop::open_with(&[], |folder| {
         let file = folder.join("tokens");
         std::fs::write(&file, "ann:0123456789abcdef\n").unwrap();
         vec![format!("--admin-token-file={}", file.display())]
@@ -190,11 +199,11 @@ async fn where_changes_need_a_token_the_page_asks_for_it_and_its_name_is_noted()
     visit.click("Show what changes").await;
     visit.sees("You may not change anything here").await;
     visit.fill("[name=token]", "0123456789abcdeX").await;
-    visit.click("Use it").await;
+    visit.click("Sign in").await;
     visit.sees("That token is not known here").await;
     visit.fill("[name=token]", "0123456789abcdef").await;
-    visit.click("Use it").await;
-    visit.sees("You are ann in the audit log").await;
+    visit.click("Sign in").await;
+    visit.sees("You are token ann in the audit log").await;
     visit.click("Apply").await;
     visit.sees("Applied, revision").await;
     visit.open("audit").await;

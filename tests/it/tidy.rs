@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 35] = [
+const LAYERS: [(&str, &[&str]); 36] = [
     ("shared_map", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
@@ -28,6 +28,7 @@ const LAYERS: [(&str, &[&str]); 35] = [
     ("limiter", &["policy", "names", "clock", "shared_map"]),
     ("explain", &["policy", "limiter", "names"]),
     ("diff", &["policy", "snapshot", "names"]),
+    ("access", &["policy", "document", "names", "clock", "shown"]),
     ("counters", &["limiter", "clock", "metrics", "shown"]),
     ("etcd", &["shown"]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map", "shown"]),
@@ -43,13 +44,13 @@ const LAYERS: [(&str, &[&str]); 35] = [
     (
         "admin",
         &[
-            "diff", "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot", "nodes",
-            "counters", "source", "metrics", "events", "top", "traffic", "names", "clock", "shown",
+            "access", "diff", "document", "editor", "audit", "live", "explain", "policy", "rollout", "snapshot",
+            "nodes", "counters", "source", "metrics", "events", "top", "traffic", "names", "clock", "shown",
         ],
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["compile", "counters", "etcd", "xds"]),
+    ("config", &["access", "compile", "counters", "etcd", "xds"]),
     ("telemetry", &[]),
 ];
 
@@ -64,10 +65,10 @@ const OUTSIDE: [(&str, &[&str]); 12] = [
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
     ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "pem", "source"]),
     ("redis", &["counters"]),
-    ("tokio", &["admin", "counters", "editor", "etcd", "events", "live", "rollout", "source", "xds"]),
+    ("tokio", &["access", "admin", "counters", "editor", "etcd", "events", "live", "rollout", "source", "xds"]),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
     ("tracing", &["admin", "audit", "counters", "editor", "etcd", "rls", "source", "telemetry", "xds"]),
-    ("utoipa", &["admin", "audit", "counters", "diff", "document", "explain", "names", "nodes", "source"]),
+    ("utoipa", &["access", "admin", "audit", "counters", "diff", "document", "explain", "names", "nodes", "source"]),
     ("utoipa_axum", &["admin"]),
     ("x509_cert", &["x509"]),
 ];

@@ -30,11 +30,20 @@ impl Visit {
     }
 
     pub(crate) async fn start_with(folder: &Path, tierflow: &Tierflow, fonts: Option<&Path>) -> Self {
+        Self::open_page(folder, tierflow, fonts, "Overview").await
+    }
+
+    /// Where the page begins with something else.
+    pub(crate) async fn start_at(folder: &Path, tierflow: &Tierflow, title: &str) -> Self {
+        Self::open_page(folder, tierflow, None, title).await
+    }
+
+    async fn open_page(folder: &Path, tierflow: &Tierflow, fonts: Option<&Path>, title: &str) -> Self {
         let browser = Browser::start(folder, free_address(), fonts).await.unwrap();
         let visit = Self { browser, root: format!("http://{}/", tierflow.admin()) };
         visit.browser.resize(1280, 900, 1.0).await.unwrap();
         visit.browser.goto(&visit.root).await.unwrap();
-        visit.sees_heading("Overview").await;
+        visit.sees_heading(title).await;
         visit
     }
 
@@ -89,6 +98,13 @@ impl Visit {
     pub(crate) async fn click(&self, words: &str) {
         // A table that is drawn anew may take it away in between.
         eventually(words, async || self.browser.click(&self.control(words).await).await.ok()).await;
+    }
+
+    /// A button beside the view.
+    pub(crate) async fn click_in_frame(&self, words: &str) {
+        let path = format!("//header//button[normalize-space(.)={words:?}]");
+        let click = async || self.browser.click(&self.browser.find_by("xpath", &path).await.ok()?).await.ok();
+        eventually(words, click).await;
     }
 
     pub(crate) async fn fill(&self, css: &str, text: &str) {

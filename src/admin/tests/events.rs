@@ -15,7 +15,8 @@ async fn follow(world: &World, headers: &[(&str, &str)]) -> Response {
 }
 
 async fn follow_at(world: &World, path: &str, headers: &[(&str, &str)]) -> Response {
-    let mut request = Request::builder().uri(path);
+    let peer = ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
+    let mut request = Request::builder().uri(path).header(header::HOST, "localhost").extension(peer);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -4,7 +4,6 @@ use axum::http::header;
 use serde_json::{Value, json};
 
 use super::{SHOP, World};
-use crate::admin::access::Access;
 
 #[tokio::test]
 async fn the_page_and_its_parts_come_with_a_policy_that_lets_nothing_else_in() {
@@ -61,23 +60,17 @@ async fn documents_are_checked_and_compared_in_the_places_of_those_that_are_serv
 }
 
 #[tokio::test]
-async fn whoever_asks_is_told_whether_it_may_change_something() {
-    let mut world = World::shop();
-    let expected = json!({ "who": "loopback", "reason": null, "takes_tokens": false, "policies": "files" });
+async fn whoever_asks_is_told_what_it_may_do() {
+    let world = World::shop();
+    let expected =
+        json!({ "who": "loopback", "kind": "loopback", "role": "admin", "takes_tokens": false, "policies": "files" });
     assert_eq!(world.json("/v1/access").await, expected);
-    world = world.with_editor();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tokens");
-    std::fs::write(&file, "ann:0123456789abcdef\n").unwrap();
-    world.admin.access = Access { token_file: Some(file) };
-    let nobody = world.json("/v1/access").await;
-    assert_eq!(
-        (&nobody["who"], &nobody["takes_tokens"], &nobody["policies"]),
-        (&Value::Null, &json!(true), &json!("etcd"))
-    );
-    assert!(nobody["reason"].as_str().unwrap().contains("token"), "{nobody}");
-    let ann = world.send("GET", "/v1/access", &[("authorization", "Bearer 0123456789abcdef")], "").await;
-    assert_eq!((&ann.json()["who"], &ann.json()["reason"]), (&json!("ann"), &Value::Null));
+    let world = world.with_editor().with_token_of_ann();
+    let expected =
+        json!({ "who": "loopback", "kind": "loopback", "role": "viewer", "takes_tokens": true, "policies": "etcd" });
+    assert_eq!(world.json("/v1/access").await, expected);
+    let ann = world.send("GET", "/v1/access", &[("authorization", "Bearer 0123456789abcdef")], "").await.json();
+    assert_eq!((&ann["who"], &ann["kind"], &ann["role"]), (&json!("token ann"), &json!("token"), &json!("admin")));
 }
 
 /// A problem's line is that of the file; its place is in the document.

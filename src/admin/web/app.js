@@ -1,10 +1,12 @@
 // The page: a frame that stays, and the view that the address names.
 
 import { html, render, useEffect, useErrorBoundary } from './vendor/preact.js';
-import { start } from './lib/live.js';
+import { start as startLive } from './lib/live.js';
 import { useRoute } from './lib/router.js';
 import { useKeys } from './lib/keys.js';
+import { start as startSession, useSession } from './lib/session.js';
 import { applyTheme } from './lib/theme.js';
+import { SignIn } from './parts/access.js';
 import { Frame } from './parts/frame.js';
 import { Heading, Trouble } from './parts/basics.js';
 import { Overview } from './views/overview.js';
@@ -56,7 +58,15 @@ function View({ route }) {
   return error ? html`<${Trouble} problem=${error} />` : viewOf(route);
 }
 
+// Whoever is not known any more keeps what is typed, out of sight, until somebody signs in again.
 function App() {
+  const { access, problem } = useSession();
+  return html`
+    ${problem && html`<${SignIn} problem=${problem} />`}
+    ${access && html`<div hidden=${problem !== null}><${Views} /></div>`}`;
+}
+
+function Views() {
   const route = useRoute();
   const place = route.parts.join('/');
   useKeys();
@@ -71,5 +81,6 @@ function App() {
 }
 
 applyTheme();
-start();
+startSession();
+startLive();
 render(html`<${App} />`, document.getElementById('app'));

@@ -16,22 +16,32 @@ export const token = {
   set: (value) => (value ? sessionStorage.setItem(TOKEN, value) : sessionStorage.removeItem(TOKEN)),
 };
 
-function authorization() {
-  return token.get() ? { authorization: `Bearer ${token.get()}` } : {};
+// The only place that a token goes to: no address has one.
+export function bearer(text) {
+  return text ? { authorization: `Bearer ${text}` } : {};
 }
 
-// Resolves with the JSON and the headers of the answer.
-export async function ask(method, path, { body, headers, signal } = {}) {
-  const init = { method, body, signal, headers: { ...authorization(), ...headers }, cache: 'no-cache' };
+// Resolves with the answer, where it is a success.
+export async function send(method, path, { body, headers, signal } = {}) {
+  const shown = { ...bearer(token.get()), ...headers };
   let answer;
   try {
-    answer = await fetch(path, init);
+    answer = await fetch(path, { method, body, signal, headers: shown, cache: 'no-cache' });
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, { detail: 'Tierflow does not answer' });
   }
+  if (answer.ok) return answer;
+  const problem = new Problem(answer.status, await answer.json().catch(() => ({})));
+  // What was shown here before is not known any more. Whoever tries another token is told so where that is typed.
+  if (answer.status === 401 && !headers?.authorization) dispatchEvent(new CustomEvent('unknown', { detail: problem }));
+  throw problem;
+}
+
+// Resolves with the JSON and the headers of the answer.
+export async function ask(method, path, options) {
+  const answer = await send(method, path, options);
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Problem(answer.status, told);
   return { told, headers: answer.headers };
 }
 

@@ -3,17 +3,20 @@
 
 import { useEffect, useState } from '../vendor/preact.js';
 import { get } from './api.js';
+import { isKnown } from './session.js';
+import { follow } from './stream.js';
 
 const SECONDS_MAX = 300;
 const EVENTS_MAX = 200;
 const NAMES = ['generation', 'refused', 'node', 'nodes', 'change', 'lost'];
 const POLL_MS = 2000;
 const RETRY_MS = 15000;
+const REOPEN_MS = 1000;
 
 // state: connecting, live, polling or paused.
 const store = { state: 'connecting', seconds: [], events: [] };
 const watchers = new Set();
-let source = null;
+let following = null;
 // The last event that is known. A stream that is opened anew goes on after it; 0 asks for all that the server remembers.
 let lastId = 0;
 let timer = 0;
@@ -49,7 +52,8 @@ function add(second) {
   tell({ seconds: [...older, second].slice(-SECONDS_MAX) });
 }
 
-function hear(name, event) {
+function hear(event) {
+  const { name } = event;
   let data;
   try {
     data = JSON.parse(event.data);
@@ -57,9 +61,10 @@ function hear(name, event) {
     return;
   }
   if (name === 'traffic') return add(data);
-  lastId = event.lastEventId || lastId;
+  if (!NAMES.includes(name)) return;
+  lastId = event.id || lastId;
   if (name === 'lost') tell({ events: [] });
-  const detail = { name, id: event.lastEventId, at: data.at || new Date().toISOString(), data };
+  const detail = { name, id: event.id, at: data.at || new Date().toISOString(), data };
   if (name !== 'lost') tell({ events: [detail, ...store.events].slice(0, EVENTS_MAX) });
   bus.dispatchEvent(new CustomEvent('told', { detail }));
 }
@@ -72,14 +77,18 @@ async function loadSeconds() {
 
 function open() {
   close();
-  if (document.hidden) return tell({ state: 'paused' });
+  if (document.hidden || !isKnown()) return tell({ state: 'paused' });
   tell({ state: 'connecting' });
   loadSeconds();
-  source = new EventSource(`/v1/events?after=${lastId}`);
-  source.onopen = () => tell({ state: 'live' });
-  // It tries again by itself, unless the server refused it.
-  source.onerror = () => (source.readyState === EventSource.CLOSED ? poll() : tell({ state: 'connecting' }));
-  ['traffic', ...NAMES].forEach((name) => source.addEventListener(name, (event) => hear(name, event)));
+  const { signal } = (following = new AbortController());
+  const reopen = () => {
+    if (signal.aborted) return;
+    tell({ state: 'connecting' });
+    timer = setTimeout(open, REOPEN_MS);
+  };
+  // What the server refuses, it may refuse for a while; a connection that ends is opened anew.
+  const failed = (problem) => (problem.status && !signal.aborted ? poll() : reopen());
+  follow(`/v1/events?after=${lastId}`, { signal, opened: () => tell({ state: 'live' }), heard: hear }).then(reopen, failed);
 }
 
 function poll() {
@@ -95,8 +104,8 @@ function poll() {
 }
 
 function close() {
-  source?.close();
-  source = null;
+  following?.abort();
+  following = null;
   clearTimeout(timer);
   timer = 0;
 }
@@ -107,5 +116,11 @@ export function start() {
     close();
     tell({ state: 'paused' });
   });
-  open();
+  // Somebody else may be shown something else.
+  addEventListener('known', () => {
+    lastId = 0;
+    tell({ seconds: [], events: [] });
+    open();
+  });
+  addEventListener('unknown', open);
 }

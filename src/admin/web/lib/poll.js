@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from '../vendor/preact.js';
 import { get } from './api.js';
 import { onEvent } from './live.js';
+import { isKnown } from './session.js';
 
 // Events come in crowds.
 const CROWD_MS = 250;
@@ -24,7 +25,7 @@ export function usePoll(path, { seconds = 5, events = [] } = {}) {
     let soon = 0;
     const ask = async () => {
       clearTimeout(timer);
-      if (!document.hidden) {
+      if (!document.hidden && isKnown()) {
         try {
           const data = await get(path, { signal: asking.signal });
           setState({ data, problem: null, path });
@@ -39,6 +40,7 @@ export function usePoll(path, { seconds = 5, events = [] } = {}) {
     ask();
     const seen = () => document.hidden || ask();
     document.addEventListener('visibilitychange', seen);
+    addEventListener('known', ask);
     const askSoon = () => {
       clearTimeout(soon);
       soon = setTimeout(ask, CROWD_MS);
@@ -49,6 +51,7 @@ export function usePoll(path, { seconds = 5, events = [] } = {}) {
       clearTimeout(timer);
       clearTimeout(soon);
       document.removeEventListener('visibilitychange', seen);
+      removeEventListener('known', ask);
       ignore();
     };
   }, [path, seconds, names]);

@@ -4,7 +4,7 @@ import { html, useEffect, useState } from '../vendor/preact.js';
 import { ask, documentPath, path, postInTurn } from '../lib/api.js';
 import { useSettled } from '../lib/poll.js';
 import { href } from '../lib/router.js';
-import { ReadOnly, useAccess, WhoAmI } from './access.js';
+import { ReadOnly, useAccess } from './access.js';
 import { Field, Notice, Panel, Trouble } from './basics.js';
 import { Problems } from './code.js';
 import { Meaning, TextDifference } from './difference.js';
@@ -37,7 +37,7 @@ export function Change({ kind, name, version, load }) {
   const [review, setReview] = useState(null);
   const [done, setDone] = useState(null);
   const [clash, setClash] = useState(null);
-  const { access, mayWrite, reload } = useAccess();
+  const { access, mayWrite, mayForce } = useAccess();
   const check = useCheck(text);
   const write = (changed) => {
     setText(changed);
@@ -77,11 +77,11 @@ export function Change({ kind, name, version, load }) {
     <//>
     <div class="actions">
       <button type="button" class="primary" disabled=${!check.isGood || !isChanged} onClick=${() => look(false)}>Show what changes</button>
-      ${mayWrite && html`<${WhoAmI} access=${access} />`}
+      ${mayWrite && html`<p class="muted">You are <b>${access.who}</b> in the audit log.</p>`}
       ${name && html`<button type="button" class="dangerous" onClick=${() => look(true)}>Delete…</button>`}
     </div>
     ${review && html`<${Review} key=${base.base} review=${review} before=${base.served} after=${review.isDeletion ? '' : text} kind=${kind} name=${name} base=${base.base}
-      mayWrite=${mayWrite} access=${access} onApplied=${applied} onStale=${stale} onUnknown=${reload} />`}`;
+      mayWrite=${mayWrite} mayForce=${mayForce} access=${access} onApplied=${applied} onStale=${stale} />`}`;
 }
 
 function Checked({ check, onChoose }) {
@@ -106,7 +106,7 @@ function Done({ done, kind, name }) {
   <//>`;
 }
 
-function Review({ review, before, after, kind, name, base, mayWrite, access, onApplied, onStale, onUnknown }) {
+function Review({ review, before, after, kind, name, base, mayWrite, mayForce, access, onApplied, onStale }) {
   const [failure, setFailure] = useState(null);
   const [reason, setReason] = useState('');
   const [isBusy, setBusy] = useState(false);
@@ -118,7 +118,6 @@ function Review({ review, before, after, kind, name, base, mayWrite, access, onA
     } catch (problem) {
       setBusy(false);
       if (problem.status === 412) return onStale();
-      if (problem.status === 401) onUnknown();
       setFailure(problem);
     }
   };
@@ -130,10 +129,11 @@ function Review({ review, before, after, kind, name, base, mayWrite, access, onA
       ${failure && html`<${Trouble} problem=${failure}>
         ${failure.body?.problems && html`<${Problems} problems=${failure.body.problems} more=${failure.body.problems_more} />`}
         ${guarded && html`<ul>${failure.body.guarded.map((finding) => html`<li>${finding}</li>`)}</ul>
-          <${Field} label="The reason to do it all the same" hint="It stands in the audit log."><input name="reason" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>`}
+          ${mayForce ? html`<${Field} label="The reason to do it all the same" hint="It stands in the audit log."><input name="reason" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>`
+    : html`<p>An admin may do it all the same, with a reason.</p>`}`}
       <//>`}
       <div class="actions start">
-        ${mayWrite ? html`<button type="button" class=${review.isDeletion ? 'dangerous' : 'primary'} disabled=${isBusy || (guarded && !reason.trim())} onClick=${apply}>${guarded ? `${verb} all the same` : verb}</button>`
+        ${mayWrite ? html`<button type="button" class=${review.isDeletion ? 'dangerous' : 'primary'} disabled=${isBusy || (guarded && (!mayForce || !reason.trim()))} onClick=${apply}>${guarded ? `${verb} all the same` : verb}</button>`
     : html`<p class="muted">${access?.policies === 'files' ? 'To apply it, change the file.' : 'You may not change anything here.'}</p>`}
       </div>`}
   <//>`;

@@ -7,6 +7,7 @@ import { useLive } from '../lib/live.js';
 import { usePoll } from '../lib/poll.js';
 import { href } from '../lib/router.js';
 import { useTheme } from '../lib/theme.js';
+import { WhoAmI } from './access.js';
 import { Notice } from './basics.js';
 import { Finder } from './finder.js';
 import { Help } from './help.js';
@@ -37,6 +38,7 @@ export function Frame({ section, children }) {
         <a href=${href([name])} aria-current=${name === section ? 'page' : undefined} aria-keyshortcuts=${`g ${key}`}>
           <${Icon} name=${ICONS[name] ?? name} /><span>${title}</span><${Count} of=${name} status=${status.data} />
         </a></li>`)}</ul></nav>
+      <${WhoAmI} />
       <${Connection} status=${status} />
     </header>
     <main id="main">
