@@ -2,6 +2,7 @@
 
 mod decisions;
 mod parts;
+mod streams;
 pub mod totals;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use decisions::{Decided, Decisions};
 pub use parts::PartedHistogram;
+pub use streams::{CountedStream, StreamsByGroup};
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -50,7 +52,7 @@ pub struct Metrics {
     pub source_lag: Gauge<f64, AtomicU64>,
     pub source_resyncs: Family<ReasonLabels, Counter>,
     pub source_old_events: Counter,
-    pub xds_streams: Family<GroupLabels, Gauge>,
+    pub xds_streams: StreamsByGroup,
     pub xds_pushes: Family<TypeLabels, Counter>,
     pub xds_push_bytes: Family<TypeLabels, Counter>,
     pub xds_nacks: Family<TypeLabels, Counter>,
@@ -110,11 +112,6 @@ pub struct ReloadLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
     pub reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct GroupLabels {
-    pub group: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -238,7 +235,7 @@ impl Default for Metrics {
                 "Events that were ignored because they came twice or late",
                 Counter::default(),
             ),
-            xds_streams: register(r, "xds_streams", "Open ADS streams", Family::default()),
+            xds_streams: register(r, "xds_streams", "Open ADS streams", StreamsByGroup::default()),
             xds_pushes: register(r, "xds_push", "Responses that were sent", Family::default()),
             xds_push_bytes: register(r, "xds_push_bytes", "Bytes of resources that were sent", Family::default()),
             xds_nacks: register(r, "xds_nack", "Responses that an Envoy refused", Family::default()),
@@ -356,7 +353,7 @@ mod tests {
         for family in with_reasons {
             drop(family.get_or_create(&ReasonLabels { reason: "x" }));
         }
-        drop(metrics.xds_streams.get_or_create(&GroupLabels { group: "x".to_owned() }));
+        metrics.xds_streams.serve(name.iter().cloned().collect());
         for family in [&metrics.xds_pushes, &metrics.xds_push_bytes, &metrics.xds_nacks, &metrics.xds_stale_nonces] {
             drop(family.get_or_create(&TypeLabels { r#type: "x" }));
         }

@@ -66,6 +66,11 @@ impl Offer {
         is_other
     }
 
+    /// The gateways whose Envoys have something to get, in no order.
+    pub fn gateways(&self) -> impl Iterator<Item = &Name> {
+        self.groups.keys()
+    }
+
     pub(super) fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
         self.served.generation.as_ref().map_or_else(Vec::new, |generation| generation.gateways_of(node))
     }

@@ -20,7 +20,7 @@ use super::unread::UnreadResponse;
 use super::variant::{Variant, version};
 use super::wire;
 use crate::frames::{Chunks, Requests};
-use crate::metrics::{GroupLabels, Metrics, TypeLabels};
+use crate::metrics::{CountedStream, Metrics, TypeLabels};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
 use crate::rollout::{Member, Nack, Offer};
@@ -367,34 +367,17 @@ fn type_label(resource_type: ResourceType) -> TypeLabels {
 /// Counts the stream under its group for as long as it lives.
 struct StreamGauge {
     metrics: Arc<Metrics>,
-    group: Option<Name>,
+    counted: Option<CountedStream>,
 }
 
 impl StreamGauge {
     fn new(metrics: &Arc<Metrics>) -> Self {
-        Self { metrics: Arc::clone(metrics), group: None }
+        Self { metrics: Arc::clone(metrics), counted: None }
     }
 
     fn move_to(&mut self, group: Option<&Name>) {
-        if self.group.as_ref() == group {
-            return;
+        if self.counted.as_ref().map(CountedStream::group) != group {
+            self.counted = group.map(|group| self.metrics.xds_streams.count(group));
         }
-        self.leave();
-        self.group = group.cloned();
-        if let Some(group) = group {
-            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.to_string() }).inc();
-        }
-    }
-
-    fn leave(&self) {
-        if let Some(group) = &self.group {
-            self.metrics.xds_streams.get_or_create(&GroupLabels { group: group.to_string() }).dec();
-        }
-    }
-}
-
-impl Drop for StreamGauge {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
