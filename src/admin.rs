@@ -21,7 +21,7 @@ mod status;
 mod tagged;
 #[cfg(test)]
 mod tests;
-mod top;
+pub mod top;
 mod traffic;
 mod web;
 
@@ -58,7 +58,7 @@ use events::Following;
 use extract::{OfQuery, Turns};
 use gate::{Gate, OPERATOR, Routes, Rule, VIEWER};
 use limits::LimitsOfLast;
-use openapi::Problem;
+use openapi::{Problem, Tagged};
 use tagged::{Known, tagged};
 
 /// The state that the API tells of. The addresses are `serve`'s to know.
@@ -193,6 +193,7 @@ async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 
         #[cfg(test)]
         Counters::Away => {}
     }
+    admin.metrics.xds_streams.serve(admin.rollout.offer().gateways().cloned().collect());
     let lag = admin.board.read().lag(admin.clock.now());
     // A source that was never heard has no age; Prometheus knows a number for that.
     admin.metrics.source_lag.set(lag.map_or(f64::NAN, |lag| lag.as_secs_f64()));
@@ -231,13 +232,7 @@ struct DumpedResource {
     operation_id = "config_dump",
     params(ConfigDumpQuery, Known),
     responses(
-        (
-            status = 200,
-            description = "The resources.",
-            body = ConfigDump,
-            headers(("etag" = String, description = "A hash of the answer, for If-None-Match.")),
-        ),
-        (status = 304, description = "The client has it."),
+        Tagged<ConfigDump>,
         Problem<400>,
         Problem<404>,
         Problem<503>,

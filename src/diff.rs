@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::names::{DocumentId, Name};
+use crate::names::{DocumentId, Kind, Name};
 use crate::policy::limit::{Algorithm, Cost, Limit};
 use crate::policy::set::{ParsedById, PolicySet};
 use crate::policy::tenant::LimitsByApi;
@@ -22,14 +22,14 @@ pub struct Side<'a> {
     pub snapshot: &'a Snapshot,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     pub documents: Vec<DocumentChange>,
     pub limits: Vec<LimitChange>,
     pub pushes: Vec<Push>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Added,
@@ -37,16 +37,26 @@ pub enum Change {
     Removed,
 }
 
+impl Change {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// A document that means something else. Comments and spaces mean nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DocumentChange {
-    pub kind: &'static str,
+    pub kind: Kind,
     pub name: String,
     pub change: Change,
 }
 
 /// A limit that is another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitChange {
     /// The place where it stands, as in `Plan standard, Api order-create`.
     pub of: String,
@@ -57,15 +67,15 @@ pub struct LimitChange {
     pub counters: CounterChange,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldChange {
-    pub field: &'static str,
+    pub field: String,
     pub from: String,
     pub to: String,
 }
 
 /// What becomes of what was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterChange {
     /// It goes on counting.
@@ -77,11 +87,11 @@ pub enum CounterChange {
 }
 
 /// The resources of one type that the Envoys of a gateway would be sent, or told that they are gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Push {
     pub gateway: String,
     #[serde(rename = "type")]
-    pub resource_type: &'static str,
+    pub resource_type: String,
     pub added: Vec<String>,
     pub changed: Vec<String>,
     pub removed: Vec<String>,
@@ -110,7 +120,7 @@ fn documents(before: &ParsedById, after: &ParsedById) -> Vec<DocumentChange> {
             (Some(before), Some(after)) if before.policy == after.policy => return None,
             _ => Change::Changed,
         };
-        Some(DocumentChange { kind: id.kind.as_str(), name: id.name.to_string(), change })
+        Some(DocumentChange { kind: id.kind, name: id.name.to_string(), change })
     };
     ids.into_iter().filter_map(change).collect()
 }
@@ -199,12 +209,12 @@ fn fields(before: &Limit, after: &Limit) -> Vec<FieldChange> {
     };
     let both = told(before).into_iter().zip(told(after));
     let differing = both.filter(|((_, from), (_, to))| from != to);
-    differing.map(|((field, from), (_, to))| FieldChange { field, from, to }).collect()
+    differing.map(|((field, from), (_, to))| FieldChange::new(field, from, to)).collect()
 }
 
 impl FieldChange {
-    fn new(field: &'static str, from: impl ToString, to: impl ToString) -> Self {
-        Self { field, from: from.to_string(), to: to.to_string() }
+    fn new(field: &str, from: impl ToString, to: impl ToString) -> Self {
+        Self { field: field.to_owned(), from: from.to_string(), to: to.to_string() }
     }
 }
 
@@ -251,7 +261,13 @@ fn push(
         |name: &str, resource: &Resource| before.get(name).is_some_and(|own| own.version != resource.version);
     let changed = named(after, &is_other);
     let is_nothing = added.is_empty() && removed.is_empty() && changed.is_empty();
-    (!is_nothing).then(|| Push { gateway: gateway.to_owned(), resource_type, added, changed, removed })
+    (!is_nothing).then(|| Push {
+        gateway: gateway.to_owned(),
+        resource_type: resource_type.to_owned(),
+        added,
+        changed,
+        removed,
+    })
 }
 
 #[cfg(test)]

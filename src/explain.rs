@@ -84,6 +84,8 @@ pub struct ExplainedLimit {
     pub status: u16,
     /// The hits that this request costs.
     pub cost: u32,
+    /// The hits that it admits at once when nothing is used: the number of the rate, or the burst.
+    pub capacity: u32,
     /// Where replicas share the counters, the store is asked about each request.
     pub exact: bool,
     /// What is asked of its counter.
@@ -205,6 +207,7 @@ fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> Explaine
         mode: limit.mode.as_str(),
         status: limit.status,
         cost: applied.charge.hits,
+        capacity: applied.charge.capacity(),
         exact: limit.is_exact,
         charge: applied.charge,
     }

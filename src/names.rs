@@ -87,6 +87,11 @@ macro_rules! string_like {
 string_like!(Name);
 string_like!(TenantName);
 
+/// Whether a name has another text as a part of it, be it in other case: how lists are searched.
+pub fn has_part(name: &str, part: &str) -> bool {
+    name.to_lowercase().contains(&part.to_lowercase())
+}
+
 /// The kinds of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum Kind {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
+use crate::names::{Name, has_part};
 use notes::{CounterName, Noted, Notes, TenantId};
 use pace::Pace;
 use sketch::Sketch;
@@ -69,6 +70,12 @@ struct Pair<K, N> {
 pub struct Question<'a> {
     /// `None`: all.
     pub gateway: Option<&'a str>,
+    /// This one alone, and its counters.
+    pub tenant: Option<&'a str>,
+    /// Those with this in their names, in any case, and their counters.
+    pub search: Option<&'a str>,
+    /// Counters of this Api alone; tenants are not told apart by Apis.
+    pub api: Option<&'a str>,
     pub by: Measure,
     /// The most tenants, and the most counters.
     pub limit: usize,
@@ -81,7 +88,12 @@ pub struct Report {
     /// Every decision was noted, and nothing had no place.
     pub is_exact: bool,
     pub tenants: Vec<(TenantId, Counts)>,
+    /// The number of those that have a place and are beyond the limit.
+    pub tenants_more: usize,
     pub counters: Vec<(CounterName, Counts)>,
+    pub counters_more: usize,
+    /// What a tenant without a place has at most, by the measure.
+    pub tenants_missed_max: u64,
 }
 
 /// A thread's part.
@@ -147,17 +159,22 @@ impl Top {
         let newest = now.as_secs() / SLOT.as_secs();
         slot_of(&mut slots, newest);
         let oldest = slots.front().map_or(newest, |slot| slot.number);
-        let Question { gateway, by, limit } = *question;
-        let is_asked = |own: &str| gateway.is_none_or(|gateway| gateway == own);
+        let Question { by, limit, .. } = *question;
         let tenants = Pair::sum(slots.iter().map(|slot| &slot.tenants), by);
         let counters = Pair::sum(slots.iter().map(|slot| &slot.counters), by);
         let tenants = tenants.into_iter().map(|(tenant, (counts, ()))| (tenant, counts));
         let counters = counters.into_values().map(|(counts, name)| (name, counts));
+        let (tenants, tenants_more) =
+            first(tenants.filter(|(id, _)| question.is_met(&id.gateway, Some(&id.tenant))), by, limit);
+        let (counters, counters_more) = first(counters.filter(|(name, _)| question.is_met_by(name)), by, limit);
         Report {
             since: Timestamp::default() + SLOT * u32::try_from(oldest).unwrap_or(u32::MAX),
             is_exact: slots.iter().all(Slot::is_exact),
-            tenants: first(tenants.filter(|(tenant, _)| is_asked(tenant.gateway.as_str())), by, limit),
-            counters: first(counters.filter(|(name, _)| is_asked(name.gateway.as_str())), by, limit),
+            tenants,
+            tenants_more,
+            counters,
+            counters_more,
+            tenants_missed_max: slots.iter().map(|slot| slot.tenants.by(by).missed_max()).sum(),
         }
     }
 }
@@ -173,13 +190,27 @@ fn slot_of(slots: &mut VecDeque<Slot>, number: u64) -> &mut Slot {
     slots.back_mut().expect("one was put there if there was none")
 }
 
-/// The largest, in an order that does not depend on chance.
-fn first<K: Ord>(all: impl Iterator<Item = (K, Counts)>, by: Measure, limit: usize) -> Vec<(K, Counts)> {
+impl Question<'_> {
+    fn is_met(&self, gateway: &Name, tenant: Option<&str>) -> bool {
+        self.gateway.is_none_or(|own| own == gateway.as_str())
+            && self.tenant.is_none_or(|own| tenant == Some(&*notes::told(own)))
+            && self.search.is_none_or(|part| tenant.is_some_and(|tenant| has_part(tenant, part)))
+    }
+
+    fn is_met_by(&self, counter: &CounterName) -> bool {
+        let is_of = |api: &str| counter.api.as_ref().is_some_and(|own| own.as_str() == api);
+        self.is_met(&counter.gateway, counter.tenant.as_deref()) && self.api.is_none_or(is_of)
+    }
+}
+
+/// The largest, in an order that does not depend on chance, and the number of the others.
+fn first<K: Ord>(all: impl Iterator<Item = (K, Counts)>, by: Measure, limit: usize) -> (Vec<(K, Counts)>, usize) {
     let mut all: Vec<_> = all.filter(|(_, counts)| counts.of(by) > 0).collect();
     let size = |counts: &Counts| (counts.of(by), counts.of(by.other()));
     all.sort_unstable_by(|(a, of_a), (b, of_b)| size(of_b).cmp(&size(of_a)).then_with(|| a.cmp(b)));
+    let more = all.len().saturating_sub(limit);
     all.truncate(limit);
-    all
+    (all, more)
 }
 
 impl Slot {

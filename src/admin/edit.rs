@@ -15,7 +15,7 @@ use super::documents::{DocumentPath, DocumentProblem, RefusedDocument};
 use super::error::ProblemDetails;
 use super::extract::{Body, OfPath, OfQuery};
 use super::gate::{Asker, Gate};
-use super::openapi::{Problem, RefusedChange};
+use super::openapi::{Made, Problem, RefusedChange};
 use super::{Admin, in_background};
 use crate::access::Role;
 use crate::audit::{Entry, Outcome};
@@ -114,12 +114,7 @@ pub(super) struct CurrentVersion {
         example = json!({ "kind": "Plan", "name": "gold", "limits": [{ "rate": "100/minute" }] }),
     ),
     responses(
-        (
-            status = 200,
-            description = "It is made.",
-            body = MadeChange,
-            headers(("etag" = String, description = "The revision that it made.")),
-        ),
+        Made,
         RefusedChange,
         Problem<408>,
         Problem<413>,
@@ -144,15 +139,7 @@ pub(super) async fn put(
     path = "/v1/policies/{kind}/{name}",
     operation_id = "delete_document",
     params(DocumentPath, Options, ChangeHeaders),
-    responses(
-        (
-            status = 200,
-            description = "It is made.",
-            body = MadeChange,
-            headers(("etag" = String, description = "The revision that it made.")),
-        ),
-        RefusedChange,
-    ),
+    responses(Made, RefusedChange,)
 )]
 pub(super) async fn delete(
     State(admin): State<Admin>,
@@ -179,12 +166,7 @@ pub(super) async fn delete(
         example = json!({ "kind": "Plan", "name": "silver", "limits": [{ "rate": "10/minute" }] }),
     ),
     responses(
-        (
-            status = 200,
-            description = "It is made.",
-            body = MadeChange,
-            headers(("etag" = String, description = "The revision that it made.")),
-        ),
+        Made,
         RefusedChange,
         Problem<408>,
         Problem<413>,

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -57,23 +59,56 @@ impl FromRequest<Admin> for Body {
     }
 }
 
-/// The bodies that are read, and the sets that are made of them, at the same time, where anybody may send them: a set takes
-/// many times what its text does.
-const TURNS: usize = 4;
+/// The sets of documents that are made at the same time, where anybody may send them: a set takes many times what its text
+/// does.
+const SETS: usize = 4;
+/// The bytes of such bodies that are kept at the same time, those that are still coming among them.
+const BYTES: usize = 64 * 1024 * 1024;
 
-/// Those who may send a set of documents now.
+/// Those who may send a set of documents now. Whoever takes long to send one takes nobody's turn, and room for no more than
+/// what came.
 #[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
+pub struct Turns {
+    sets: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
 
 /// The whole body of somebody whose turn it is. The turn lasts as long as this does.
 pub(super) struct BodyInTurn {
-    pub(super) body: Bytes,
-    pub(super) turn: OwnedSemaphorePermit,
+    pub(super) body: Vec<u8>,
+    pub(super) turn: Turn,
 }
+
+/// A place among those whose set is made, and the room that its text takes.
+pub(super) struct Turn(#[expect(dead_code, reason = "held until it is dropped")] [Option<OwnedSemaphorePermit>; 2]);
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(TURNS)))
+        Self { sets: Arc::new(Semaphore::new(SETS)), bytes: Arc::new(Semaphore::new(BYTES)) }
+    }
+}
+
+impl Turns {
+    /// A turn of those that there are, or none.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.sets).try_acquire_owned().ok()
+    }
+
+    async fn read(&self, request: Request) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ProblemDetails> {
+        let mut coming = request.with_limited_body().into_body();
+        let (mut body, mut room) = (Vec::new(), None::<OwnedSemaphorePermit>);
+        while let Some(frame) = coming.frame().await {
+            let Ok(data) = frame.map_err(unread)?.into_data() else { continue };
+            let more = u32::try_from(data.len()).ok();
+            let more = more.and_then(|bytes| Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok());
+            let more = more.ok_or_else(|| no_turn("as much as there is room for"))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok((body, room))
     }
 }
 
@@ -81,12 +116,23 @@ impl FromRequest<Admin> for BodyInTurn {
     type Rejection = ProblemDetails;
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
-        let turn = Arc::clone(&admin.turns.0).try_acquire_owned().map_err(|_| {
-            let detail = format!("{TURNS} sets of documents are looked at, and no more are at the same time");
-            ProblemDetails::unavailable(&detail).retry_after(1)
-        })?;
-        let Body(body) = Body::from_request(request, admin).await?;
-        Ok(Self { body, turn })
+        let (body, room) = in_time(admin.turns.read(request)).await??;
+        let set = admin.turns.take().ok_or_else(|| no_turn(&format!("{SETS} of them")))?;
+        Ok(Self { body, turn: Turn([room, Some(set)]) })
+    }
+}
+
+fn no_turn(taken: &str) -> ProblemDetails {
+    let detail = format!("sets of documents are looked at, {taken}, and no more are at the same time");
+    ProblemDetails::unavailable(&detail).retry_after(1)
+}
+
+/// In the words of axum's extractors.
+fn unread(error: axum::Error) -> ProblemDetails {
+    let is_too_long = error.into_inner().is::<LengthLimitError>();
+    match is_too_long {
+        true => ProblemDetails::of(StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded"),
+        false => ProblemDetails::of(StatusCode::BAD_REQUEST, "Failed to buffer the request body"),
     }
 }
 

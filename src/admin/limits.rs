@@ -1,5 +1,6 @@
 //! All limits, with what they have denied.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,15 +10,21 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::counters::seconds;
 use super::error::ProblemDetails;
 use super::extract::OfQuery;
 use super::openapi::Problem;
 use super::{Admin, in_background, page, rfc3339};
 use crate::clock::Timestamp;
+use crate::counters::Usage;
+use crate::explain::counters::{NamedCounter, Selection, counters};
 use crate::explain::limits::{self, Held, LimitId, Limits, Setting};
 use crate::live::Generation;
 use crate::metrics::totals::ByLimit;
-use crate::names::{DocumentId, Name};
+use crate::names::{DocumentId, Name, has_part};
+
+/// The tier of limits of Apis.
+const OF_APIS: &str = "api";
 
 /// The limits of the generation that was asked for last: whoever looks at them looks again and again.
 #[derive(Debug, Default)]
@@ -66,12 +73,31 @@ struct Row {
     documents: Vec<Holder>,
     /// The number of the others.
     documents_more: usize,
+    /// What it has counted. Null for limits of tenants and of lists, which have a counter for each of many.
+    #[schema(required = true)]
+    counter: Option<Counted>,
     /// Requests that it denied.
     over_limit: u64,
     /// Requests that it would have denied if it were enforced.
     shadow_over_limit: u64,
     /// Requests to the Api that were decided; where `api` is null, to the gateway.
     decisions: u64,
+}
+
+/// The counter of a limit.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LimitCounter)]
+struct Counted {
+    /// What it would have to be told to know which of the limit's counters is meant. Empty: there is only this one.
+    missing: Vec<String>,
+    /// Null, as are the others, where something is missing, and while the store of counters does not answer.
+    #[schema(required = true)]
+    used: Option<u32>,
+    #[schema(required = true)]
+    remaining: Option<u32>,
+    /// The time until more of it is left.
+    #[schema(required = true)]
+    frees_after_seconds: Option<f64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -107,11 +133,57 @@ pub(super) async fn list(
     let generation = admin.generation()?;
     let limit = page::limit(parameters.limit)?;
     let after = parameters.after.as_deref().map(id_of).transpose()?;
-    let of_page = move || {
+    let asking = admin.clone();
+    let of_page = in_background(move || {
         let limits = admin.limits.of(&generation);
-        page_of(&limits, &parameters, after, limit, &admin.metrics.by_limit(), admin.clock.now())
-    };
-    Ok(Json(in_background(of_page).await))
+        let page = page_of(&limits, &parameters, after, limit, &admin.metrics.by_limit(), admin.clock.now());
+        let counters: Vec<_> = counters_of(&generation, &page.limits);
+        (page, counters)
+    });
+    let (mut page, counters) = of_page.await;
+    let charges: Vec<_> = counters.iter().filter_map(|(_, named)| named.charge).collect();
+    // The rest of the page is known without the store.
+    let mut usages = asking.counters.look(&charges, asking.clock.now()).await.ok().map(Vec::into_iter);
+    for (place, named) in counters {
+        let usage = named.charge.and_then(|charge| Some((charge.capacity(), usages.as_mut()?.next()?)));
+        if let Some(row) = page.limits.get_mut(place) {
+            row.counter = Some(Counted::of(named.missing, usage));
+        }
+    }
+    Ok(Json(page))
+}
+
+/// The counters of limits of Apis, with the places of their rows.
+fn counters_of(generation: &Generation, rows: &[Row]) -> Vec<(usize, NamedCounter)> {
+    let mut of_apis: BTreeMap<(&str, &str), BTreeMap<String, NamedCounter>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (place, row) in rows.iter().enumerate().filter(|(_, row)| row.tier == OF_APIS) {
+        let Some(api) = &row.api else { continue };
+        let of_api = of_apis.entry((&row.gateway, api)).or_insert_with(|| {
+            let named = [("gateway", row.gateway.as_str()), ("api", api), ("tier", row.tier)];
+            let named = Selection::parse(named.into_iter())
+                .and_then(|selection| counters(&generation.policies, &generation.matcher, &selection));
+            named.unwrap_or_default().into_iter().map(|counter| (counter.limit.clone(), counter)).collect()
+        });
+        found.extend(of_api.remove(&row.limit).map(|counter| (place, counter)));
+    }
+    found
+}
+
+impl Counted {
+    /// `usage` is what there is when nothing is used, and what is used. Nothing where nobody says.
+    fn of(missing: Vec<String>, usage: Option<(u32, Option<Usage>)>) -> Self {
+        let told = usage.map(|(capacity, usage)| match usage {
+            Some(usage) => (usage.used, usage.remaining, seconds(usage.frees_after)),
+            None => (0, capacity, 0.0),
+        });
+        Self {
+            missing,
+            used: told.map(|(used, ..)| used),
+            remaining: told.map(|(_, remaining, _)| remaining),
+            frees_after_seconds: told.map(|(.., frees)| frees),
+        }
+    }
 }
 
 impl LimitsOfLast {
@@ -140,7 +212,7 @@ fn page_of(
         let Parameters { gateway, api, search, .. } = parameters;
         let own_api = id.api.as_ref().map(Name::as_str);
         let is_found =
-            |part: &String| page::has(id.limit.as_str(), part) || own_api.is_some_and(|api| page::has(api, part));
+            |part: &String| has_part(id.limit.as_str(), part) || own_api.is_some_and(|api| has_part(api, part));
         gateway.as_ref().is_none_or(|gateway| gateway == id.gateway.as_str())
             && api.as_ref().is_none_or(|api| Some(api.as_str()) == own_api)
             && search.as_ref().is_none_or(is_found)
@@ -178,6 +250,7 @@ impl Row {
             setting: Shown::of(held.setting),
             documents: held.holders.iter().map(holder).collect(),
             documents_more: held.holders_more,
+            counter: None,
             over_limit: over.enforced,
             shadow_over_limit: over.shadow,
             decisions: counted.decisions(gateway, api.as_ref()),

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 use axum::http::{StatusCode, header};
@@ -15,8 +16,12 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, ToSchema};
 
+use super::ConfigDump;
+use super::documents::list::DocumentPage;
+use super::edit::MadeChange;
 use super::error::ProblemBody;
 use super::gate::Rule;
+use super::nodes::NodePage;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -25,7 +30,7 @@ use super::gate::Rule;
         description = "The admin API: what is served, to whom, and what is wrong with it; and changes of documents.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(ProblemBody)),
+    components(schemas(ProblemBody, MadeChange, ConfigDump, DocumentPage, NodePage)),
     modifiers(&Credentials),
 )]
 pub(super) struct Document;
@@ -91,7 +96,9 @@ fn add_extension(operation: &mut Operation, role: &str) {
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     let (_, document) = super::routes().split_for_parts();
     // Nothing in it could fail to be written.
-    document.to_json().unwrap_or_default()
+    let text = document.to_json().unwrap_or_default();
+    // OpenAPI's format registry has `uint32` where utoipa writes `u-int32`.
+    text.replace("\"format\":\"u-int", "\"format\":\"uint")
 });
 
 /// This description.
@@ -103,6 +110,33 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 )]
 pub(super) async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+}
+
+/// An answer with an ETag that is a hash of it, or that the client has it ([`super::tagged`]). Its schema is named in [`Document`].
+pub(super) struct Tagged<T>(PhantomData<T>);
+
+impl<T: ToSchema> IntoResponses for Tagged<T> {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let known = ResponseBuilder::new().description("The client has it.").build();
+        let told = success::<T>("What was asked for.", "A hash of the answer, for If-None-Match.");
+        BTreeMap::from([told, (StatusCode::NOT_MODIFIED.as_str().to_owned(), known.into())])
+    }
+}
+
+/// The answer to a change of documents that is made.
+pub(super) struct Made;
+
+impl IntoResponses for Made {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        BTreeMap::from([success::<MadeChange>("It is made.", "The revision that it made.")])
+    }
+}
+
+fn success<T: ToSchema>(description: &str, etag: &str) -> (String, RefOr<Response>) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+    let etag = HeaderBuilder::new().description(Some(etag)).build();
+    let response = ResponseBuilder::new().description(description).content("application/json", content);
+    (StatusCode::OK.as_str().to_owned(), response.header(header::ETAG.as_str(), etag).build().into())
 }
 
 /// The answer of a status other than those of success: problem details.

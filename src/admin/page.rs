@@ -48,8 +48,3 @@ pub(super) fn key_of<K: serde::de::DeserializeOwned>(parameter: &str, cursor: &s
 pub(super) fn no_cursor(parameter: &str, found: &str) -> ProblemDetails {
     bad(&format!("{parameter}: found {found:?}, expected the `next` of the page before"))
 }
-
-/// Whether a text has another as a part of it, be it in other case.
-pub(super) fn has(text: &str, part: &str) -> bool {
-    text.to_lowercase().contains(&part.to_lowercase())
-}

@@ -24,6 +24,13 @@ use crate::source::board::Replica;
 
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
 const BEHIND_MAX: usize = 20;
+/// So many refused documents are told of. `/v1/policies` has all.
+const REFUSED_MAX: usize = 100;
+/// So many gateways that are held are told of, so many documents and refusals of each, and so many resources of a refusal.
+const HELD_MAX: usize = 20;
+/// So many instances of services that register themselves are told of, and so many that make no sense.
+const REGISTERED_MAX: usize = 1000;
+const STRANGE_MAX: usize = 20;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
@@ -42,17 +49,21 @@ pub(super) struct Status {
     source: SourceStatus,
     /// The number of documents that are served.
     documents: usize,
+    /// The first 100, in the order of where they stand; `/v1/policies?refused=true` has all.
     refused: Vec<RefusedDocument>,
-    /// The instances of each service whose instances register themselves.
+    refused_more: usize,
+    /// The instances of each service whose instances register themselves, the first 1000.
     registered: BTreeMap<String, Vec<Instance>>,
+    registered_more: usize,
     /// The replicas of Tierflow that share the source, this one among them.
     replicas: Vec<Replica>,
     /// The addresses that Envoys are told to ask for decisions.
     #[schema(required = true)]
     rate_limit_service: Option<Vec<String>>,
     nodes: NodesStatus,
-    /// What groups are kept from because an Envoy refused it.
+    /// What groups are kept from because an Envoy refused it; the first 20 gateways.
     held: Vec<HeldGateway>,
+    held_more: usize,
     counters: CounterStore,
     /// Why the newest version of the files that say who may ask is not in use; the one before is. Null where it is.
     #[schema(required = true)]
@@ -76,8 +87,9 @@ struct SourceStatus {
     #[schema(required = true)]
     trouble: Option<String>,
     serves_last_good_of_earlier_run: bool,
-    /// Instances that registered with a value that makes no sense, as `key: why`.
+    /// Instances that registered with a value that makes no sense, as `key: why`; the first 20.
     strange_instances: Vec<String>,
+    strange_instances_more: usize,
     /// A large change that cannot be read, so that nobody serves it.
     #[schema(required = true)]
     unreadable_change: Option<String>,
@@ -98,7 +110,9 @@ struct NodesStatus {
     selected_by_no_gateway: usize,
     /// Those that are not SYNCED, the first 20 in the order of states; of one state those that are in it for the longest.
     behind: Vec<NodeBehind>,
+    /// Those that are offered what they do not know, the first 20.
     too_old: Vec<NodeTooOld>,
+    too_old_more: usize,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -146,8 +160,12 @@ struct HeldGateway {
     generation: u64,
     /// True if they stay as they were altogether.
     whole: bool,
+    /// The first 20.
     documents: Vec<HeldDocument>,
+    documents_more: usize,
+    /// The first 20.
     reasons: Vec<HoldingRefusal>,
+    reasons_more: usize,
 }
 
 /// A document that a group does not get in this version.
@@ -170,8 +188,10 @@ struct HoldingRefusal {
     node: String,
     #[serde(rename = "type")]
     resource_type: &'static str,
+    /// The first 20.
     #[schema(value_type = Vec<String>)]
     resources: Vec<Arc<str>>,
+    resources_more: usize,
     /// Envoy's own words.
     message: String,
     #[schema(format = DateTime)]
@@ -208,6 +228,12 @@ impl Status {
         let served = admin.live.served();
         let generation = served.generation.as_ref();
         let registered = generation.iter().flat_map(|generation| generation.registered.iter());
+        let (registered, registered_more) = first_instances(registered);
+        let refused = served.refused.sorted();
+        let (refused, refused_more) = first(refused.into_iter(), REFUSED_MAX, |refusal| RefusedDocument::of(refusal));
+        let offer = admin.rollout.offer();
+        let holds: Vec<_> = offer.holds().collect();
+        let (held, held_more) = first(holds.into_iter(), HELD_MAX, |(gateway, hold)| HeldGateway::of(gateway, hold));
         Self {
             at: rfc3339(admin.clock.now()),
             version: env!("CARGO_PKG_VERSION"),
@@ -216,18 +242,40 @@ impl Status {
             ready: generation.is_some(),
             source: SourceStatus::of(admin),
             documents: generation.map_or(0, |generation| generation.documents.len()),
-            refused: served.refused.sorted().into_iter().map(|refusal| RefusedDocument::of(refusal)).collect(),
-            registered: registered.map(|(service, instances)| (service.to_string(), instances.to_vec())).collect(),
+            refused,
+            refused_more,
+            registered,
+            registered_more,
             replicas: admin.board.read().replicas,
             rate_limit_service: generation
                 .map(|generation| generation.rate_limit_service.addresses.iter().map(ToString::to_string).collect()),
             nodes: NodesStatus::of(admin),
-            held: admin.rollout.offer().holds().map(|(gateway, hold)| HeldGateway::of(gateway, hold)).collect(),
+            held,
+            held_more,
             counters: CounterStore::of(&admin.counters),
             access_trouble: admin.access.trouble(),
             listeners: admin.listeners,
         }
     }
+}
+
+/// The beginning of a list, and the number of the rest.
+fn first<T, U>(all: impl ExactSizeIterator<Item = T>, max: usize, told: impl FnMut(T) -> U) -> (Vec<U>, usize) {
+    let more = all.len().saturating_sub(max);
+    (all.take(max).map(told).collect(), more)
+}
+
+fn first_instances<'a>(
+    registered: impl Iterator<Item = (&'a Name, &'a Arc<[Instance]>)>,
+) -> (BTreeMap<String, Vec<Instance>>, usize) {
+    let (mut told, mut room, mut more) = (BTreeMap::new(), REGISTERED_MAX, 0);
+    for (service, instances) in registered {
+        let (of_service, others) = first(instances.iter(), room, Clone::clone);
+        room -= of_service.len();
+        more += others;
+        told.insert(service.to_string(), of_service);
+    }
+    (told, more)
 }
 
 impl NodesStatus {
@@ -249,7 +297,8 @@ impl NodesStatus {
         let standing = |standing| count(&|node: &Node| node.position.standing == standing);
         let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
         let behind = behind.into_iter().take(BEHIND_MAX);
-        let too_old = nodes.iter().filter(|node| !node.too_old_for.is_empty()).take(BEHIND_MAX);
+        let too_old: Vec<&Node> = nodes.iter().filter(|node| !node.too_old_for.is_empty()).collect();
+        let (too_old, too_old_more) = first(too_old.into_iter(), BEHIND_MAX, NodeTooOld::of);
         Self {
             states,
             connected: nodes.len(),
@@ -260,7 +309,8 @@ impl NodesStatus {
             late: count(&|node: &Node| node.is_late(look.now)),
             selected_by_no_gateway: count(&|node: &Node| node.groups.is_empty()),
             behind: behind.map(|(condition, node)| NodeBehind::of(node, condition, node.is_late(look.now))).collect(),
-            too_old: too_old.map(NodeTooOld::of).collect(),
+            too_old,
+            too_old_more,
         }
     }
 }
@@ -301,12 +351,17 @@ impl NodeTooOld {
 
 impl HeldGateway {
     fn of(gateway: &Name, hold: &Hold) -> Self {
+        let of = |(id, parsed): (&DocumentId, &Option<Arc<Parsed>>)| HeldDocument::of(id, parsed.as_deref());
+        let (documents, documents_more) = first(hold.documents.iter(), HELD_MAX, of);
+        let (reasons, reasons_more) = first(hold.reasons.iter(), HELD_MAX, HoldingRefusal::of);
         Self {
             gateway: gateway.to_string(),
             generation: hold.generation,
             whole: hold.is_whole,
-            documents: hold.documents.iter().map(|(id, parsed)| HeldDocument::of(id, parsed.as_deref())).collect(),
-            reasons: hold.reasons.iter().map(HoldingRefusal::of).collect(),
+            documents,
+            documents_more,
+            reasons,
+            reasons_more,
         }
     }
 }
@@ -326,10 +381,12 @@ impl HeldDocument {
 
 impl HoldingRefusal {
     fn of(reason: &Reason) -> Self {
+        let (resources, resources_more) = first(reason.resources.iter(), HELD_MAX, Arc::clone);
         Self {
             node: reason.node.clone(),
             resource_type: reason.resource_type.as_str(),
-            resources: reason.resources.clone(),
+            resources,
+            resources_more,
             message: reason.message.clone(),
             since: rfc3339(reason.since),
         }
@@ -354,6 +411,8 @@ impl SourceStatus {
     fn of(admin: &Admin) -> Self {
         let health = admin.board.read();
         let now = admin.clock.now();
+        let (strange_instances, strange_instances_more) =
+            first(health.strange_instances.iter(), STRANGE_MAX, String::clone);
         Self {
             lag_seconds: health.lag(now).map(|lag| lag.as_secs_f64()),
             compared_seconds_ago: health.compared_at.map(|at| now.since(at).as_secs_f64()),
@@ -361,7 +420,8 @@ impl SourceStatus {
             revision: health.revision.0,
             trouble: health.trouble,
             serves_last_good_of_earlier_run: health.is_restored,
-            strange_instances: health.strange_instances,
+            strange_instances,
+            strange_instances_more,
             unreadable_change: health.unreadable_change,
         }
     }

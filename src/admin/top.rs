@@ -21,6 +21,12 @@ const LIMIT_DEFAULT: usize = 20;
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     gateway: Option<String>,
+    /// This one alone, and its counters.
+    tenant: Option<String>,
+    /// Tenants with this as a part of their names, in any case, and their counters.
+    search: Option<String>,
+    /// Counters of this Api alone; tenants are not told apart by Apis.
+    api: Option<String>,
     /// What the largest are the first by: `decisions` by default.
     #[serde(default)]
     #[param(inline)]
@@ -39,46 +45,55 @@ enum By {
 }
 
 /// The first of the last minute, on this replica.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Busiest {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Busiest {
     /// From when on: 50 to 60 seconds ago.
-    since: String,
+    pub since: String,
     /// False where there is so much that decisions were drawn, and the numbers are estimates.
-    exact: bool,
-    tenants: Vec<Tenant>,
-    keys: Vec<Key>,
+    pub exact: bool,
+    pub tenants: Vec<BusyTenant>,
+    /// The number of those that are known, too, and beyond the limit.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub tenants_more: usize,
+    /// What a tenant that is not known has at most, by what was asked for. 0: every tenant is known.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub tenants_missed_max: u64,
+    pub keys: Vec<BusyKey>,
+    #[serde(default)]
+    #[schema(required = true)]
+    pub keys_more: usize,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = BusyTenant)]
-struct Tenant {
-    gateway: String,
-    tenant: String,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct BusyTenant {
+    pub gateway: String,
+    pub tenant: String,
     /// Requests that were decided.
-    decisions: u64,
+    pub decisions: u64,
     /// Of these, those that were denied.
-    denied: u64,
+    pub denied: u64,
 }
 
 /// A counter.
-#[derive(Serialize, ToSchema)]
-#[schema(as = BusyKey)]
-struct Key {
-    gateway: String,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct BusyKey {
+    pub gateway: String,
     /// Null: it counts requests to every Api of the gateway.
-    api: Option<String>,
-    tier: &'static str,
-    limit: String,
+    pub api: Option<String>,
+    pub tier: String,
+    pub limit: String,
     /// Whose counter it is; null for one that is no tenant's.
-    tenant: Option<String>,
+    pub tenant: Option<String>,
     /// The values of what the limit counts by, in its order: the first 4 of them, and 128 bytes of each.
-    key: Vec<String>,
+    pub key: Vec<String>,
     /// The limit is in shadow: what had no room passed all the same.
-    shadow: bool,
+    pub shadow: bool,
     /// Requests that met the counter.
-    decisions: u64,
+    pub decisions: u64,
     /// Of these, those that it had no room for.
-    denied: u64,
+    pub denied: u64,
 }
 
 /// The busiest or most denied tenants and counters of the last minute.
@@ -99,33 +114,44 @@ pub(super) async fn busiest(
             By::Decisions => Measure::Decisions,
             By::Denied => Measure::Denied,
         };
-        let question = Question { gateway: parameters.gateway.as_deref(), by, limit };
+        let Parameters { gateway, tenant, search, api, .. } = &parameters;
+        let question = Question {
+            gateway: gateway.as_deref(),
+            tenant: tenant.as_deref(),
+            search: search.as_deref(),
+            api: api.as_deref(),
+            by,
+            limit,
+        };
         admin.top.report(&question, admin.clock.now())
     });
     let report = report.await;
     Ok(Json(Busiest {
         since: rfc3339(report.since),
         exact: report.is_exact,
-        tenants: report.tenants.into_iter().map(Tenant::of).collect(),
-        keys: report.counters.into_iter().map(Key::of).collect(),
+        tenants: report.tenants.into_iter().map(BusyTenant::of).collect(),
+        tenants_more: report.tenants_more,
+        tenants_missed_max: report.tenants_missed_max,
+        keys: report.counters.into_iter().map(BusyKey::of).collect(),
+        keys_more: report.counters_more,
     }))
 }
 
-impl Tenant {
+impl BusyTenant {
     fn of((id, counts): (TenantId, Counts)) -> Self {
         let (TenantId { gateway, tenant }, Counts { decisions, denied }) = (id, counts);
         Self { gateway: gateway.to_string(), tenant: tenant.into(), decisions, denied }
     }
 }
 
-impl Key {
+impl BusyKey {
     fn of((name, counts): (CounterName, Counts)) -> Self {
         let CounterName { gateway, api, tenant, tier, limit, values, is_shadow } = name;
         let Counts { decisions, denied } = counts;
         Self {
             gateway: gateway.to_string(),
             api: api.as_ref().map(Name::to_string),
-            tier,
+            tier: tier.to_owned(),
             limit: limit.to_string(),
             tenant: tenant.map(String::from),
             key: values.into_iter().map(String::from).collect(),

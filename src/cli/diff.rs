@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
+use super::checked::{Check, Checked, Typed};
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
 use crate::compile::RateLimitService;
+use crate::diff::{CounterChange, Difference, FieldChange, LimitChange};
 
 /// Say what changes when one set of policies takes the place of another: documents, limits and what becomes of their
 /// counters, and what each gateway's Envoys would be sent. Nothing is changed.
@@ -22,50 +23,20 @@ pub(super) struct Args {
     #[arg(value_name = "B")]
     second: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
 
-/// A difference as the table has it, of a server or of files.
-#[derive(Deserialize)]
-struct Told {
-    documents: Vec<ToldDocument>,
-    limits: Vec<ToldLimit>,
-    pushes: Vec<ToldPush>,
-}
-
-#[derive(Deserialize)]
-struct ToldDocument {
-    kind: String,
-    name: String,
-    change: String,
-}
-
-#[derive(Deserialize)]
-struct ToldLimit {
-    of: String,
-    limit: String,
-    change: String,
-    fields: Vec<ToldField>,
-    counters: String,
-}
-
-#[derive(Deserialize)]
-struct ToldField {
-    field: String,
-    from: String,
-    to: String,
-}
-
-#[derive(Deserialize)]
-struct ToldPush {
-    gateway: String,
-    #[serde(rename = "type")]
-    resource_type: String,
-    added: Vec<String>,
-    changed: Vec<String>,
-    removed: Vec<String>,
+impl Check for Args {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        let Some(second) = &self.second else { return Ok(()) };
+        if let Some(flag) = typed.first_in::<ServerArgs>() {
+            let expected = format!("{flag} is about a running server, and two sets are compared without one");
+            return Err(format!("{expected}: expected one set, as in `diff A {flag} ...`, or no {flag}"));
+        }
+        output::read_once([&self.first, second])
+    }
 }
 
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
@@ -103,13 +74,15 @@ fn of_server(args: &Args, streams: &mut Streams<'_>) -> Result<Value, Failure> {
     args.server.ask(Question { method: "POST", body, ..Question::get("/v1/diff") })
 }
 
-fn table(told: &Told) -> String {
+fn table(told: &Difference) -> String {
     let mut parts = Vec::new();
-    let documents =
-        told.documents.iter().map(|document| [document.change.clone(), document.kind.clone(), document.name.clone()]);
+    let documents = told
+        .documents
+        .iter()
+        .map(|document| [document.change.as_str().to_owned(), document.kind.to_string(), document.name.clone()]);
     parts.extend(output::table(["DOCUMENT", "KIND", "NAME"], documents));
     let limits = told.limits.iter().map(|limit| {
-        [limit.change.clone(), limit.of.clone(), limit.limit.clone(), fields(limit), counters(&limit.counters)]
+        [limit.change.as_str(), &limit.of, &limit.limit, &fields(limit), counters(limit.counters)].map(str::to_owned)
     });
     parts.extend(output::table(["LIMIT", "OF", "NAME", "WHAT", "COUNTERS"], limits));
     let pushes = told.pushes.iter().map(|push| {
@@ -127,8 +100,8 @@ fn table(told: &Told) -> String {
     parts.join("\n")
 }
 
-fn fields(limit: &ToldLimit) -> String {
-    let told = |ToldField { field, from, to }: &ToldField| match (from.as_str(), to.as_str()) {
+fn fields(limit: &LimitChange) -> String {
+    let told = |FieldChange { field, from, to }: &FieldChange| match (from.as_str(), to.as_str()) {
         ("", to) => format!("{field} {to}"),
         (from, "") => format!("{field} {from}"),
         (from, to) => format!("{field} {from} -> {to}"),
@@ -136,12 +109,10 @@ fn fields(limit: &ToldLimit) -> String {
     limit.fields.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
-fn counters(word: &str) -> String {
-    let told = match word {
-        "kept" => "go on counting",
-        "new" => "start from nothing",
-        "dropped" => "are left to fade",
-        other => other,
-    };
-    told.to_owned()
+fn counters(change: CounterChange) -> &'static str {
+    match change {
+        CounterChange::Kept => "go on counting",
+        CounterChange::New => "start from nothing",
+        CounterChange::Dropped => "are left to fade",
+    }
 }

@@ -3,13 +3,14 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::Failure;
+use super::checked::Checked;
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, encoded};
+use super::{Failure, complete};
+use crate::admin::top::{Busiest, BusyKey, BusyTenant};
 
 /// Show the busiest, or the most denied, tenants and counters of the last minute of a running server.
 #[derive(clap::Args)]
@@ -17,7 +18,7 @@ pub(super) struct Args {
     /// What the largest are the first by.
     #[arg(long, value_enum, default_value = "decisions")]
     by: By,
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: Option<String>,
     /// The most tenants, and the most counters, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -26,7 +27,7 @@ pub(super) struct Args {
     #[arg(short, long, conflicts_with = "output")]
     watch: bool,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -42,36 +43,6 @@ enum By {
 const PAUSE: Duration = Duration::from_secs(2);
 /// Puts what follows in the place of what is on a terminal.
 const CLEAR: &str = "\x1b[H\x1b[J";
-
-/// The server's answer.
-#[derive(Deserialize)]
-struct Top {
-    since: String,
-    exact: bool,
-    tenants: Vec<Tenant>,
-    keys: Vec<Key>,
-}
-
-#[derive(Deserialize)]
-struct Tenant {
-    gateway: String,
-    tenant: String,
-    decisions: u64,
-    denied: u64,
-}
-
-#[derive(Deserialize)]
-struct Key {
-    gateway: String,
-    api: Option<String>,
-    tier: String,
-    limit: String,
-    tenant: Option<String>,
-    key: Vec<String>,
-    shadow: bool,
-    decisions: u64,
-    denied: u64,
-}
 
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     if args.watch {
@@ -123,44 +94,43 @@ impl Args {
 }
 
 fn table(answer: Value) -> Result<String, Failure> {
-    let top: Top = serde_json::from_value(answer)
+    let top: Busiest = serde_json::from_value(answer)
         .map_err(|error| format!("the server answers something else than the busiest: {error}"))?;
     let how = if top.exact { "" } else { ", estimates" };
     let head = format!("since {}{how}\n", top.since);
-    let tenants = output::table(["GATEWAY", "TENANT", "DECISIONS", "DENIED"], top.tenants.iter().map(Tenant::cells));
+    let tenants = output::table(["GATEWAY", "TENANT", "DECISIONS", "DENIED"], top.tenants.iter().map(of_tenant));
     let keys = output::table(
         ["GATEWAY", "API", "TIER", "LIMIT", "TENANT", "COUNTED BY", "DECISIONS", "OVER LIMIT"],
-        top.keys.iter().map(Key::cells),
+        top.keys.iter().map(of_key),
     );
     let tables: Vec<String> = [tenants, keys].into_iter().flatten().collect();
     if tables.is_empty() {
         return Ok(format!("{head}nothing\n"));
     }
-    Ok(std::iter::once(head).chain(tables).collect::<Vec<_>>().join("\n"))
+    let more = match (top.tenants_more, top.keys_more) {
+        (0, 0) => None,
+        (tenants, keys) => Some(format!("and {tenants} more tenants and {keys} more counters: --limit\n")),
+    };
+    Ok(std::iter::once(head).chain(tables).chain(more).collect::<Vec<_>>().join("\n"))
 }
 
-impl Tenant {
-    fn cells(&self) -> [String; 4] {
-        let Self { gateway, tenant, decisions, denied } = self;
-        [gateway.clone(), tenant.clone(), decisions.to_string(), share(*denied, *decisions)]
-    }
+fn of_tenant(BusyTenant { gateway, tenant, decisions, denied }: &BusyTenant) -> [String; 4] {
+    [gateway.clone(), tenant.clone(), decisions.to_string(), share(*denied, *decisions)]
 }
 
-impl Key {
-    fn cells(&self) -> [String; 8] {
-        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let limit = if self.shadow { format!("{} (shadow)", self.limit) } else { self.limit.clone() };
-        [
-            self.gateway.clone(),
-            or_dash(&self.api),
-            self.tier.clone(),
-            limit,
-            or_dash(&self.tenant),
-            if self.key.is_empty() { "-".to_owned() } else { self.key.join(" ") },
-            self.decisions.to_string(),
-            share(self.denied, self.decisions),
-        ]
-    }
+fn of_key(key: &BusyKey) -> [String; 8] {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let limit = if key.shadow { format!("{} (shadow)", key.limit) } else { key.limit.clone() };
+    [
+        key.gateway.clone(),
+        or_dash(&key.api),
+        key.tier.clone(),
+        limit,
+        or_dash(&key.tenant),
+        if key.key.is_empty() { "-".to_owned() } else { key.key.join(" ") },
+        key.decisions.to_string(),
+        share(key.denied, key.decisions),
+    ]
 }
 
 /// As in `7 (58%)`.
@@ -208,6 +178,10 @@ shop     look  api     network (shadow)  -       127.0.0.0/24 ann  2          1 
     #[test]
     fn the_busiest_are_shown_in_tables_and_no_name_can_colour_them() {
         assert_eq!(table(answer()).unwrap(), TABLES);
+        let mut cut = answer();
+        cut["tenants_more"] = json!(3);
+        let told = table(cut).unwrap();
+        assert_eq!(told, format!("{TABLES}\nand 3 more tenants and 0 more counters: --limit\n"));
         let quiet = json!({ "since": "2026-11-29T07:00:00.000Z", "exact": true, "tenants": [], "keys": [] });
         assert_eq!(table(quiet).unwrap(), "since 2026-11-29T07:00:00.000Z\nnothing\n");
         assert!(table(json!({})).unwrap_err().starts_with("the server answers something else"));

@@ -66,7 +66,7 @@ fn a_raised_limit_keeps_its_counters_and_is_sent_to_nobody() {
     let difference = difference(&BEFORE.replace("rate: 100/m", "rate: 200/m"));
     assert_eq!(limits(&difference), ["Api create all: rate 100/minute->200/minute; Kept"]);
     assert_eq!(difference.pushes, []);
-    let changed = DocumentChange { kind: "Api", name: "create".to_owned(), change: Change::Changed };
+    let changed = DocumentChange { kind: Kind::Api, name: "create".to_owned(), change: Change::Changed };
     assert_eq!(difference.documents, [changed]);
 }
 

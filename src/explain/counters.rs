@@ -92,9 +92,10 @@ pub fn counters(
         tenancy: None,
     };
     for gateway in gateways {
-        let of_gateway = policies.apis.of_gateway(&gateway.name).map(|api| &api.name);
-        let apis: Vec<&Name> =
-            of_gateway.filter(|api| selection.api.as_ref().is_none_or(|own| own == api.as_str())).collect();
+        let apis: Vec<&Name> = match &selection.api {
+            Some(api) => policies.apis.get(api).map(|api| &api.name).into_iter().collect(),
+            None => policies.apis.of_gateway(&gateway.name).map(|api| &api.name).collect(),
+        };
         match &selection.tenant {
             Some(tenant) => naming.tenant(gateway, &apis, tenant),
             None => naming.all(gateway, &apis),

@@ -210,7 +210,14 @@ async fn a_request_that_nobody_waits_for_any_more_is_charged_nothing() {
 fn top(decider: &Decider) -> (Vec<String>, Vec<String>) {
     let now = decider.rls.clock.now();
     decider.rls.top.collect(now);
-    let question = crate::top::Question { gateway: None, by: crate::top::Measure::Decisions, limit: 10 };
+    let question = crate::top::Question {
+        gateway: None,
+        tenant: None,
+        search: None,
+        api: None,
+        by: crate::top::Measure::Decisions,
+        limit: 10,
+    };
     let report = decider.rls.top.report(&question, now);
     let tenants = report
         .tenants

@@ -241,6 +241,11 @@ impl CounterName {
     }
 }
 
+/// A tenant's name as it is told here, which of a long one is its beginning.
+pub(super) fn told(tenant: &str) -> Box<str> {
+    text(tenant.as_bytes().get(..TEXT_BYTES_MAX).unwrap_or(tenant.as_bytes()))
+}
+
 /// Whatever a client sent, as text of a bounded length.
 fn text(bytes: &[u8]) -> Box<str> {
     let text = String::from_utf8_lossy(bytes);

@@ -28,7 +28,8 @@ fn decide(top: &Top, tenant: &str, is_denied: bool, now: Timestamp) {
     top.take(now, |notes| note(notes, &shop(), tenant, is_denied));
 }
 
-const BY_DECISIONS: Question<'_> = Question { gateway: None, by: Measure::Decisions, limit: 10 };
+const BY_DECISIONS: Question<'_> =
+    Question { gateway: None, tenant: None, search: None, api: None, by: Measure::Decisions, limit: 10 };
 const BY_DENIED: Question<'_> = Question { by: Measure::Denied, ..BY_DECISIONS };
 
 /// As `tenant decisions/denied`; the counters say the same.
@@ -127,4 +128,45 @@ fn of_many_decisions_the_shares_are_estimated() {
     assert_eq!(of_denied.denied, of_denied.decisions);
     let most_denied = top.report(&BY_DENIED, at(110)).tenants;
     assert_eq!(most_denied.len(), 1, "nobody else was denied: {most_denied:?}");
+}
+
+#[test]
+fn a_tenant_is_found_by_its_name_however_many_are_busier() {
+    let top = Top::default();
+    for number in 0..400 {
+        (0..=number / 390).for_each(|_| decide(&top, &format!("Tenant-{number:03}"), number % 2 == 0, at(100)));
+    }
+    let long = "x".repeat(300);
+    decide(&top, &long, true, at(100));
+    top.collect(at(101));
+    let all = top.report(&BY_DECISIONS, at(101));
+    assert_eq!((all.tenants.len(), all.tenants_more, all.counters_more), (10, 391, 391));
+    assert_eq!(all.tenants_missed_max, 0, "all have a place");
+    let of = |question| top.report(&question, at(101));
+    let one = of(Question { tenant: Some("Tenant-007"), ..BY_DECISIONS });
+    assert_eq!((told(&one), one.tenants_more), (vec!["Tenant-007 1/0".to_owned()], 0));
+    assert_eq!(told(&of(Question { tenant: Some("Tenant-00"), ..BY_DECISIONS })), [""; 0], "it is the whole name");
+    let some = of(Question { search: Some("tenant-00"), limit: 3, ..BY_DENIED });
+    assert_eq!(
+        (told(&some), some.tenants_more),
+        (["000", "002", "004"].map(|n| format!("Tenant-{n} 1/1")).to_vec(), 2)
+    );
+    assert_eq!(of(Question { tenant: Some(&long), ..BY_DECISIONS }).tenants.len(), 1, "by as much as is known of it");
+    assert_eq!(of(Question { api: Some("pay"), ..BY_DECISIONS }).counters, [], "these count requests to every Api");
+}
+
+#[test]
+fn what_is_not_known_is_bounded_by_what_is_told() {
+    let top = Top::default();
+    for number in 0..2000 {
+        decide(&top, &format!("t{number}"), false, at(100));
+    }
+    (0..9).for_each(|_| decide(&top, "busy", false, at(100)));
+    top.collect(at(101));
+    let report = top.report(&BY_DECISIONS, at(101));
+    assert_eq!(report.tenants[0].0.tenant.as_ref(), "busy");
+    assert!(!report.is_exact && (1..9).contains(&report.tenants_missed_max), "{}", report.tenants_missed_max);
+    let gone = top.report(&Question { tenant: Some("t0"), ..BY_DECISIONS }, at(101));
+    let has_at_most = gone.tenants.first().map_or(gone.tenants_missed_max, |(_, counts)| counts.decisions);
+    assert!(has_at_most >= 1, "it asked once");
 }

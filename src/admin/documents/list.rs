@@ -14,12 +14,12 @@ use super::{ListedDocument, RefusedDocument, ServedDocument};
 use crate::admin::directory::Sorted;
 use crate::admin::error::ProblemDetails;
 use crate::admin::extract::OfQuery;
-use crate::admin::openapi::Problem;
+use crate::admin::openapi::{Problem, Tagged};
 use crate::admin::tagged::{Known, tagged};
 use crate::admin::{Admin, in_background, page};
 use crate::document::Origin;
 use crate::live::{Generation, Refusal, Refusals};
-use crate::names::{DocumentId, Kind};
+use crate::names::{DocumentId, Kind, has_part};
 use crate::policy::parse::Parsed;
 
 #[derive(Deserialize, IntoParams)]
@@ -69,13 +69,7 @@ enum Row<'a> {
     operation_id = "list_documents",
     params(DocumentQuery, Known),
     responses(
-        (
-            status = 200,
-            description = "The documents.",
-            body = DocumentPage,
-            headers(("etag" = String, description = "A hash of the answer, for If-None-Match.")),
-        ),
-        (status = 304, description = "The client has it."),
+        Tagged<DocumentPage>,
         Problem<400>,
         Problem<503>,
     ),
@@ -151,7 +145,7 @@ impl Listing<'_> {
             return self.query.kind.is_none() && self.query.search.is_none();
         };
         self.query.kind.is_none_or(|wanted| wanted == *kind)
-            && self.query.search.as_ref().is_none_or(|search| page::has(name, search))
+            && self.query.search.as_ref().is_none_or(|search| has_part(name, search))
             && (self.query.refused != Some(false) || self.refused.of(&DocumentId::new(*kind, name)).is_none())
     }
 

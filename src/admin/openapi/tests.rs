@@ -98,3 +98,23 @@ async fn every_status_that_is_no_success_is_described_as_problem_details() {
         }
     }
 }
+
+/// OpenAPI's format registry: int32 has a sign, and clients that are made from the document would not take half of what comes.
+#[tokio::test]
+async fn numbers_of_32_bits_without_a_sign_are_described_as_such() {
+    let document = described().await;
+    let mut formats = BTreeSet::new();
+    formats_of(&document, &mut formats);
+    assert!(formats.contains("uint32") && !formats.contains("int32"), "{formats:?}");
+}
+
+fn formats_of(value: &Value, formats: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            formats.extend(members.get("format").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|value| formats_of(value, formats));
+        }
+        Value::Array(values) => values.iter().for_each(|value| formats_of(value, formats)),
+        _ => {}
+    }
+}

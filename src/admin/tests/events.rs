@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::response::Response;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::*;
 use crate::admin::events::observer::Observer;
@@ -161,16 +161,38 @@ async fn more_than_so_many_do_not_follow_and_all_end_with_the_process() {
 async fn so_many_sets_of_documents_are_looked_at_at_once_and_none_takes_its_time_to_come() {
     let world = World::shop();
     let send = async |path: &str, body: Body| world.send("POST", path, &[], body).await;
-    let never = || Body::from_stream(futures_util::stream::pending::<Result<String, Infallible>>());
-    let slow = || send("/v1/diff", never());
-    let further = async {
-        tokio::task::yield_now().await;
-        let refused = send("/v1/check", Body::from(SHOP)).await;
-        assert_eq!((problem(&refused).0, &refused.headers[header::RETRY_AFTER]), (503, &"1".parse().unwrap()));
+    let after = |bytes: usize| {
+        let begun = futures_util::stream::iter([Ok::<_, Infallible>(vec![b'#'; bytes])]);
+        Body::from_stream(begun.chain(futures_util::stream::pending()))
     };
-    let (first, second, third, fourth, ()) = tokio::join!(slow(), slow(), slow(), slow(), further);
-    for answer in [first, second, third, fourth] {
+    let slow = |bytes| send("/v1/diff", after(bytes));
+    let is_refused = |refused: &Answer| {
+        assert_eq!((problem(refused).0, &refused.headers[header::RETRY_AFTER]), (503, &"1".parse().unwrap()));
+    };
+
+    // Whoever takes its time takes nobody's turn.
+    let meanwhile = async {
+        tokio::task::yield_now().await;
+        assert_eq!(send("/v1/check", Body::from(SHOP)).await.status, 200);
+    };
+    let late = futures_util::future::join_all((0..8).map(|_| slow(1)));
+    for answer in tokio::join!(late, meanwhile).0 {
         assert_eq!(problem(&answer), (408, "the body did not come within 30 s".to_owned()));
     }
+
+    // What came of them takes room.
+    let meanwhile = async {
+        tokio::task::yield_now().await;
+        is_refused(&send("/v1/check", Body::from(vec![b'#'; 9 << 20])).await);
+    };
+    let late = futures_util::future::join_all((0..4).map(|_| slow(15 << 20)));
+    assert!(tokio::join!(late, meanwhile).0.iter().all(|answer| answer.status == 408));
+
+    // Each set that is made takes a turn.
+    let turns: Vec<_> = std::iter::from_fn(|| world.admin.turns.take()).collect();
+    assert_eq!(turns.len(), 4);
+    is_refused(&send("/v1/check", Body::from(SHOP)).await);
+    drop(turns);
     assert_eq!(send("/v1/check", Body::from(SHOP)).await.status, 200, "it is its turn now");
+    assert_eq!(problem(&send("/v1/check", Body::from(vec![b'#'; 17 << 20])).await).0, 413);
 }

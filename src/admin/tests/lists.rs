@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::audit::{Entry, Outcome};
+use crate::counters::OnError;
+use crate::explain::counters::{Selection, counters};
+use crate::limiter::Charge;
 use crate::metrics::Decided;
 
 /// All rows of a list, page by page; and how many there were of each.
@@ -130,7 +133,7 @@ async fn every_limit_is_told_with_what_it_denied() {
     let expected = json!([
         {
             "gateway": "edge", "api": null, "tier": "tenant", "limit": "tenant-hour-by-client_ip", "rate": "100/hour",
-            "algorithm": "sliding_window", "mode": "enforce", "documents_more": 0,
+            "algorithm": "sliding_window", "mode": "enforce", "documents_more": 0, "counter": null,
             "documents": [{
                 "kind": "Plan", "name": "standard", "rate": "100/hour", "algorithm": "sliding_window", "mode": "enforce",
             }],
@@ -139,6 +142,7 @@ async fn every_limit_is_told_with_what_it_denied() {
         {
             "gateway": "edge", "api": "create", "tier": "api", "limit": "api-minute", "rate": "10/minute",
             "algorithm": "sliding_window", "mode": "enforce", "documents_more": 0,
+            "counter": { "missing": [], "used": 0, "remaining": 10, "frees_after_seconds": 0.0 },
             "documents": [{
                 "kind": "Api", "name": "create", "rate": "10/minute", "algorithm": "sliding_window", "mode": "enforce",
             }],
@@ -187,4 +191,43 @@ async fn limits_come_in_pages_that_policies_do_not_move() {
     let next = page["next"].as_str().unwrap();
     let page = world.json(&format!("/v1/limits?limit=100&search=a0&after={next}")).await;
     assert_eq!(names(page["limits"].as_array().unwrap()).first(), Some(&Some("a0100".to_owned())));
+}
+
+#[tokio::test]
+async fn a_limit_of_an_api_is_told_with_what_is_left_of_its_counter() {
+    let mut world = World::shop();
+    world.load(&format!(
+        "{SHOP}---\n{{kind: Api, name: pay, gateway: edge, match: {{path: /pay}}, service: order, \
+         limits: [{{name: all, rate: 5/h}}, {{name: each, rate: 2/h, by: [client_ip, path]}}]}}\n"
+    ));
+    let generation = world.admin.generation().unwrap();
+    let selection = Selection::parse([("api", "pay"), ("limit", "all")].into_iter()).unwrap();
+    let named = counters(&generation.policies, &generation.matcher, &selection).unwrap();
+    let charge = named[0].charge.unwrap();
+    let charges = [Charge { hits: 3, ..charge }];
+    world.admin.counters.admit(&charges, world.admin.clock.now(), OnError::Deny).await.unwrap();
+    let rows = world.json("/v1/limits?api=pay").await["limits"].clone();
+    let [all, each] = [&rows[0]["counter"], &rows[1]["counter"]];
+    assert_eq!((&all["used"], &all["remaining"], &all["missing"]), (&json!(3), &json!(2), &json!([])));
+    assert!(all["frees_after_seconds"].as_f64().unwrap() > 0.0, "{all}");
+    let unknown =
+        json!({ "missing": ["client_ip", "path"], "used": null, "remaining": null, "frees_after_seconds": null });
+    assert_eq!(each, &unknown);
+    // Without the store all else is told.
+    world.admin.counters = Counters::Away;
+    let rows = world.json("/v1/limits?api=pay").await["limits"].clone();
+    assert_eq!((&rows[0]["rate"], &rows[0]["counter"]["used"]), (&json!("5/hour"), &json!(null)));
+}
+
+#[tokio::test]
+async fn a_status_tells_of_so_many_refused_documents_and_the_number_of_the_others() {
+    let mut world = World::shop();
+    let broken: String =
+        (0..150).map(|n| format!("---\n{{kind: Plan, name: p{n:03}, limits: [{{rate: often}}]}}\n")).collect();
+    world.load(&format!("{SHOP}{broken}"));
+    let status = world.json("/v1/status").await;
+    assert_eq!((status["refused"].as_array().unwrap().len(), &status["refused_more"]), (100, &json!(50)));
+    assert_eq!((&status["held"], &status["held_more"]), (&json!([]), &json!(0)));
+    let (all, _) = pages(&world, "/v1/policies?refused=true&limit=100", "documents", "after").await;
+    assert_eq!(all.len(), 150, "all of them are told there");
 }

@@ -1,4 +1,4 @@
-// Finds a document or an Envoy by a part of its name.
+// Finds a document, a tenant or an Envoy by a part of its name.
 
 import { html, useEffect, useRef, useState } from '../vendor/preact.js';
 import { path } from '../lib/api.js';
@@ -17,9 +17,12 @@ export function Finder() {
   const search = useSettled(text.trim(), 150);
   const once = { seconds: 0 };
   const documents = usePoll(search && path('/v1/policies', { search, limit: FOUND_MAX }), once);
+  // Whoever is on the default plan has no document.
+  const tenants = usePoll(search && path('/v1/top', { search, limit: FOUND_MAX }), once);
   const nodes = usePoll(search && path('/v1/nodes', { search, limit: FOUND_MAX }), once);
-  const found = search && text ? [...foundDocuments(documents.data), ...foundNodes(nodes.data)] : [];
-  const isSettled = search === text.trim() && documents.isCurrent && nodes.isCurrent;
+  const found = search && text ? distinct([...foundDocuments(documents.data), ...foundTenants(tenants.data), ...foundNodes(nodes.data)]) : [];
+  const isCut = Boolean(documents.data?.next || tenants.data?.tenants_more || nodes.data?.next);
+  const isSettled = search === text.trim() && [documents, tenants, nodes].every((list) => list.isCurrent);
   useEffect(() => setChosen(0), [search]);
   useEffect(() => {
     if (isAwaited && isSettled) open(found[chosen]);
@@ -53,6 +56,7 @@ export function Finder() {
         <a href=${entry.link} tabindex="-1" onClick=${(event) => { event.preventDefault(); open(entry); }}><span class="muted">${entry.kind}</span> ${entry.name}</a>
       </li>`)}
     </ul>
+    ${search && isSettled && isCut && html`<p class="absent">There are more: type more of the name.</p>`}
     ${search && isSettled && found.length === 0 && html`<p class="absent">Nothing has “${search}” in its name.</p>`}
   </dialog>`;
 }
@@ -61,6 +65,14 @@ function foundDocuments(told) {
   const named = (told?.documents ?? []).filter((row) => row.kind && row.name);
   const link = ({ kind, name }) => (kind === 'Tenant' ? href(['tenants', name]) : href(['policies', kind, name]));
   return named.slice(0, FOUND_MAX).map((row) => ({ kind: row.kind, name: row.name, link: link(row) }));
+}
+
+function foundTenants(told) {
+  return (told?.tenants ?? []).map(({ tenant }) => ({ kind: 'Tenant', name: tenant, link: href(['tenants', tenant]) }));
+}
+
+function distinct(entries) {
+  return [...new Map(entries.map((entry) => [entry.link, entry])).values()];
 }
 
 function foundNodes(told) {

@@ -14,15 +14,16 @@ export function findingsOf(status) {
   if (status.access_trouble) add('bad', `Who may ask is as it was before: ${status.access_trouble}`);
   if (source?.serves_last_good_of_earlier_run) add('warn', 'The last good set of an earlier run is served: the source was not heard yet');
   if (source?.unreadable_change) add('bad', `A large change cannot be read: ${source.unreadable_change}`);
-  if (refused.length) add('bad', `${plural(refused.length, 'document is', 'documents are')} refused`, href(['policies'], { refused: 'true' }));
+  if (refused.length) add('bad', `${plural(refused.length + status.refused_more, 'document is', 'documents are')} refused`, href(['policies'], { refused: 'true' }));
   for (const hold of held) {
     const node = hold.reasons[0]?.node;
     add('warn', `The rollout to gateway ${hold.gateway} is held${node ? `: ${node} refused it` : ''}`, href(['envoys'], { gateway: hold.gateway }));
   }
+  if (status.held_more) add('warn', `The rollout to ${plural(status.held_more, 'more gateway')} is held`, href(['envoys'], { state: 'HELD' }));
   if (nodes.refusing) add('bad', `${plural(nodes.refusing, 'Envoy refuses', 'Envoys refuse')} what it was sent`, href(['envoys'], { state: 'REFUSED' }));
   if (nodes.late) add('warn', `${plural(nodes.late, 'Envoy is', 'Envoys are')} late to answer`, href(['envoys'], { state: 'STALE' }));
   if (nodes.selected_by_no_gateway) add('warn', `${plural(nodes.selected_by_no_gateway, 'Envoy is', 'Envoys are')} selected by no gateway`, href(['envoys']));
-  if (nodes.too_old?.length) add('warn', `${plural(nodes.too_old.length, 'Envoy is', 'Envoys are')} too old for something in the policies`, href(['envoys', nodes.too_old[0].id]));
+  if (nodes.too_old?.length) add('warn', `${plural(nodes.too_old.length + nodes.too_old_more, 'Envoy is', 'Envoys are')} too old for something in the policies`, href(['envoys', nodes.too_old[0].id]));
   const store = counters?.redis;
   if (store?.trouble) add('warn', `The store of counters: ${store.trouble}`);
   if (counters?.keys !== undefined && counters.keys >= counters.keys_max) add('bad', `No room for more than ${count(counters.keys_max)} counters`);

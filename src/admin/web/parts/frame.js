@@ -61,7 +61,7 @@ function Count({ of, status }) {
   const nodes = status?.nodes;
   const troubled = {
     envoys: nodes && nodes.refusing + nodes.held,
-    policies: status?.refused?.length,
+    policies: status && status.refused.length + status.refused_more,
   }[of];
   if (!troubled) return null;
   return html`<span class="badge bad count" title="refused"><${Icon} name="cross" />${count(troubled)}<span class="unseen"> refused</span></span>`;

@@ -6,6 +6,20 @@ import { href } from '../lib/router.js';
 import { Meter } from './basics.js';
 import { Table } from './table.js';
 
+// What a list of the last minute is, and what it is not: the largest alone are known, and of these the first are told.
+export function lately(told, shown, more) {
+  const words = ['the last minute'];
+  if (told?.exact === false) words.push('estimated');
+  if (more > 0) words.push(`the first ${count(shown)} of ${count(shown + more)}`);
+  return words.join(', ');
+}
+
+// What those have at most who are not among them.
+export function Missed({ told, verb }) {
+  const most = told?.tenants_missed_max;
+  return most > 0 && html`<p class="absent">Tenants with fewer than ${count(most)} ${verb} in the last minute may be missing.</p>`;
+}
+
 export function TenantTable({ tenants }) {
   const columns = [
     { name: 'Tenant', grow: true, of: (row) => html`<a class="name" href=${href(['tenants', row.tenant], { gateway: row.gateway })}>${row.tenant}</a>` },

@@ -2,21 +2,14 @@
 
 import { html } from '../vendor/preact.js';
 import { count, duration } from '../lib/format.js';
-import { usePoll } from '../lib/poll.js';
 import { Meter } from './basics.js';
 
-// Counters by gateway, API, tier and limit. Those that count by something that is not said are not there.
-export function useUses(path) {
-  const { data } = usePoll(path, { seconds: 5 });
-  const known = (data?.counters ?? []).filter((counter) => counter.used !== null);
-  return new Map(known.map((counter) => [[counter.gateway, counter.api ?? '', counter.tier, counter.limit].join('\n'), counter]));
-}
-
-export function LiveUse({ use, missing }) {
+// `use` says what is used and remains, or what is missing to know which counter is meant; or the store does not answer.
+export function LiveUse({ name, use: { used, remaining, missing } }) {
   if (missing?.length) return html`<span class="muted">one counter for each ${missing.map(dimension).join(', ')}</span>`;
-  if (!use) return html`<span class="muted">one for each key</span>`;
-  const all = use.used + use.remaining;
-  return html`<span class="use"><${Meter} used=${use.used} of=${all} label="In use of ${use.limit}" /><span class="numbers-of">${count(use.used)} <span class="muted">of ${count(all)}</span></span></span>`;
+  if (used === null || used === undefined) return html`<span class="muted">not known now</span>`;
+  const all = used + remaining;
+  return html`<span class="use"><${Meter} used=${used} of=${all} label="In use of ${name}" /><span class="numbers-of">${count(used)} <span class="muted">of ${count(all)}</span></span></span>`;
 }
 
 export function Frees({ seconds, remaining }) {

@@ -6,41 +6,36 @@ import { count } from '../lib/format.js';
 import { usePoll } from '../lib/poll.js';
 import { href } from '../lib/router.js';
 import { Absent, Heading, Panel } from '../parts/basics.js';
-import { Frees, LiveUse } from '../parts/uses.js';
+import { lately } from '../parts/tenants.js';
+import { Frees } from '../parts/uses.js';
 import { Table } from '../parts/table.js';
-import { Mode, Over, Rate, TIERS, useRates } from './limits.js';
+import { Mode, Over, Rate, TIERS, Use, useRates } from './limits.js';
 
 const LIMITS_MAX = 200;
+const KEYS_MAX = 100;
 
 export function Api({ gateway, api }) {
   const limits = usePoll(path('/v1/limits', { gateway, api, limit: LIMITS_MAX }), { seconds: 3, events: ['generation'] });
-  const counters = usePoll(path('/v1/counters', { gateway, api, tier: 'api' }), { seconds: 3, events: ['generation'] });
-  const top = usePoll(path('/v1/top', { gateway, by: 'denied', limit: 100 }), { seconds: 3 });
+  const top = usePoll(path('/v1/top', { gateway, api, by: 'denied', limit: KEYS_MAX }), { seconds: 3 });
   const rates = useRates(limits.data);
-  const byName = new Map((counters.data?.counters ?? []).map((counter) => [counter.limit, counter]));
   const rows = limits.data?.limits ?? [];
-  const counterOf = (limit) => (limit.tier === 'api' ? byName.get(limit.limit) : undefined);
   const columns = [
     { name: 'Limit', grow: true, of: (limit) => html`<span class="mono">${limit.limit}</span><span class="reason">${TIERS[limit.tier] ?? limit.tier}${limit.algorithm && `, ${limit.algorithm.replaceAll('_', ' ')}`}</span>` },
     { name: 'Rate', of: (limit) => html`<${Rate} limit=${limit} />` },
     { name: 'Mode', less: true, of: (limit) => html`<${Mode} limit=${limit} />` },
-    { name: 'In use', of: (limit) => html`<${Use} limit=${limit} counter=${counterOf(limit)} />` },
-    { name: 'Frees up', number: true, less: true, of: (limit) => html`<${Frees} seconds=${counterOf(limit)?.frees_after_seconds} remaining=${counterOf(limit)?.remaining} />` },
+    { name: 'In use', of: (limit) => html`<${Use} limit=${limit} />` },
+    { name: 'Frees up', number: true, less: true, of: (limit) => html`<${Frees} seconds=${limit.counter?.frees_after_seconds} remaining=${limit.counter?.remaining} />` },
     { name: 'Over, a second', number: true, of: (limit) => html`<${Over} limit=${limit} rates=${rates} />` },
     { name: 'In all', number: true, of: (limit) => count(limit.over_limit + limit.shadow_over_limit) },
   ];
-  const keys = (top.data?.keys ?? []).filter((key) => key.api === api && key.denied > 0);
+  const keys = (top.data?.keys ?? []).filter((key) => key.denied > 0);
   return html`
     <${Heading} title=${api} actions=${html`<a class="button" href=${href(['explain'], { gateway })}>Why?</a><a class="button" href=${href(['policies', 'Api', api])}>Policy</a>`}>
       <a href=${href(['limits'])}>Limits</a> · gateway ${gateway}
     <//>
-    <${Panel} flush title="Limits">${rows.length ? html`<${Table} label="Limits" columns=${columns} rows=${rows} keyOf=${(limit) => `${limit.tier} ${limit.limit}`} />` : html`<${Absent} of=${limits} empty="No limit is of this API." />`}<//>
-    <${Panel} flush title="Most denied keys" note="the last minute"><${Keys} top=${top} keys=${keys} /><//>`;
-}
-
-function Use({ limit, counter }) {
-  if (limit.tier !== 'api') return html`<span class="muted">one counter for each tenant</span>`;
-  return html`<${LiveUse} use=${counter?.used === null ? undefined : counter} missing=${counter?.missing} />`;
+    <${Panel} flush title="Limits">${rows.length ? html`<${Table} label="Limits" columns=${columns} rows=${rows} keyOf=${(limit) => `${limit.tier} ${limit.limit}`} />` : html`<${Absent} of=${limits} empty="No limit is of this API." />`}
+      ${limits.data?.next && html`<p class="absent">These are the first ${count(LIMITS_MAX)}. <a href=${href(['limits'], { gateway, search: api })}>All of them</a></p>`}<//>
+    <${Panel} flush title="Most denied keys" note=${lately(top.data, keys.length, top.data?.keys_more)}><${Keys} top=${top} keys=${keys} /><//>`;
 }
 
 function Keys({ top, keys }) {

@@ -6,7 +6,7 @@ import { count, rate } from '../lib/format.js';
 import { usePoll } from '../lib/poll.js';
 import { href, refine } from '../lib/router.js';
 import { Badge, Heading, Panel } from '../parts/basics.js';
-import { LiveUse, useUses } from '../parts/uses.js';
+import { LiveUse } from '../parts/uses.js';
 import { Listing, Search } from '../parts/table.js';
 
 const LIMIT = 50;
@@ -17,12 +17,11 @@ export function Limits({ query }) {
   const [search, gateway, after] = ['search', 'gateway', 'after'].map((name) => query.get(name) ?? '');
   const asked = usePoll(path('/v1/limits', { search, gateway, after, limit: LIMIT }), { seconds: 3, events: ['generation'] });
   const rates = useRates(asked.data);
-  const uses = useUses(path('/v1/counters', { tier: 'api', gateway }));
   const columns = [
     { name: 'API', grow: true, of: (limit) => html`<${ApiName} of=${limit} />` },
     { name: 'Limit', of: (limit) => html`<span class="mono">${limit.limit}</span> <span class="muted">${limit.tier}</span>${modeOf(limit) === 'shadow' && html` <${Mode} limit=${limit} />`}` },
     { name: 'Rate', wrap: true, of: (limit) => html`<${Rate} limit=${limit} />` },
-    { name: 'In use', of: (limit) => html`<${LiveUse} use=${uses.get(keyOf(limit))} />` },
+    { name: 'In use', of: (limit) => html`<${Use} limit=${limit} />` },
     { name: 'Over, a second', number: true, of: (limit) => html`<${Over} limit=${limit} rates=${rates} />` },
     { name: 'In all', number: true, less: true, of: (limit) => count(limit.over_limit + limit.shadow_over_limit) },
   ];
@@ -35,6 +34,12 @@ export function Limits({ query }) {
     <${Panel} flush>
       <${Listing} label="Limits" asked=${asked} after=${after} columns=${columns} rows=${asked.data?.limits ?? []} keyOf=${keyOf} empty="No limit is like that." />
     <//>`;
+}
+
+// Limits of tenants and of lists have more counters than anybody could look at here.
+export function Use({ limit: { counter, limit, tier } }) {
+  if (!counter) return html`<span class="muted">one counter for each ${tier === 'tenant' ? 'tenant' : 'key'}</span>`;
+  return html`<${LiveUse} name=${limit} use=${counter} />`;
 }
 
 export function keyOf({ gateway, api, tier, limit }) {

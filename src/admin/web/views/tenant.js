@@ -13,7 +13,8 @@ import { Table } from '../parts/table.js';
 import { Question } from './explain.js';
 import { Mode } from './limits.js';
 
-const TOP = 200;
+// A tenant has a row for each gateway.
+const GATEWAYS_MAX = 1000;
 const MINUTE = 60;
 const LOOKS_MAX = 60;
 
@@ -47,22 +48,25 @@ function Plan({ own, isDeclared, name }) {
   ]} />`;
 }
 
-// What the last minute says, looked at again and again. Those who neither ask nor are denied much are not told one by one.
+// What the last minute says, looked at again and again. Of two lists each knows more of its own measure.
 function Lately({ name, gateway }) {
-  const lists = ['denied', 'decisions'].map((by) => usePoll(path('/v1/top', { gateway, by, limit: TOP }), { seconds: 3 }));
+  const lists = ['denied', 'decisions'].map((by) => usePoll(path('/v1/top', { gateway, tenant: name, by, limit: GATEWAYS_MAX }), { seconds: 3 }));
   const [looks, setLooks] = useState([]);
-  const isOwn = (row) => row.tenant === name && (!gateway || row.gateway === gateway);
-  const found = lists.map(({ data }) => (data?.tenants ?? []).filter(isOwn)).find((rows) => rows.length) ?? [];
+  const found = lists.map(({ data }) => data?.tenants ?? []).find((rows) => rows.length) ?? [];
   const sum = (of) => found.reduce((all, row) => all + row[of], 0);
   const [decisions, denied] = [sum('decisions'), sum('denied')];
   const told = lists[0].data;
   useEffect(() => {
     if (told) setLooks((old) => [...old, denied / MINUTE].slice(-LOOKS_MAX));
   }, [told]);
-  const minute = (number) => (found.length ? `${count(number)} in the last minute` : 'hardly any in the last minute');
+  // Whoever has no place among the largest has less than they.
+  const minute = (number, { data }) => {
+    const most = found.length ? 0 : data?.tenants_missed_max ?? 0;
+    return most > 0 ? `at most ${count(most)} in the last minute` : `${count(number)} in the last minute`;
+  };
   return html`<dl class="numbers">
-    <div><dt>Decisions a second</dt><dd>${told ? rate(decisions / MINUTE) : '–'}<small>${minute(decisions)}</small></dd></div>
-    <div><dt>Denied a second</dt><dd>${told ? rate(denied / MINUTE) : '–'}<small>${minute(denied)}</small></dd></div>
+    <div><dt>Decisions a second</dt><dd>${told ? rate(decisions / MINUTE) : '–'}<small>${minute(decisions, lists[1])}</small></dd></div>
+    <div><dt>Denied a second</dt><dd>${told ? rate(denied / MINUTE) : '–'}<small>${minute(denied, lists[0])}</small></dd></div>
     <div><dt>Denied</dt><dd>${percent(denied, decisions)}<small>of its requests</small></dd></div>
     <div class="trend"><dt>Denied lately</dt><dd><${Sparkline} values=${looks.length > 1 ? looks : [0, 0]} label="Denied a second, since the page was opened" /></dd></div>
   </dl>`;
@@ -78,9 +82,10 @@ function Left({ counters }) {
     { name: 'Gateway', less: true, of: (counter) => html`<span class="muted">${counter.gateway}</span>` },
     { name: 'Rate', of: (counter) => html`<b>${counter.rate}</b>` },
     { name: 'Mode', less: true, of: (counter) => html`<${Mode} limit=${counter} />` },
-    { name: 'Used', of: (counter) => html`<${LiveUse} use=${counter.used === null ? undefined : counter} missing=${counter.missing} />` },
+    { name: 'Used', of: (counter) => html`<${LiveUse} name=${counter.limit} use=${counter} />` },
     { name: 'Left', number: true, of: (counter) => count(counter.remaining) },
     { name: 'Frees up', number: true, of: (counter) => html`<${Frees} seconds=${counter.frees_after_seconds} remaining=${counter.remaining} />` },
   ];
-  return html`<${Table} label="Limits" columns=${columns} rows=${rows} keyOf=${(counter) => [counter.gateway, counter.api, counter.list, counter.limit].join('\n')} />`;
+  const more = counters.data.total - rows.length;
+  return html`${more > 0 && html`<p class="absent">These are the first ${count(rows.length)} of ${count(counters.data.total)}.</p>`}<${Table} label="Limits" columns=${columns} rows=${rows} keyOf=${(counter) => [counter.gateway, counter.api, counter.list, counter.limit].join('\n')} />`;
 }

@@ -6,7 +6,7 @@ import { usePoll } from '../lib/poll.js';
 import { href, refine } from '../lib/router.js';
 import { Absent, Ago, Badge, Choice, Heading, Panel } from '../parts/basics.js';
 import { Listing, Search } from '../parts/table.js';
-import { TenantTable } from '../parts/tenants.js';
+import { lately, Missed, TenantTable } from '../parts/tenants.js';
 
 const LIMIT = 50;
 const TOP = 20;
@@ -18,18 +18,20 @@ export function Tenants({ query }) {
     <${Heading} title="Tenants" actions=${html`<a class="button" href=${href(['policies', 'new'], { kind: 'Tenant' })}>New tenant</a>`}>Who asks, who is denied, and what each may do.<//>
     <div class="filters">
       <${Search} value=${search} label="Part of a tenant's name" />
-      ${!search && html`<${Choice} label="Order" value=${by} options=${ORDERS} onChoose=${(chosen) => refine({ by: chosen })} />`}
+      <${Choice} label="Order" value=${by} options=${ORDERS} onChoose=${(chosen) => refine({ by: chosen })} />
     </div>
-    ${!search && html`<${Busy} by=${by} />`}
+    <${Busy} by=${by} search=${search} />
     <${Declared} search=${search} after=${after} />`;
 }
 
-function Busy({ by }) {
-  const top = usePoll(path('/v1/top', { by, limit: TOP }), { seconds: 3 });
+// Those with the text in their names, however little they ask for, as long as the server knows of them.
+function Busy({ by, search }) {
+  const top = usePoll(path('/v1/top', { by, search, limit: TOP }), { seconds: 3 });
   const tenants = (top.data?.tenants ?? []).filter((tenant) => tenant[by] > 0);
-  const note = top.data && top.data.exact === false ? html`the last minute, estimated` : 'the last minute';
-  return html`<${Panel} flush title=${by === 'denied' ? 'Most denied' : 'Busiest'} note=${note}>
-    ${tenants.length ? html`<${TenantTable} tenants=${tenants} />` : html`<${Absent} of=${top} empty=${by === 'denied' ? 'No tenant was denied anything in the last minute.' : 'No tenant asked for anything in the last minute.'} />`}
+  const whose = search ? html`No tenant with “${search}” in its name` : 'No tenant';
+  return html`<${Panel} flush title=${by === 'denied' ? 'Most denied' : 'Busiest'} note=${lately(top.data, tenants.length, top.data?.tenants_more)}>
+    ${tenants.length ? html`<${TenantTable} tenants=${tenants} />` : html`<${Absent} of=${top} empty=${html`${whose} ${by === 'denied' ? 'was denied anything' : 'asked for anything'} in the last minute.`} />`}
+    <${Missed} told=${top.data} verb=${by === 'denied' ? 'denials' : 'requests'} />
   <//>`;
 }
 
