@@ -3,12 +3,15 @@
 
 mod bootstrap;
 mod check;
+mod checked;
 mod compile;
+mod complete;
 mod counters;
 mod diff;
 mod edit;
 mod etcd;
 mod explain;
+mod fmt;
 mod get;
 mod output;
 mod register;
@@ -31,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::checked::Checked;
 use self::output::{Colours, Streams};
 use crate::shown;
 
@@ -44,23 +48,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Serve(Box<serve::Args>),
-    Check(check::Args),
+    Serve(Box<Checked<serve::Args>>),
+    Check(Checked<check::Args>),
     Compile(compile::Args),
-    Diff(diff::Args),
-    Explain(explain::Args),
+    Diff(Checked<diff::Args>),
+    Explain(Checked<explain::Args>),
+    Fmt(Checked<fmt::Args>),
     Bootstrap(bootstrap::Args),
     Get(get::Args),
-    Apply(edit::ApplyArgs),
+    Apply(Checked<edit::ApplyArgs>),
     Delete(edit::DeleteArgs),
     Register(register::Args),
-    Replay(replay::Args),
+    Replay(Checked<replay::Args>),
     Status(status::Args),
     Counters(usage::Args),
     Top(top::Args),
     Token(token::Args),
     Schema(schema::Args),
-    /// Print the completions of a shell.
+    /// Print what a shell runs to complete verbs, flags and the names that a running server knows, as in
+    /// `source <(tierflow completions bash)`.
     Completions {
         shell: clap_complete::Shell,
     },
@@ -74,6 +80,7 @@ enum Verb {
 type Failure = String;
 
 pub fn run() -> ExitCode {
+    complete::answer();
     let (mut stdin, mut out, mut err) = (BufReader::new(std::io::stdin()), std::io::stdout(), std::io::stderr());
     let answers = std::io::stdin().is_terminal().then_some(&mut stdin as &mut dyn BufRead);
     let is_watched = std::io::stderr().is_terminal();
@@ -93,11 +100,12 @@ pub fn run() -> ExitCode {
 impl Verb {
     fn run(self, streams: &mut Streams<'_>) -> Result<(), Failure> {
         match self {
-            Self::Serve(args) => serve::run(*args),
+            Self::Serve(args) => serve::run(args.0),
             Self::Check(args) => check::run(&args, streams),
             Self::Compile(args) => compile::run(&args, streams),
             Self::Diff(args) => diff::run(&args, streams),
             Self::Explain(args) => explain::run(&args, streams),
+            Self::Fmt(args) => fmt::run(&args, streams),
             Self::Bootstrap(args) => bootstrap::run(&args, streams),
             Self::Get(args) => get::run(&args, streams),
             Self::Apply(args) => edit::apply(&args, streams),
@@ -109,10 +117,7 @@ impl Verb {
             Self::Top(args) => top::run(&args, streams),
             Self::Token(args) => token::run(&args, streams),
             Self::Schema(args) => schema::run(&args, streams),
-            Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "tierflow", &mut streams.out);
-                Ok(())
-            }
+            Self::Completions { shell } => streams.print(&String::from_utf8_lossy(&complete::script(shell)?)),
             Self::Man { folder } => {
                 let written = clap_mangen::generate_to(Cli::command(), &folder);
                 written.map_err(|error| format!("{}: {error}", shown::path(&folder)))

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::Failure;
+use super::checked::Checked;
 use super::etcd::EtcdArgs;
 use super::output::{self, Format, Streams};
+use super::{Failure, complete};
 use crate::bootstrap::{Bootstrap, DOWNSTREAM_CONNECTIONS_MAX, EnvoyTls, XdsVariant};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
@@ -16,7 +17,7 @@ use crate::source::etcd::Etcd;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The gateway that the Envoy is to serve.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: String,
     /// The address of Tierflow's xDS port.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000", value_parser = parse_host_port, env = "TIERFLOW_SERVER")]
@@ -33,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "server_cert", env = "TIERFLOW_SERVER_KEY")]
     server_key: Option<PathBuf>,
     /// The Envoy's node id. Default: one that the gateway's `nodes.ids` selects, else the gateway's name and `-1`.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = complete::node_ids())]
     node_id: Option<String>,
     /// The address of Envoy's own admin interface. Default: it has none.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
@@ -48,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", default_value = "policies", conflicts_with = "etcd", env = "TIERFLOW_POLICIES")]
     policies: PathBuf,
     #[command(flatten)]
-    etcd: EtcdArgs,
+    etcd: Checked<EtcdArgs>,
     #[arg(short, long, value_enum, default_value = "yaml")]
     output: Format,
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Failure;
+use super::checked::{Check, Typed};
 use super::output::{self, Format, Streams};
 use crate::compile::RateLimitService;
 use crate::live::Generation;
@@ -32,6 +33,12 @@ enum Output {
     Github,
     /// SARIF 2.1.0, which code scanners speak.
     Sarif,
+}
+
+impl Check for Args {
+    fn check(&mut self, _: &Typed) -> Result<(), String> {
+        output::read_once(&self.paths)
+    }
 }
 
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {

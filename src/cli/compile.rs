@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Failure;
 use super::output::{self, Format, Streams};
+use super::{Failure, complete};
 use crate::compile::{HostPort, RateLimitService};
 use crate::config::parse_host_port;
 use crate::snapshot::render;
@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Only this gateway. Default: the only one there is.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: Option<String>,
     /// The addresses under which Envoys reach the rate limit service.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_delimiter = ',', value_parser = parse_host_port, env = "TIERFLOW_RLS_ADVERTISE")]

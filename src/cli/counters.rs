@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
+use super::checked::{Check, Typed};
 use crate::config::CountersConfig;
 use crate::counters::redis::{RedisSettings, RedisTls, RedisUser};
 
@@ -53,10 +54,30 @@ pub(super) struct CountersArgs {
     counters_leases: Switch,
 }
 
+/// What most flags are about.
+const SHARED: &str = "redis://HOST:PORT or another store that replicas share";
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Switch {
     On,
     Off,
+}
+
+impl Check for CountersArgs {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        let of_a_store = ["counters_prefix", "counters_timeout", "counters_connections", "counters_leases"];
+        match typed.first_of(&of_a_store) {
+            Some(flag) if self.counters == "memory" => return Err(format!("{flag} needs --counters={SHARED}")),
+            _ => {}
+        }
+        let is_cluster = self.counters.starts_with("redis+cluster:") || self.counters.starts_with("rediss+cluster:");
+        match typed.first_of(&["counters_leases"]) {
+            Some(flag) if is_cluster && self.counters_leases == Switch::On => {
+                Err(format!("{flag} is on, and a Redis Cluster has no leases"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl CountersArgs {
@@ -70,7 +91,7 @@ impl CountersArgs {
                 ("--counters-cert", &self.counters_cert),
             ];
             if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
-                return Err(format!("{flag} needs --counters=redis://HOST:PORT or another store that replicas share"));
+                return Err(format!("{flag} needs --counters={SHARED}"));
             }
             return Ok(CountersConfig::Memory { keys_max });
         }

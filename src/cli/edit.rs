@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::checked::{Check, Checked, Typed};
 use super::get::parse_kind;
-use super::output::Streams;
+use super::output::{self, Streams};
 use super::server::{Question, ServerArgs, Told, encoded, path_of};
-use super::{Failure, diff};
+use super::{Failure, complete, diff};
 use crate::names::Kind;
 use crate::shown;
 
@@ -25,9 +26,9 @@ pub(super) struct ApplyArgs {
 /// Delete a document of a running server.
 #[derive(clap::Args)]
 pub(super) struct DeleteArgs {
-    #[arg(value_name = "KIND", value_parser = parse_kind)]
+    #[arg(value_name = "KIND", value_parser = parse_kind, add = complete::kinds())]
     kind: Kind,
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::documents_of_kind())]
     name: String,
     #[command(flatten)]
     edit: EditArgs,
@@ -49,7 +50,13 @@ struct EditArgs {
     #[arg(long, conflicts_with_all = ["base", "force", "idempotency_key"])]
     dry_run: bool,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
+}
+
+impl Check for ApplyArgs {
+    fn check(&mut self, _: &Typed) -> Result<(), String> {
+        output::read_once(&self.file)
+    }
 }
 
 /// The server's answer to a change that is made.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use super::Failure;
+use super::checked::{Check, Typed};
 use crate::etcd::{EtcdSettings, Tls, User};
 
 #[derive(Clone, clap::Args)]
 pub(super) struct EtcdArgs {
     /// Take policies from etcd: its endpoints, comma-separated, as in http://10.0.0.5:2379.
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = parse_endpoint, env = "TIERFLOW_ETCD")]
-    etcd: Vec<String>,
+    pub(super) etcd: Vec<String>,
     /// The first part of all of Tierflow's keys in etcd.
     #[arg(long, value_name = "PREFIX", default_value = "/tierflow", value_parser = parse_prefix, env = "TIERFLOW_ETCD_PREFIX")]
     etcd_prefix: String,
@@ -28,6 +29,17 @@ pub(super) struct EtcdArgs {
     /// PEM file of that certificate's private key.
     #[arg(long, value_name = "FILE", requires = "etcd_cert", env = "TIERFLOW_ETCD_KEY")]
     etcd_key: Option<PathBuf>,
+}
+
+impl Check for EtcdArgs {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        let is_plain = self.etcd.iter().all(|endpoint| endpoint.starts_with("http://"));
+        match (typed.first_in::<Self>(), typed.first_of(&["etcd_ca", "etcd_cert", "etcd_key"])) {
+            (Some(flag), _) if self.etcd.is_empty() => Err(format!("{flag} needs --etcd")),
+            (_, Some(flag)) if is_plain => Err(format!("{flag} needs --etcd with https")),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl EtcdArgs {

@@ -1,23 +1,27 @@
 //! `tierflow explain`
 
+mod live;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::checked::{Check, Checked, Typed};
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
 use super::usage::more_in;
+use super::{Failure, complete};
 use crate::compile::RateLimitService;
 use crate::explain::{Explanation, Request, explain_with_others};
 
 /// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A file or folder of policies. Without it a running server is asked, which also says what its counters have left.
+    /// A file or folder of policies. Without it a running server is asked, which also says what its counters have left; with
+    /// it and --server both: what the server's counters have left of these policies' limits.
     #[arg(value_name = "PATH")]
     policies: Option<PathBuf>,
     #[arg(long, default_value = "GET")]
@@ -35,10 +39,13 @@ pub(super) struct Args {
     #[arg(long, default_value = "127.0.0.1")]
     client_ip: IpAddr,
     /// Only this gateway. Default: all.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: Option<String>,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
+    /// Somebody typed which one.
+    #[arg(skip)]
+    is_server_named: bool,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -56,6 +63,9 @@ struct Told {
     denied: Option<String>,
     /// Of a server: the limits that have no room.
     denied_by: Option<Vec<String>>,
+    /// The limits that it has not, or has otherwise.
+    #[serde(default)]
+    not_served: Vec<String>,
     limits: Vec<ToldLimit>,
     passed_over: Vec<ToldOther>,
 }
@@ -101,10 +111,28 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
+impl Check for Args {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        self.is_server_named = typed.first_in::<ServerArgs>().is_some();
+        let hosts = self.header.iter().filter(|(name, _)| name == "host").count();
+        match hosts + usize::from(typed.first_of(&["host"]).is_some()) {
+            0 | 1 => Ok(()),
+            _ => Err("a request has one host: expected --host or one --header host=..., and not several".to_owned()),
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let explanations = match &args.policies {
-        Some(policies) => of_policies(args, policies, streams)?,
-        None => of_server(args)?,
+        Some(policies) => {
+            let mut explanations = of_policies(args, policies, streams)?;
+            if args.asks_a_server() {
+                // A gateway that it does not have is none of its mistakes.
+                live::add(&mut explanations, &of_server(args, None)?);
+            }
+            explanations
+        }
+        None => of_server(args, args.gateway.as_deref())?,
     };
     match args.output {
         Output::Json => streams.print_value(&explanations, Format::Json),
@@ -117,6 +145,10 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
 }
 
 impl Args {
+    pub(super) fn asks_a_server(&self) -> bool {
+        self.policies.is_none() || self.is_server_named
+    }
+
     /// As a client would send it.
     fn request(&self) -> Request {
         let (hosts, headers): (Vec<_>, Vec<_>) = self.header.iter().cloned().partition(|(name, _)| name == "host");
@@ -145,11 +177,11 @@ fn of_policies(args: &Args, policies: &Path, streams: &mut Streams<'_>) -> Resul
     serde_json::to_value(&explanations).map_err(|error| error.to_string())
 }
 
-fn of_server(args: &Args) -> Result<Value, Failure> {
+fn of_server(args: &Args, gateway: Option<&str>) -> Result<Value, Failure> {
     let Request { method, path, host, headers, client_ip } = args.request();
     let headers: Vec<_> = headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let asked = json!({
-        "gateway": args.gateway, "method": method, "path": path, "host": host, "headers": headers, "client_ip": client_ip,
+        "gateway": gateway, "method": method, "path": path, "host": host, "headers": headers, "client_ip": client_ip,
     });
     let question = Question {
         method: "POST",
@@ -181,9 +213,14 @@ fn table(told: &Told) -> String {
     lines.extend(told.denied.as_ref().map(|reason| format!("denied   {reason}")));
     if told.api.is_some() && told.denied.is_none() {
         lines.extend(limit_rows(told));
-        lines.extend(told.denied_by.as_ref().map(|limits| match limits.as_slice() {
-            [] => "now      such a request would be admitted".to_owned(),
-            limits => format!("now      such a request would be denied by {}", limits.join(" and ")),
+        lines.extend(told.denied_by.as_ref().map(|denied_by| {
+            match (denied_by.as_slice(), told.not_served.as_slice()) {
+                ([], []) => "now      such a request would be admitted".to_owned(),
+                ([], unknown) => {
+                    format!("now      not known: the server does not have {} as it is here", unknown.join(" and "))
+                }
+                (limits, _) => format!("now      such a request would be denied by {}", limits.join(" and ")),
+            }
         }));
     }
     let other = |other: &ToldOther| format!("not      {} {}: {}", other.what, other.name, other.reason);
@@ -216,7 +253,7 @@ fn row(limit: &ToldLimit) -> [String; 10] {
         Some(Live { used, remaining, frees_after_seconds }) => {
             [used.to_string(), remaining.to_string(), more_in(*frees_after_seconds)]
         }
-        None => Default::default(),
+        None => ["-", "-", "-"].map(str::to_owned),
     };
     let cost = limit.cost.to_string();
     [

@@ -4,20 +4,21 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Failure;
+use super::checked::Checked;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, path_of};
+use super::{Failure, complete};
 use crate::names::Kind;
 
 /// Show the documents of a running server: all of them, those of a kind (in a table), or one with its text.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    #[arg(value_name = "KIND", value_parser = parse_kind)]
+    #[arg(value_name = "KIND", value_parser = parse_kind, add = complete::kinds())]
     kind: Option<Kind>,
-    #[arg(value_name = "NAME", requires = "kind")]
+    #[arg(value_name = "NAME", requires = "kind", add = complete::documents_of_kind())]
     name: Option<String>,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     /// The form of the output. A table of one document is the document itself.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,

@@ -61,7 +61,11 @@ impl Colours {
 
 impl Streams<'_> {
     pub(super) fn print(&mut self, text: &str) -> Result<(), Failure> {
-        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+        self.print_bytes(text.as_bytes())
+    }
+
+    pub(super) fn print_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self.out.write_all(bytes).and_then(|()| self.out.flush()) {
             // Whoever read it has seen enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|error| format!("standard output: {error}")),
@@ -102,13 +106,21 @@ impl Streams<'_> {
 /// The most that is read of standard input, in bytes: as of a file.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-fn read_standard_input() -> Result<Vec<u8>, Failure> {
+pub(super) fn read_standard_input() -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("standard input: {error}"))?;
     match bytes.len() as u64 > INPUT_BYTES_MAX {
         true => Err("standard input: is larger than 64 MiB".to_owned()),
         false => Ok(bytes),
+    }
+}
+
+/// Whoever came second would find nothing in it.
+pub(super) fn read_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
+    match paths.into_iter().filter(|path| path.as_os_str() == "-").count() {
+        0 | 1 => Ok(()),
+        _ => Err("`-` is standard input, which can be read only once: expected it in one place".to_owned()),
     }
 }
 

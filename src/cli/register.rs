@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::checked::Checked;
 use super::etcd::EtcdArgs;
 use crate::document::Instance;
 use crate::etcd::Section;
@@ -41,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600), env = "TIERFLOW_TTL")]
     ttl: u64,
     #[command(flatten)]
-    etcd: EtcdArgs,
+    etcd: Checked<EtcdArgs>,
     /// The filter of the log, like `info` or `tierflow=debug,warn`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
     log: String,

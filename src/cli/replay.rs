@@ -9,9 +9,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::Failure;
+use super::checked::{Check, Typed};
 use super::get::Output;
 use super::output::{self, Format as OutputFormat, Streams};
+use super::{Failure, complete};
 use crate::clock::Clock;
 use crate::compile::RateLimitService;
 use crate::replay::Replay;
@@ -38,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", default_value = "policies")]
     policies: PathBuf,
     /// The gateway that the requests came to. Needed where there are several.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: Option<String>,
     /// The log's format as Envoy's configuration has it: a text_format, or a json_format as a JSON object. Default: each
     /// line is Envoy's own format, or a JSON object with usual names, where any other name is that of a header.
@@ -53,6 +54,12 @@ pub(super) struct Args {
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+}
+
+impl Check for Args {
+    fn check(&mut self, _: &Typed) -> Result<(), String> {
+        output::read_once(self.logs.iter().chain([&self.policies]))
+    }
 }
 
 /// All that there is to tell.

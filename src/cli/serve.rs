@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
+use super::checked::{Check, Checked, Typed};
 use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
 use crate::access::file::AccessFiles;
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", default_value = "policies", conflicts_with = "etcd", env = "TIERFLOW_POLICIES")]
     policies: PathBuf,
     #[command(flatten)]
-    etcd: EtcdArgs,
+    etcd: Checked<EtcdArgs>,
     /// Folder that the last good set of policies is kept in. It is served when the source cannot be heard at the
     /// start, and it is what documents go back to that the source has broken meanwhile.
     #[arg(long, value_name = "DIR", env = "TIERFLOW_STATE_DIR")]
@@ -81,7 +82,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
     #[command(flatten)]
-    counters: CountersArgs,
+    counters: Checked<CountersArgs>,
     /// Serve nothing when the source holds no document. Without it what was served stays.
     #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
     allow_empty: bool,
@@ -116,6 +117,17 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     ended
 }
 
+impl Check for Args {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        match typed.first_of(&["replica_id"]) {
+            Some(flag) if self.etcd.etcd.is_empty() => {
+                Err(format!("{flag} needs --etcd: replicas know each other by it"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Args {
     fn config(self) -> Result<Config, Failure> {
         let source = match self.etcd.settings()? {
@@ -142,7 +154,7 @@ impl Args {
             admin_access: AccessFiles { file: self.admin_access, token_file: self.admin_token_file },
             admin_metrics_open: self.admin_metrics_open,
             audit_log: self.audit_log,
-            counters: self.counters.config()?,
+            counters: self.counters.0.config()?,
             allow_empty: self.allow_empty,
         })
     }
@@ -160,7 +172,7 @@ mod tests {
     fn config(flags: &str) -> Result<Config, Failure> {
         let cli = Cli::try_parse_from(["tierflow", "serve"].into_iter().chain(flags.split_whitespace()));
         let Verb::Serve(args) = cli.unwrap_or_else(|error| panic!("{flags}: {error}")).verb else { unreachable!() };
-        args.config()
+        args.0.config()
     }
 
     /// The demo and the tests take the bounds from `Default`, and operators read of them in `--help`.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
+use super::checked::{Check, Typed};
 use crate::names::Kind;
 use crate::pem::PemFile;
 use crate::shown;
@@ -57,12 +58,27 @@ impl Question<'_> {
     }
 }
 
+impl Check for ServerArgs {
+    fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        match typed.first_of(&["server_ca", "server_cert", "server_key"]) {
+            Some(flag) if !self.server.starts_with("https:") => {
+                Err(format!("{flag} needs --server with https, and it is {:?}", self.server))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl ServerArgs {
     /// The JSON that is answered. An answer other than 2xx is a failure, with all that the server says of it.
     pub(super) fn ask(&self, question: Question<'_>) -> Result<Value, Failure> {
+        self.ask_within(question, ANSWER)
+    }
+
+    pub(super) fn ask_within(&self, question: Question<'_>, deadline: Duration) -> Result<Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let answer = runtime.block_on(async { tokio::time::timeout(ANSWER, self.send(question)).await });
-        let (status, body) = answer.map_err(|_| format!("{}: no answer within {ANSWER:?}", self.server))??;
+        let answer = runtime.block_on(async { tokio::time::timeout(deadline, self.send(question)).await });
+        let (status, body) = answer.map_err(|_| format!("{}: no answer within {deadline:?}", self.server))??;
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
         if (200..300).contains(&status) { Ok(json) } else { Err(told(status, json)) }
     }

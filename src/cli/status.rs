@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
+use super::checked::Checked;
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs};
@@ -19,7 +20,7 @@ use crate::shown;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -37,8 +38,13 @@ struct Status {
     documents: u64,
     source: Source,
     refused: Vec<Document>,
+    /// The number of those that are not among them, as of the other lists.
+    #[serde(default)]
+    refused_more: u64,
     nodes: Nodes,
     held: Vec<Hold>,
+    #[serde(default)]
+    held_more: u64,
     counters: Counters,
     /// Why the newest version of the files of who may ask is not in use.
     #[serde(default)]
@@ -104,6 +110,8 @@ struct Nodes {
     selected_by_no_gateway: u64,
     behind: Vec<Behind>,
     too_old: Vec<TooOld>,
+    #[serde(default)]
+    too_old_more: u64,
 }
 
 /// An Envoy that is offered what it does not know.
@@ -137,6 +145,8 @@ struct Behind {
 struct Hold {
     gateway: String,
     documents: Vec<Document>,
+    #[serde(default)]
+    documents_more: u64,
     reasons: Vec<Reason>,
 }
 
@@ -198,9 +208,14 @@ impl Status {
                 let _ = writeln!(text, "  {}: {}", shown::text(location), shown::text(message));
             }
         }
-        for Hold { gateway, documents, reasons } in &self.held {
+        text.extend(more(self.refused_more, "refused documents, which `tierflow get` lists"));
+        for Hold { gateway, documents, documents_more, reasons } in &self.held {
             let documents: Vec<String> = documents.iter().map(Document::shown).collect();
-            let documents = if documents.is_empty() { "everything".to_owned() } else { documents.join(", ") };
+            let documents = match (documents.as_slice(), documents_more) {
+                ([], _) => "everything".to_owned(),
+                (documents, 0) => documents.join(", "),
+                (documents, more) => format!("{} and {more} more", documents.join(", ")),
+            };
             let _ = writeln!(text, "\nheld for gateway {gateway}: {documents}");
             for Reason { node, r#type, resources, message, since } in reasons {
                 let _ = writeln!(
@@ -212,6 +227,7 @@ impl Status {
                 );
             }
         }
+        text.extend(more(self.held_more, "gateways that are held"));
         for TooOld { id, envoy, too_old_for } in &self.nodes.too_old {
             let _ = writeln!(text, "\ntoo old: {}, which is Envoy {}", shown::text(id), shown::text(envoy));
             for Need { feature, since, older, documents, others } in too_old_for {
@@ -220,11 +236,17 @@ impl Status {
                 let _ = writeln!(text, "  {older} {feature}, which Envoy has since {since}: {documents}{others}");
             }
         }
+        text.extend(more(self.nodes.too_old_more, "Envoys that are too old"));
         if !self.nodes.behind.is_empty() {
             let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
         }
         text
     }
+}
+
+/// What a list leaves out.
+fn more(number: u64, what: &str) -> Option<String> {
+    (number > 0).then(|| format!("\nand {number} more {what}\n"))
 }
 
 impl Redis {

@@ -102,6 +102,31 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         ("register --service=pay --address=pay:1", "invalid socket address syntax"),
         ("register --service=pay --address=127.0.0.1:1 --weight=1001", "1001 is not in 1..=1000"),
         ("register --service=pay --address=127.0.0.1:1 --ttl=1", "1 is not in 2..=3600"),
+        // What would mean nothing is not passed over.
+        ("diff a b --server=http://a:1", "--server is about a running server, and two sets are compared without one"),
+        ("diff a b --token-file=t", "expected one set, as in `diff A --token-file ...`, or no --token-file"),
+        ("diff - -", "`-` is standard input, which can be read only once"),
+        ("check - a -", "`-` is standard input, which can be read only once"),
+        ("apply -f - -f -", "`-` is standard input, which can be read only once"),
+        ("replay - --policies=-", "`-` is standard input, which can be read only once"),
+        ("explain a --path=/ --host=a --header=Host=b", "a request has one host"),
+        ("explain a --path=/ --header=host=a --header=host=b", "a request has one host"),
+        ("get --server-ca=a", "--server-ca needs --server with https, and it is \"http://127.0.0.1:8080\""),
+        ("get --server=http://a:1 --server-cert=a --server-key=b", "--server-cert needs --server with https"),
+        ("bootstrap --gateway=a --etcd-prefix=/a", "--etcd-prefix needs --etcd"),
+        ("serve --etcd-ca=a", "--etcd-ca needs --etcd"),
+        ("serve --etcd=http://a:1 --etcd-ca=a", "--etcd-ca needs --etcd with https"),
+        (
+            "register --service=pay --address=127.0.0.1:1 --etcd=a:1 --etcd-cert=a --etcd-key=b",
+            "needs --etcd with https",
+        ),
+        ("serve --replica-id=one", "--replica-id needs --etcd"),
+        ("serve --counters-prefix=a", "--counters-prefix needs --counters=redis://HOST:PORT"),
+        ("serve --counters-timeout=9ms", "--counters-timeout needs --counters"),
+        ("serve --counters-connections=2", "--counters-connections needs --counters"),
+        ("serve --counters-leases=off", "--counters-leases needs --counters"),
+        ("serve --counters=redis+cluster://a:1 --counters-leases=on", "a Redis Cluster has no leases"),
+        ("counters --tenant=a reset --yes", "cannot be used with"),
     ];
     for (line, words) in refused {
         let Err(error) = parse(line) else { panic!("`{line}` is taken") };
@@ -110,6 +135,17 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         assert!(told.contains(words), "`{line}` says {told}");
     }
     Cli::command().debug_assert();
+}
+
+#[test]
+fn what_was_typed_is_told_from_what_stands_by_itself() {
+    let asks = |line: &str| match parse(line).unwrap().verb {
+        Verb::Explain(args) => args.asks_a_server(),
+        _ => unreachable!(),
+    };
+    assert!(!asks("explain a --path=/"), "the default server is not meant");
+    assert!(asks("explain a --path=/ --server=http://a:1") && asks("explain a --path=/ --token-file=t"));
+    assert!(asks("explain --path=/"));
 }
 
 #[test]

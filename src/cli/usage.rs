@@ -3,10 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Failure;
+use super::checked::Checked;
 use super::get::Output;
 use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, encoded};
+use super::{Failure, complete};
 
 /// Show the counters of a running server: what is used of each limit, what is left, and when more frees up. Nothing is
 /// counted.
@@ -18,7 +19,7 @@ pub(super) struct Args {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -38,7 +39,7 @@ struct ResetArgs {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    server: ServerArgs,
+    server: Checked<ServerArgs>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -47,15 +48,15 @@ struct ResetArgs {
 /// A counter is meant where everything that is given has a part in it.
 #[derive(clap::Args)]
 struct SelectionArgs {
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::gateways())]
     gateway: Option<String>,
     /// Counters of this Api alone; with --tenant, also those of the tenant that requests to it are counted by.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::apis())]
     api: Option<String>,
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::tenants())]
     tenant: Option<String>,
     /// The limit's name, as denials and metrics have it.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::limits())]
     limit: Option<String>,
     /// api, tenant or rate_limits.
     #[arg(long, value_name = "TIER")]

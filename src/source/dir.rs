@@ -30,6 +30,8 @@ const LEADS_OUT: &str = "is a link that leads out of the policy folder";
 #[derive(Debug, Default)]
 pub struct Reading {
     pub documents: Vec<Document>,
+    /// The files that they stand in.
+    pub files: Vec<PathBuf>,
     /// The files that a person would expect to be read and that are not, each with its path.
     pub warnings: Vec<String>,
 }
@@ -120,6 +122,7 @@ impl Reader {
                 let room = DOCUMENTS_MAX.saturating_sub(self.reading.documents.len());
                 let documents = document::split(&shown::path(path).into(), &bytes);
                 self.reading.documents.extend(documents.into_iter().take(room));
+                self.reading.files.push(path.to_owned());
             }
             Err(reason) => self.refuse(path, reason),
         }

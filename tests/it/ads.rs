@@ -69,7 +69,7 @@ impl Sotw {
     }
 
     /// Acknowledges, and names what it wants.
-    async fn ack(&self, response: &DiscoveryResponse, names: &[&str]) {
+    pub(crate) async fn ack(&self, response: &DiscoveryResponse, names: &[&str]) {
         let request = DiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),

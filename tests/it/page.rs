@@ -13,13 +13,13 @@ use crate::store::document;
 use crate::web::{VIEWS, Visit};
 
 /// Policies in files, and no Envoy.
-struct Files {
-    tierflow: Tierflow,
-    folder: TempDir,
+pub(crate) struct Files {
+    pub(crate) tierflow: Tierflow,
+    pub(crate) folder: TempDir,
 }
 
 impl Files {
-    async fn serve(more: &str) -> Self {
+    pub(crate) async fn serve(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let policies = folder.path().join("policies");
         std::fs::create_dir(&policies).unwrap();
@@ -30,7 +30,7 @@ impl Files {
         Self { tierflow, folder }
     }
 
-    async fn visit(&self) -> Visit {
+    pub(crate) async fn visit(&self) -> Visit {
         Visit::start(self.folder.path(), &self.tierflow).await
     }
 }

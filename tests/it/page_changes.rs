@@ -78,7 +78,7 @@ impl Shop {
         Self { edge, tierflow, store, _upstream: upstream }
     }
 
-    async fn visit(&self) -> Visit {
+    pub(crate) async fn visit(&self) -> Visit {
         Visit::start(self.store.folder.path(), &self.tierflow).await
     }
 

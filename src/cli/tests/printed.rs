@@ -111,6 +111,42 @@ fn an_explanation_tells_the_way_of_a_request_and_its_counters() {
 }
 
 #[test]
+fn policies_are_explained_with_what_a_server_has_left_of_their_limits() {
+    let shop = folder(SHOP);
+    let asked = "--method=POST --path=/create?a=b --header=X-Tenant-Id=acme --client-ip=10.0.0.9";
+    let explain = format!("explain {} {asked}", path_of(&shop));
+    let here: Value = serde_json::from_str(&printed(&format!("{explain} --output=json"))).unwrap();
+    let with = |used: [u32; 3]| {
+        let mut served = here[0].clone();
+        for (limit, used) in served["limits"].as_array_mut().unwrap().iter_mut().zip(used) {
+            let left = limit["capacity"].as_u64().unwrap() - u64::from(used);
+            let live = json!({"used": used, "remaining": left, "frees_after_seconds": 2.5, "allows": left > 0});
+            limit.as_object_mut().unwrap().extend(live.as_object().unwrap().clone());
+        }
+        served
+    };
+    let (told, sent) = printed_of(&format!("{explain} --gateway=edge"), &[json!({"explanations": [with([3, 0, 7])]})]);
+    let sent: Value = serde_json::from_str(&sent[0].body).unwrap();
+    assert_eq!((&sent["gateway"], &sent["path"]), (&json!(null), &json!("/create?a=b")));
+    let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[4][9..], ["USED", "LEFT", "MORE", "IN"], "{told}");
+    assert_eq!(
+        (rows[5][9..].to_vec(), rows[7][8..].to_vec()),
+        (vec!["3", "7", "2.5", "s"], vec!["7", "93", "2.5", "s"])
+    );
+    assert!(told.ends_with("now      such a request would be admitted\n"), "{told}");
+    let (told, _) = printed_of(&explain, &[json!({"explanations": [with([10, 9, 0])]})]);
+    assert!(told.ends_with("would be denied by api-minute-by-client_ip\n"), "the one in shadow denies nothing: {told}");
+    let mut other = with([10, 0, 7]);
+    other["limits"][2]["rate"] = json!("90/hour");
+    let (told, _) = printed_of(&explain, &[json!({"explanations": [other]})]);
+    assert!(told.contains("enforce         1     -     -     -\n"), "{told}");
+    let (told, _) = printed_of(&explain, &[json!({"explanations": []})]);
+    let unknown = "api-minute-by-client_ip and api-hour-shadow and tenant-hour";
+    assert!(told.ends_with(&format!("not known: the server does not have {unknown} as it is here\n")), "{told}");
+}
+
+#[test]
 fn without_a_gateway_that_is_named_a_request_is_explained_for_each() {
     let two = folder(&[gateway("shop", 1), gateway("edge", 2)].concat());
     let explain = |flags: &str| printed(&format!("explain {} --path=/ {flags}", path_of(&two)));
@@ -264,6 +300,17 @@ fn a_status_says_what_is_refused_held_or_behind_and_why() {
 }
 
 #[test]
+fn a_status_says_what_its_lists_leave_out() {
+    let refused = json!([{"kind": "Plan", "name": "b", "deleted": true}]);
+    let told = unwell(json!({"refused": refused, "refused_more": 9}));
+    assert!(told.ends_with("\nand 9 more refused documents, which `tierflow get` lists\n"), "{told}");
+    let held =
+        json!([{"gateway": "edge", "documents": [{"kind": "Api", "name": "a"}], "documents_more": 3, "reasons": []}]);
+    let told = unwell(json!({"held": held, "held_more": 2}));
+    assert!(told.contains("held for gateway edge: Api a and 3 more\n\nand 2 more gateways that are held\n"), "{told}");
+}
+
+#[test]
 fn names_that_somebody_wrote_into_etcd_do_not_reach_the_terminal_as_they_are() {
     let document = json!({"kind": "Tenant", "name": "a\u{1b}[2J", "origin": "/t/a\u{1b}[2J", "problems": [
         {"location": "/t/a\u{1b}[2J:1:1", "message": "is called a\u{1b}[2J"},
@@ -387,13 +434,34 @@ fn every_verb_has_a_manual_page_that_tells_of_its_flags() {
 }
 
 #[test]
-fn completions_know_every_verb_in_every_shell() {
+fn every_shell_is_told_how_to_ask_for_completions() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let completions = printed(&format!("completions {shell}"));
-        for verb in Cli::command().get_subcommands() {
-            assert!(completions.contains(verb.get_name()), "{shell}: {}", verb.get_name());
-        }
+        let script = printed(&format!("completions {shell}"));
+        assert!(script.contains("TIERFLOW_COMPLETE") && script.contains("tierflow"), "{shell}: {script}");
     }
+}
+
+#[test]
+fn fmt_writes_what_has_another_form_and_check_says_which_that_is() {
+    let shop = folder("{kind: Plan,   name: a, limits: [{rate: 1/m}]}\n");
+    let file = |name: &str| shop.path().join(name);
+    std::fs::write(file("good.yml"), "# Good.\nkind: Tenant\nname: acme\nplan: a\n").unwrap();
+    std::fs::write(file("x.json"), "{\"kind\":   \"Tenant\", \"name\": \"b\", \"plan\": \"a\"}").unwrap();
+    let others = format!("{}\n", file("p.yaml").to_str().unwrap());
+    let check = || run(&format!("fmt --check {}", path_of(&shop)));
+    let ended = check();
+    assert_eq!((ended.result, ended.out), (Err("1 text not in the form of `tierflow fmt`".to_owned()), others.clone()));
+    assert_eq!(printed(&format!("fmt {}", path_of(&shop))), others);
+    assert_eq!(std::fs::read_to_string(file("p.yaml")).unwrap(), "{ kind: Plan, name: a, limits: [{ rate: 1/m }] }\n");
+    assert_eq!((check().result, check().out), (Ok(()), String::new()));
+    assert_eq!(std::fs::read_dir(shop.path()).unwrap().count(), 3, "nothing is left beside them");
+
+    std::fs::write(file("broken.yaml"), "kind: [").unwrap();
+    let ended = run(&format!("fmt {}", path_of(&shop)));
+    assert_eq!(ended.result, Err("1 text cannot be formatted, and not changed".to_owned()));
+    assert!(ended.err.starts_with(file("broken.yaml").to_str().unwrap()), "{}", ended.err);
+    assert_eq!(std::fs::read_to_string(file("broken.yaml")).unwrap(), "kind: [");
+    assert!(failure("fmt /nonexistent/policies").contains("/nonexistent/policies"));
 }
 
 #[test]

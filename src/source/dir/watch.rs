@@ -111,7 +111,7 @@ impl Watcher {
         // Reading many files takes a while, and a network file system may hang.
         let reading = tokio::task::spawn_blocking(move || super::read(&root)).await.ok()?;
         match reading {
-            Ok(Reading { documents, warnings }) => {
+            Ok(Reading { documents, warnings, .. }) => {
                 for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
                     tracing::warn!("{warning}");
                 }
