@@ -24,6 +24,7 @@ use tierflow::clock::Clock;
 use tierflow::compile::RateLimitService;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::counters::{Counters, OnError};
+use tierflow::denials::Denials;
 use tierflow::document::{Documents, split};
 use tierflow::limiter::key::KeyHasher;
 use tierflow::limiter::matcher::{Asked, Described, Matcher};
@@ -114,7 +115,7 @@ fn whole(api: &str, tenants: usize) -> f64 {
     let mut call = |tenant: usize| {
         let Some(message) = messages.get(tenant) else { return };
         let request = Request::new(Full::new(message.clone()));
-        black_box(world.service.call(request).now_or_never().expect("memory never waits"));
+        black_box(world.service.call(None, request).now_or_never().expect("memory never waits"));
     };
     nanos(tenants, &mut call)
 }
@@ -169,9 +170,10 @@ impl World {
         let id = forms.ids().find(|id| id.split('/').next() == Some(api)).unwrap().to_owned();
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
+        let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service =
-            Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures }.into_service();
+        let service = Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures, denials }
+            .into_service();
         Self { live, memory, clock, service, id }
     }
 }

@@ -313,6 +313,7 @@ fn start_envoy(folder: &Path, tierflow: &Running) -> kit::envoy::Envoy {
         node_id: None,
         server: &HostPort { host: "127.0.0.1".to_owned(), port: tierflow.listeners.xds.port() },
         tls: None,
+        sds_dir: None,
         envoy_admin: None,
         xds: XdsVariant::Delta,
         downstream_connections_max: DOWNSTREAM_CONNECTIONS_MAX,

@@ -26,6 +26,7 @@ mod traffic;
 mod web;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -40,11 +41,14 @@ use utoipa_axum::routes;
 
 use crate::access::Access;
 use crate::audit::Audit;
+use crate::certificates::Certificates;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Counters;
+use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
+use crate::names::Name;
 use crate::nodes::Nodes;
 use crate::rollout::{GroupOffer, Rollout};
 use crate::snapshot::render;
@@ -67,6 +71,10 @@ pub struct Admin {
     pub live: Arc<Live>,
     pub rollout: Arc<Rollout>,
     pub nodes: Arc<Nodes>,
+    pub denials: Arc<Denials>,
+    pub certificates: Arc<Certificates>,
+    /// True where whoever connects has to show a certificate.
+    pub asks_for_certificates: bool,
     pub counters: Counters,
     pub metrics: Arc<Metrics>,
     pub traffic: Arc<Traffic>,
@@ -120,6 +128,16 @@ impl Admin {
             .layer(axum::middleware::map_response(kept_to_itself))
             .layer(axum::Extension(gate))
             .with_state(self)
+    }
+
+    /// The gateways that nobody can have, because nobody is asked for the certificate that they are for.
+    fn unidentifiable_gateways(&self) -> Vec<Name> {
+        let generation = self.live.generation().filter(|_| !self.asks_for_certificates);
+        let gateways = generation.iter().flat_map(|generation| generation.policies.gateways.values());
+        let mut names: Vec<Name> =
+            gateways.filter(|gateway| !gateway.identities.is_empty()).map(|gateway| gateway.name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     fn generation(&self) -> Result<Arc<Generation>, ProblemDetails> {
@@ -275,6 +293,9 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 
 /// RFC 3339, in UTC and whole milliseconds.
 fn rfc3339(timestamp: Timestamp) -> String {
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(timestamp.as_nanos()))
-        .to_string()
+    humantime::format_rfc3339_millis(wall(timestamp)).to_string()
+}
+
+fn wall(timestamp: Timestamp) -> SystemTime {
+    std::time::UNIX_EPOCH + std::time::Duration::from_nanos(timestamp.as_nanos())
 }

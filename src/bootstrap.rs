@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::compile::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, ServerTls, xds_cluster};
+use crate::compile::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, Secrets, ServerTls, secret_file, xds_cluster};
 use crate::policy::gateway::Gateway;
 use crate::snapshot::render;
 use crate::snapshot::resource::ResourceType;
@@ -23,6 +23,9 @@ pub struct Bootstrap<'a> {
     pub server: &'a HostPort,
     /// TLS with Tierflow's ports. `None`: plain text.
     pub tls: Option<EnvoyTls<'a>>,
+    /// The folder that has [`EnvoyTls::files`], on the Envoy's host. `None`: the secrets are in the bootstrap alone, and read
+    /// once.
+    pub sds_dir: Option<&'a str>,
     /// The address of Envoy's own admin interface. `None`: it has none.
     pub envoy_admin: Option<&'a HostPort>,
     pub xds: XdsVariant,
@@ -91,10 +94,11 @@ impl Bootstrap<'_> {
     }
 
     fn static_resources(&self) -> Value {
-        let cluster = |tls| render::to_json(ResourceType::Cluster, &xds_cluster(self.server, tls));
+        let secrets = Secrets::of(self.sds_dir);
+        let cluster = |tls| render::to_json(ResourceType::Cluster, &xds_cluster(self.server, tls, secrets));
         match &self.tls {
             None => json!({ "clusters": [cluster(ServerTls::None)] }),
-            Some(files) => json!({ "clusters": [cluster(files.satisfies())], "secrets": files.secrets() }),
+            Some(files) => json!({ "clusters": [cluster(files.asked())], "secrets": files.secrets() }),
         }
     }
 
@@ -111,12 +115,13 @@ impl Bootstrap<'_> {
 }
 
 impl EnvoyTls<'_> {
-    fn satisfies(&self) -> ServerTls {
+    /// What a server may ask of an Envoy with these files.
+    pub fn asked(&self) -> ServerTls {
         self.identity.map_or(ServerTls::Server, |_| ServerTls::Mutual)
     }
 
     /// The secrets that this cluster refers to, and that of the rate limit service, which comes over it.
-    fn secrets(&self) -> Value {
+    pub fn secrets(&self) -> Vec<Value> {
         let ca = json!({ "trusted_ca": { "filename": self.ca } });
         let mut secrets = vec![json!({ "name": AUTHORITY_SECRET, "validation_context": ca })];
         if let Some((certificate, key)) = self.identity {
@@ -124,7 +129,28 @@ impl EnvoyTls<'_> {
                 json!({ "certificate_chain": { "filename": certificate }, "private_key": { "filename": key } });
             secrets.push(json!({ "name": IDENTITY_SECRET, "tls_certificate": identity }));
         }
-        secrets.into()
+        secrets
+    }
+
+    /// The same as files, by their names in [`Bootstrap::sds_dir`]: Envoy watches each file that has a secret, and the folders
+    /// of the PEM files that it names. Those are followed only where a secret comes from elsewhere than the bootstrap.
+    pub fn files(&self) -> Vec<(String, Value)> {
+        let paths = [Some(self.ca), self.identity.map(|(certificate, _)| certificate)];
+        let secrets = self.secrets().into_iter().zip(paths.into_iter().flatten());
+        let file = |(mut secret, path): (Value, &Path)| {
+            let name = secret_file(secret.get("name").and_then(Value::as_str).unwrap_or_default());
+            let watched = json!({ "path": path.parent().unwrap_or(Path::new("/")) });
+            for kind in ["validation_context", "tls_certificate"] {
+                if let Some(fields) = secret.get_mut(kind).and_then(Value::as_object_mut) {
+                    fields.insert("watched_directory".to_owned(), watched.clone());
+                }
+            }
+            if let Some(fields) = secret.as_object_mut() {
+                fields.insert("@type".to_owned(), ResourceType::Secret.type_url().into());
+            }
+            (name, json!({ "resources": [secret] }))
+        };
+        secrets.map(file).collect()
     }
 }
 
@@ -159,6 +185,7 @@ mod tests {
             node_id: None,
             server,
             tls: None,
+            sds_dir: None,
             envoy_admin: None,
             xds: XdsVariant::Delta,
             downstream_connections_max: 7,
@@ -246,5 +273,33 @@ mod tests {
         } });
         assert_eq!(mutual["secrets"], json!([ca, identity]));
         assert!(mutual["clusters"][0].to_string().contains("tierflow:identity"));
+    }
+
+    #[test]
+    fn with_a_folder_of_secrets_the_envoy_watches_their_files() {
+        let (gateway, server) = (gateway("{clusters: [edge]}"), server());
+        let identity = Some((Path::new("/pki/envoy.crt"), Path::new("/pki/envoy.key")));
+        let tls = EnvoyTls { ca: Path::new("/ca/ca.crt"), identity };
+        let folder = Bootstrap { tls: Some(tls), sds_dir: Some("/etc/envoy/sds"), ..bootstrap(&gateway, &server) };
+        let cluster = folder.to_json().unwrap()["static_resources"]["clusters"][0].to_string();
+        for file in ["/etc/envoy/sds/tierflow_ca.yaml", "/etc/envoy/sds/tierflow_identity.yaml"] {
+            let source = json!({ "path": file, "watched_directory": { "path": "/etc/envoy/sds" } }).to_string();
+            assert!(cluster.contains(&source), "{cluster}");
+        }
+        let secret = |kind: &str, name: &str, fields: Value| {
+            json!({ "resources": [{
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", "name": name, kind: fields,
+            }] })
+        };
+        let ca = json!({ "trusted_ca": { "filename": "/ca/ca.crt" }, "watched_directory": { "path": "/ca" } });
+        let own = json!({
+            "certificate_chain": { "filename": "/pki/envoy.crt" }, "private_key": { "filename": "/pki/envoy.key" },
+            "watched_directory": { "path": "/pki" },
+        });
+        let expected = [
+            ("tierflow_ca.yaml".to_owned(), secret("validation_context", "tierflow:ca", ca)),
+            ("tierflow_identity.yaml".to_owned(), secret("tls_certificate", "tierflow:identity", own)),
+        ];
+        assert_eq!(tls.files(), expected);
     }
 }

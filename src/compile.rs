@@ -65,6 +65,26 @@ pub enum ServerTls {
 pub const AUTHORITY_SECRET: &str = "tierflow:ca";
 pub const IDENTITY_SECRET: &str = "tierflow:identity";
 
+/// Where an Envoy has these secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets<'a> {
+    /// In its bootstrap, which is read once.
+    Bootstrap,
+    /// In files of this folder, which it watches.
+    Folder(&'a str),
+}
+
+impl<'a> Secrets<'a> {
+    pub fn of(sds_dir: Option<&'a str>) -> Self {
+        sds_dir.map_or(Self::Bootstrap, Self::Folder)
+    }
+}
+
+/// The name of the file in such a folder that has the secret.
+pub fn secret_file(secret: &str) -> String {
+    format!("{}.yaml", secret.replace(':', "_"))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub host: String,
@@ -144,8 +164,9 @@ pub fn compile_gateway(
     gateway: &Gateway,
     rate_limit_service: &RateLimitService,
 ) -> Resources {
+    let limiter = server::rate_limit_service(rate_limit_service, Secrets::of(gateway.sds_dir.as_deref()));
     let mut resources = vec![
-        encode(ResourceType::Cluster, server::RATE_LIMIT_CLUSTER, &server::rate_limit_service(rate_limit_service)),
+        encode(ResourceType::Cluster, server::RATE_LIMIT_CLUSTER, &limiter),
         encode(ResourceType::Listener, gateway.name.as_str(), &listener::listener(gateway)),
         encode(ResourceType::Route, gateway.name.as_str(), &route::route_configuration(policies, gateway)),
     ];
@@ -175,8 +196,8 @@ pub fn compile_gateway(
 }
 
 /// The cluster that an Envoy gets all the others from.
-pub fn xds_cluster(server: &HostPort, tls: ServerTls) -> Arc<Resource> {
-    encode(ResourceType::Cluster, server::XDS_CLUSTER, &server::xds(server, tls)).1
+pub fn xds_cluster(server: &HostPort, tls: ServerTls, secrets: Secrets<'_>) -> Arc<Resource> {
+    encode(ResourceType::Cluster, server::XDS_CLUSTER, &server::xds(server, tls, secrets)).1
 }
 
 fn encode(resource_type: ResourceType, name: &str, message: &impl Message) -> (ResourceType, Arc<Resource>) {

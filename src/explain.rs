@@ -34,6 +34,8 @@ pub use request::Request;
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Explanation {
     pub gateway: String,
+    /// The certificates whose Envoys may have the gateway; empty: any that Tierflow's ports take.
+    pub identities: Vec<String>,
     /// The gateway's answer before it looks for an Api.
     pub answer: Option<Answer>,
     /// Path and query as Apis, limits and the service see them.
@@ -95,15 +97,19 @@ pub struct ExplainedLimit {
 
 pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, request: &Request) -> Explanation {
     let name = gateway.name.to_string();
+    let identities: Vec<String> = gateway.identities.iter().map(ToString::to_string).collect();
     let request = &match arrive(gateway, request) {
         Ok(request) => request,
-        Err(answer) => return Explanation { gateway: name, answer: Some(answer), ..Default::default() },
+        Err(answer) => {
+            return Explanation { gateway: name, identities, answer: Some(answer), ..Default::default() };
+        }
     };
     let api = find_api(policies, gateway, request);
     let preflight = api.is_some_and(|api| is_preflight(api, gateway, request));
     let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
     let mut explanation = Explanation {
         gateway: name,
+        identities,
         answer: None,
         path: Some(request.path.clone()),
         api: api.map(|api| api.name.to_string()),

@@ -77,6 +77,8 @@ pub mod source;
 pub mod access;
 // the served state
 pub mod audit;
+pub mod certificates;
+pub mod denials;
 pub mod editor;
 pub mod events;
 pub mod live;

@@ -32,7 +32,7 @@ use generation::Parts;
 
 pub use crate::policy::parse::Parsed;
 pub use forms::Forms;
-pub use generation::{Generation, Group, Settings};
+pub use generation::{Generation, Group, Memberships, Settings};
 pub use refusals::{Refusal, Refusals};
 
 /// The served state, for its readers.

@@ -47,6 +47,9 @@ pub struct Metrics {
     pub access_reloads: Family<ReloadLabels, Counter>,
     pub admin_logins_failed: Family<ReasonLabels, Counter>,
     pub admin_turned_away: Family<ReasonLabels, Counter>,
+    pub identity_denials: Family<PortLabels, Counter>,
+    /// In seconds since 1970.
+    pub certificate_expiration: Family<FileLabels, Gauge>,
     pub refused_documents: Gauge,
     /// In seconds.
     pub source_lag: Gauge<f64, AtomicU64>,
@@ -102,6 +105,17 @@ pub struct CodeLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FormLabels {
     pub form: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PortLabels {
+    pub port: &'static str,
+}
+
+/// A file by the flag that names it, without its dashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FileLabels {
+    pub file: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -221,6 +235,13 @@ impl Default for Metrics {
                 "Requests at the admin port that were turned away and showed nothing wrong, by why",
                 Family::default(),
             ),
+            identity_denials: register(
+                r,
+                "identity_denials",
+                "Streams and requests that were refused because their gateway is not for the certificate of their Envoy",
+                Family::default(),
+            ),
+            certificate_expiration: Family::default(),
             refused_documents: register(r, "refused_documents", "Documents that are refused now", Gauge::default()),
             source_lag: Gauge::default(),
             source_resyncs: register(
@@ -264,6 +285,9 @@ impl Default for Metrics {
         registry.register("decisions", help, metrics.decisions.series.clone());
         let help = "Time to decide a request, without the transport";
         registry.register_with_unit("decision", help, Unit::Seconds, metrics.decision_seconds.clone());
+        let help = "The end of the first certificate of a file to end";
+        let expiration = metrics.certificate_expiration.clone();
+        registry.register_with_unit("certificate_expiration_timestamp", help, Unit::Seconds, expiration);
         let help = "Time of the counter store's answers";
         registry.register_with_unit("counter_store", help, Unit::Seconds, metrics.counter_store_seconds.clone());
         let help = "How long ago the source was last heard";
@@ -339,6 +363,8 @@ mod tests {
         let (gateway, limit) = (name.as_ref(), name.as_ref());
         metrics.decisions.count(&Decided { gateway, api: gateway, tier: "api", limit, result: "ok" });
         drop(metrics.decision_errors.get_or_create(&CodeLabels { code: "x" }));
+        drop(metrics.certificate_expiration.get_or_create(&FileLabels { file: "x" }));
+        drop(metrics.identity_denials.get_or_create(&PortLabels { port: "x" }));
         drop(metrics.decision_forms.get_or_create(&FormLabels { form: "x" }));
         for family in [&metrics.reloads, &metrics.tls_reloads, &metrics.access_reloads] {
             drop(family.get_or_create(&ReloadLabels { result: "x" }));

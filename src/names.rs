@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use utoipa::ToSchema;
 
 use crate::shown;
+use certificate::ClientCertificate;
 
 /// The longest name of a document, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -180,9 +181,11 @@ impl fmt::Display for Version {
     }
 }
 
-/// An Envoy, as it names itself in its bootstrap's `node`.
+/// An Envoy: as it names itself in its bootstrap's `node`, which is only what it says, and as its certificate names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeIdentity {
+    /// `None` where it had to show none.
+    pub certificate: Option<Arc<ClientCertificate>>,
     pub id: String,
     pub cluster: String,
     /// The string values of `node.metadata`.

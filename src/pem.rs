@@ -2,12 +2,13 @@
 
 use std::fmt::{Debug, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::shown;
+use crate::{shown, x509};
 
 /// A file as it was when it was read. It may hold a private key, and is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +32,20 @@ impl PemFile {
             Ok(content) => Ok(Self { flag, path: path.to_owned(), content }),
             Err(error) => Err(Unusable { flag, path: path.to_owned(), problem: error.to_string() }),
         }
+    }
+
+    pub fn flag(&self) -> &'static str {
+        self.flag
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last moment of each certificate.
+    pub fn ends(&self) -> Result<Vec<SystemTime>, Unusable> {
+        let certificates = self.certificates()?;
+        certificates.iter().map(|der| x509::not_after(der).map_err(|error| self.unusable(error))).collect()
     }
 
     /// All certificates, of which there must be one.

@@ -7,6 +7,7 @@ pub mod cors;
 mod decode;
 pub mod form;
 pub mod gateway;
+mod identities;
 mod index;
 pub mod limit;
 pub mod matches;

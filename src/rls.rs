@@ -21,11 +21,14 @@ use tonic::Status;
 
 use crate::clock::{Clock, Timestamp};
 use crate::counters::{Admission, Counters, OnError, Outcome, StoreAway};
+use crate::denials::{Denials, Port};
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Age, Applied, Asked, Described, Found, Matcher, Tier};
+use crate::limiter::matcher::{Age, Applied, Asked, Denied, Described, Found, Matcher, Tier};
 use crate::limiter::older::OlderForms;
 use crate::live::{Generation, Live, Served};
 use crate::metrics::{Decided, FormLabels, Metrics};
+use crate::names::Name;
+use crate::names::certificate::{ClientCertificate, denial};
 use crate::top::Top;
 use crate::top::notes::{Counter, Notes};
 use answer::Answer;
@@ -46,7 +49,11 @@ pub struct Rls {
     pub top: Arc<Top>,
     pub clock: Clock,
     pub failures: Failures,
+    pub denials: Arc<Denials>,
 }
+
+/// The certificate of whoever asks, where it had to show one.
+type Shown<'a> = Option<&'a Arc<ClientCertificate>>;
 
 /// What is asked, and of which policies.
 struct Question<'a> {
@@ -61,7 +68,7 @@ impl Rls {
     }
 
     /// Decides at once; `None` where a store elsewhere may have to be asked.
-    fn decide_now(&self, message: &[u8], now: Timestamp) -> Result<Option<Answer>, Status> {
+    fn decide_now(&self, message: &[u8], shown: Shown<'_>, now: Timestamp) -> Result<Option<Answer>, Status> {
         if !self.counters.never_waits() {
             return Ok(None);
         }
@@ -70,7 +77,7 @@ impl Rls {
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some((question, found)) = find(&request, &descriptors, generation, &older, now) else {
+        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, (shown, now))? else {
             return Ok(Some(self.answer_unknown(&request)));
         };
         if let Some(answer) = self.answer_uncounted(&question, &found) {
@@ -81,13 +88,13 @@ impl Rls {
     }
 
     /// Decides, and waits for the store of counters.
-    async fn decide(&self, message: &[u8], now: Timestamp) -> Result<Answer, Status> {
+    async fn decide(&self, message: &[u8], shown: Shown<'_>, now: Timestamp) -> Result<Answer, Status> {
         let served = self.live.served();
         let (generation, older) = (generation(&served)?, self.live.forms.older());
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some((question, found)) = find(&request, &descriptors, generation, &older, now) else {
+        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, (shown, now))? else {
             return Ok(self.answer_unknown(&request));
         };
         if let Some(answer) = self.answer_uncounted(&question, &found) {
@@ -96,6 +103,29 @@ impl Rls {
         let charges: SmallVec<[Charge; 8]> = limits(&found).iter().map(|applied| applied.charge).collect();
         let admission = self.counters.admit(&charges, now, found.on_error).await;
         Ok(self.conclude(&question, &found, admission.as_ref().map_err(|away| *away)))
+    }
+
+    /// The limits that the request meets; `None` where no policy is about it. Fails where the gateway is not for whoever asks.
+    fn find<'a>(
+        &self,
+        request: &'a RateLimitRequest<'_>,
+        descriptors: &'a [Described<'a>],
+        generation: &'a Generation,
+        older: &'a OlderForms,
+        (shown, now): (Shown<'_>, Timestamp),
+    ) -> Result<Option<(Question<'a>, Found<'a>)>, Status> {
+        let Some(gateway) = request.gateway() else { return Ok(None) };
+        let (matcher, asked) = (&generation.matcher, Asked { gateway, descriptors });
+        let found = matcher.find_for(shown.map(|certificate| &**certificate), &asked, older);
+        let found = found.map_err(|Denied { gateway }| self.deny(gateway, shown))?;
+        Ok(found.map(|found| (Question { matcher, asked, now }, found)))
+    }
+
+    #[cold]
+    fn deny(&self, gateway: &Name, shown: Shown<'_>) -> Status {
+        self.denials.note(Port::RateLimit, gateway, None, shown);
+        let certificate = shown.map(|certificate| &**certificate);
+        Status::permission_denied(denial(std::slice::from_ref(gateway), certificate))
     }
 
     /// The answer to a request that no policy is about.
@@ -217,19 +247,6 @@ fn read<'a>(request: &mut RateLimitRequest<'a>, message: &'a [u8]) -> Result<(),
         return Err(Status::invalid_argument("descriptors must not be empty"));
     }
     Ok(())
-}
-
-/// The limits that the request meets; `None` where no policy is about it.
-fn find<'a>(
-    request: &'a RateLimitRequest<'_>,
-    descriptors: &'a [Described<'a>],
-    generation: &'a Generation,
-    older: &'a OlderForms,
-    now: Timestamp,
-) -> Option<(Question<'a>, Found<'a>)> {
-    let asked = Asked { gateway: request.gateway()?, descriptors };
-    let matcher = &generation.matcher;
-    Some((Question { matcher, asked, now }, matcher.find(&asked, older)?))
 }
 
 fn limits<'a>(found: &'a Found<'_>) -> &'a [Applied<'a>] {

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use crate::clock::Timestamp;
 use crate::live::{Forms, Generation, Group, Served};
 use crate::names::{Name, NodeIdentity, StreamId, Version};
+use crate::policy::gateway::Gateway;
 use crate::snapshot::Snapshot;
 use crate::snapshot::feature::EnvoyVersion;
 use crate::snapshot::resource::ResourceType;
@@ -80,16 +81,16 @@ impl Rollout {
     pub fn join(&self, stream: StreamId, identity: Arc<NodeIdentity>, release: Option<EnvoyVersion>) -> Member {
         // Looks through all gateways before anybody is kept waiting.
         let mut offer = self.offer();
-        let mut gateways = offer.gateways_of(&identity);
+        let mut memberships = offer.memberships(&identity);
         let mut members = self.members.lock();
         let newest = self.offer();
         if newest.selectors != offer.selectors {
-            gateways = newest.gateways_of(&identity);
+            memberships = newest.memberships(&identity);
             offer = newest;
         }
-        let reached = members.join(stream, Arc::clone(&identity), &gateways);
+        let reached = members.join(stream, Arc::clone(&identity), &memberships);
         let (selectors, members) = (offer.selectors, Arc::clone(&self.members));
-        Member { identity, release, gateways, selectors, stream, reached, members }
+        Member { identity, release, memberships, selectors, stream, reached, members }
     }
 
     /// Offers what is served now. What is held stays held while its documents stay what they are. Tells the number of the
@@ -290,11 +291,12 @@ fn evidence_of_types(old: &GroupOffer, group: &Group) -> Arc<Evidence> {
     }))
 }
 
-/// The gateways that select other nodes than before, or are new or gone.
+/// The gateways that select other nodes than before, are for other certificates, or are new or gone.
 fn reselecting(before: Option<&Generation>, after: &Generation) -> Vec<Name> {
     let gateways = &after.policies.gateways;
     let Some(before) = before.map(|before| &before.policies.gateways) else {
         return gateways.keys().cloned().collect();
     };
-    gateways.differing(before, |new, old| new.nodes == old.nodes).cloned().collect()
+    let is_same = |new: &Arc<Gateway>, old: &Arc<Gateway>| new.nodes == old.nodes && new.identities == old.identities;
+    gateways.differing(before, is_same).cloned().collect()
 }

@@ -14,6 +14,7 @@
 //! runtimes keep for blocking.
 
 mod access;
+mod certificates;
 mod connections;
 mod counters;
 mod files;
@@ -46,10 +47,12 @@ use crate::admin::events::observer::Observer;
 use crate::admin::extract::Turns;
 use crate::admin::{self, Admin, Listeners};
 use crate::audit::Audit;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService, ServerTls};
 use crate::config::{Config, SourceConfig, TlsFiles};
 use crate::counters::Counters;
+use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::events::Events;
 use crate::last_good::{StateDir, Unusable};
@@ -128,7 +131,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let metrics = Arc::clone(&shared.metrics);
     let access = access::Followed::open(&config.admin_access, port, config.admin_metrics_open, metrics);
     let access = access.map_err(StartError::Access)?;
-    let tls = config.tls.as_ref().map(|files| Tls::load(files, Arc::clone(&shared.metrics))).transpose()?;
+    let load = |files| Tls::load(files, Arc::clone(&shared.metrics), Arc::clone(&shared.certificates));
+    let tls = config.tls.as_ref().map(load).transpose()?;
     let (keep, to_keep) = watch::channel(None);
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
@@ -165,6 +169,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     if let Some(tls) = tls {
         tasks.spawn_on(tls.follow(shutdown()), on_source);
     }
+    let certificates = Arc::clone(&shared.certificates);
+    tasks.spawn_on(certificates::follow(certificates, certificates::files(config), shutdown()), on_source);
     tasks.spawn_on(shared.forms().tend(shutdown()), on_source);
     tasks.spawn_on(retry(Arc::clone(&shared.rollout), shared.clock, shutdown()), on_source);
     let by_counters = if let Counters::Redis(_) = shared.counters { first_worker } else { on_source };
@@ -191,6 +197,10 @@ struct Shared {
     live: Arc<Live>,
     rollout: Arc<Rollout>,
     nodes: Arc<Nodes>,
+    denials: Arc<Denials>,
+    certificates: Arc<Certificates>,
+    /// True where whoever connects has to show a certificate.
+    asks_for_certificates: bool,
     admission: Arc<Admission>,
     unread: Arc<Unread>,
     counters: Counters,
@@ -226,6 +236,9 @@ impl Shared {
             live,
             rollout,
             nodes: Arc::new(Nodes::new(clock)),
+            denials: Arc::new(Denials::new(Arc::clone(&metrics), clock)),
+            certificates: Arc::new(Certificates::new(Arc::clone(&metrics))),
+            asks_for_certificates: asked(config) == ServerTls::Mutual,
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
             counters,
@@ -257,6 +270,7 @@ impl Shared {
             live: Arc::clone(&self.live),
             rollout: Arc::clone(&self.rollout),
             nodes: Arc::clone(&self.nodes),
+            denials: Arc::clone(&self.denials),
             metrics: Arc::clone(&self.metrics),
             admission: Arc::clone(&self.admission),
             unread: Arc::clone(&self.unread),
@@ -274,6 +288,7 @@ impl Shared {
             top: Arc::clone(&self.top),
             clock: self.clock,
             failures: Failures::new(Arc::clone(&self.metrics), self.clock),
+            denials: Arc::clone(&self.denials),
         }
     }
 
@@ -302,6 +317,9 @@ impl Shared {
             live: Arc::clone(&self.live),
             rollout: Arc::clone(&self.rollout),
             nodes: Arc::clone(&self.nodes),
+            denials: Arc::clone(&self.denials),
+            certificates: Arc::clone(&self.certificates),
+            asks_for_certificates: self.asks_for_certificates,
             counters: self.counters.clone(),
             metrics: Arc::clone(&self.metrics),
             traffic: Arc::clone(&self.traffic),

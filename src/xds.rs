@@ -36,6 +36,7 @@ use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::denials::Denials;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -52,6 +53,7 @@ pub struct Xds {
     pub live: Arc<Live>,
     pub rollout: Arc<Rollout>,
     pub nodes: Arc<Nodes>,
+    pub denials: Arc<Denials>,
     pub metrics: Arc<Metrics>,
     pub admission: Arc<Admission>,
     pub unread: Arc<Unread>,

@@ -18,11 +18,13 @@ use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::RateLimitService;
 use tierflow::counters::memory::{Memory, MemoryLimits};
 use tierflow::counters::{Counters, OnError};
+use tierflow::denials::Denials;
 use tierflow::document::{Documents, split};
 use tierflow::limiter::key::KeyHasher;
 use tierflow::limiter::matcher::{Asked, Described};
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
+use tierflow::names::certificate::{ClientCertificate, San};
 use tierflow::names::{Name, Revision};
 use tierflow::rls::{Failures, RateLimitServer, Rls};
 use tierflow::top::notes::{self, Counter, Notes};
@@ -34,6 +36,7 @@ const POLICIES: &str = "\
  tenant: {from: {header: x-tenant-id}, default_plan: standard}}
 ---
 {kind: Gateway, name: hosts, nodes: {clusters: [hosts]}, listen: '127.0.0.1:2',
+ identities: [edge.shop, 'spiffe://shop/edge'],
  tenant: {from: {header: host}, default_plan: standard}}
 ---
 {kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
@@ -180,6 +183,8 @@ struct World {
     memory: Arc<Memory>,
     clock: Clock,
     service: RateLimitServer,
+    /// That of the connection.
+    certificate: Arc<ClientCertificate>,
 }
 
 impl World {
@@ -197,10 +202,13 @@ impl World {
         let memory = Arc::new(Memory::new(MemoryLimits::default()));
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
+        let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service =
-            Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures }.into_service();
-        Self { live, memory, clock, service }
+        let service = Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures, denials }
+            .into_service();
+        let sans = vec![San::Dns("other.shop".to_owned()), San::Uri("spiffe://shop/edge".to_owned())];
+        let certificate = Arc::new(ClientCertificate { sans, not_after: None });
+        Self { live, memory, clock, service, certificate }
     }
 
     /// The entries of a request's only descriptor.
@@ -224,7 +232,8 @@ impl World {
         let count = borrowed.iter_mut().zip(entries).map(|(place, entry)| *place = entry).count();
         let descriptors = [Described { entries: &borrowed[..count], hits: 1 }];
         let matcher = &served.generation.as_ref().unwrap().matcher;
-        let found = matcher.find(&Asked { gateway, descriptors: &descriptors }, &older).unwrap();
+        let asked = Asked { gateway, descriptors: &descriptors };
+        let found = matcher.find_for(Some(&self.certificate), &asked, &older).unwrap().unwrap();
         let limits = found.limits.as_ref().unwrap();
         let admission = memory.admit(limits, self.clock.now(), OnError::Deny);
         (limits.len(), admission.admitted)
@@ -245,7 +254,7 @@ impl World {
     /// The whole of a call, to the trailers of its answer.
     fn call(&self, message: &Bytes) -> Option<Bytes> {
         let request = Request::new(Full::new(message.clone()));
-        let answer = self.service.call(request).now_or_never().expect("memory never waits");
+        let answer = self.service.call(Some(&self.certificate), request).now_or_never().expect("memory never waits");
         let mut body = answer.into_body();
         let mut data = None;
         while let Some(frame) = http_body_util::BodyExt::frame(&mut body).now_or_never().unwrap() {

@@ -190,6 +190,7 @@ fn bootstrap(tierflow: &Running, gateway: &str, envoy_admin: Option<&HostPort>) 
         node_id: None,
         server: &server,
         tls: None,
+        sds_dir: None,
         envoy_admin,
         xds: XdsVariant::Delta,
         downstream_connections_max: DOWNSTREAM_CONNECTIONS_MAX,

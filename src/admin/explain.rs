@@ -54,6 +54,8 @@ pub(super) struct Explanations {
 #[derive(Serialize, ToSchema)]
 struct LiveExplanation {
     gateway: String,
+    /// The certificates whose Envoys may have the gateway; empty: any that Tierflow's ports take.
+    identities: Vec<String>,
     /// The gateway's answer before it looks for an Api.
     #[schema(required = true)]
     answer: Option<Answer>,
@@ -156,15 +158,26 @@ impl AskedRequest {
 
 impl LiveExplanation {
     async fn of(admin: &Admin, explanation: Explanation) -> Result<Self, ProblemDetails> {
-        let Explanation { gateway, answer, path, api, service, preflight, tenant, denied, limits, passed_over } =
-            explanation;
-        let charges: Vec<_> = limits.iter().map(|limit| limit.charge).collect();
+        let charges: Vec<_> = explanation.limits.iter().map(|limit| limit.charge).collect();
         let usages = admin.counters.look(&charges, admin.clock.now()).await.map_err(away)?;
-        let limits: Vec<LiveLimit> =
-            limits.into_iter().zip(usages).map(|(limit, usage)| LiveLimit::of(limit, usage)).collect();
+        let limits = explanation.limits.into_iter().zip(usages);
+        let limits: Vec<LiveLimit> = limits.map(|(limit, usage)| LiveLimit::of(limit, usage)).collect();
         let denying = limits.iter().filter(|live| live.limit.charge.is_enforced() && !live.allows);
         let denied_by = denying.map(|live| live.limit.name.clone()).collect();
-        Ok(Self { gateway, answer, path, api, service, preflight, tenant, denied, limits, denied_by, passed_over })
+        Ok(Self {
+            gateway: explanation.gateway,
+            identities: explanation.identities,
+            answer: explanation.answer,
+            path: explanation.path,
+            api: explanation.api,
+            service: explanation.service,
+            preflight: explanation.preflight,
+            tenant: explanation.tenant,
+            denied: explanation.denied,
+            limits,
+            denied_by,
+            passed_over: explanation.passed_over,
+        })
     }
 }
 

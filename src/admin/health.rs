@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::Admin;
+use super::{Admin, wall};
+use crate::certificates::EXPIRING;
 use crate::counters::Counters;
 
 /// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
@@ -51,8 +52,8 @@ struct Check {
 
 /// Whether a policy set is loaded.
 ///
-/// The listeners are bound before this can be asked. Refused documents and a store that fills up are shown and do not make it
-/// unready: degraded is not dead.
+/// The listeners are bound before this can be asked. Refused documents, a store that fills up and certificates that end are
+/// shown and do not make it unready: degraded is not dead.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -73,6 +74,8 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Read
         Check::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()),
         Check::new("refused_documents", refused == 0, refused, 0),
         Check::of_counters(&admin.counters),
+        Check::of_certificates(&admin),
+        Check::of_identities(&admin),
     ];
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks }))
@@ -82,6 +85,20 @@ impl Check {
     fn new(name: &'static str, ok: bool, value: impl Serialize, threshold: impl Serialize) -> Self {
         let (value, threshold) = (json!(value), json!(threshold));
         Self { name, ok, value, threshold, replicas: None, counts_alone: None }
+    }
+
+    /// By the first certificate to end, of those that this process shows and trusts.
+    fn of_certificates(admin: &Admin) -> Self {
+        let now = wall(admin.clock.now());
+        let days = admin.certificates.all().first().map(|certificate| certificate.days_left(now));
+        let days_min = EXPIRING.as_secs() / (24 * 60 * 60);
+        Self::new("certificates", days.is_none_or(|days| days >= days_min as f64), days.map(f64::floor), days_min)
+    }
+
+    /// Gateways for some certificates only, where nobody is asked for one: nobody has them.
+    fn of_identities(admin: &Admin) -> Self {
+        let gateways = admin.unidentifiable_gateways().len();
+        Self::new("identities", gateways == 0, gateways, 0)
     }
 
     fn of_counters(counters: &Counters) -> Self {

@@ -16,6 +16,7 @@ use super::openapi::{Problem, Tagged};
 use super::tagged::{Known, tagged};
 use super::{Admin, in_background, page, rfc3339};
 use crate::clock::Timestamp;
+use crate::names::certificate::ClientCertificate;
 use crate::names::{Name, StreamId, has_part};
 use crate::nodes::state::{Condition, Newest, NodeState, condition};
 use crate::nodes::{Node, Place, Refused, Sent, TypeStatus};
@@ -58,6 +59,9 @@ pub(super) struct ListedNode {
     cluster: String,
     /// The text values of its metadata.
     metadata: BTreeMap<String, String>,
+    /// The names in its certificate, URIs and DNS names; null where it had to show none.
+    #[schema(required = true)]
+    certificate: Option<NodeCertificate>,
     /// Its version, as it says.
     envoy: String,
     /// The features that its gateways need and it does not know.
@@ -79,6 +83,15 @@ pub(super) struct ListedNode {
     generation: u64,
     /// By type of resources.
     types: BTreeMap<String, ResourcesOfType>,
+}
+
+/// What its certificate says of an Envoy.
+#[derive(Serialize, ToSchema)]
+struct NodeCertificate {
+    /// URIs and DNS names of its subjectAltName.
+    names: Vec<String>,
+    #[schema(required = true, format = DateTime)]
+    not_after: Option<String>,
 }
 
 /// A feature of Envoy's that documents lead to.
@@ -231,6 +244,7 @@ impl ListedNode {
             id: node.identity.id.clone(),
             cluster: node.identity.cluster.clone(),
             metadata: node.identity.metadata.clone(),
+            certificate: node.identity.certificate.as_deref().map(NodeCertificate::of),
             envoy: node.envoy_version.clone(),
             too_old_for: NeededFeature::all_of(node),
             protocol: node.protocol.as_str(),
@@ -243,6 +257,13 @@ impl ListedNode {
             generation: node.position.live,
             types: types.collect(),
         }
+    }
+}
+
+impl NodeCertificate {
+    fn of(certificate: &ClientCertificate) -> Self {
+        let not_after = certificate.not_after.map(|end| humantime::format_rfc3339_seconds(end).to_string());
+        Self { names: certificate.sans.iter().map(ToString::to_string).collect(), not_after }
     }
 }
 

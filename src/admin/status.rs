@@ -11,15 +11,18 @@ use utoipa::ToSchema;
 
 use super::documents::RefusedDocument;
 use super::nodes::{Look, NeededFeature};
-use super::{Admin, Listeners, in_background, rfc3339};
+use super::{Admin, Listeners, in_background, rfc3339, wall};
+use crate::certificates::Certificate;
 use crate::counters::Counters;
 use crate::counters::redis::Report;
+use crate::denials::Denial;
 use crate::document::Instance;
 use crate::live::Parsed;
 use crate::names::{DocumentId, Kind, Name};
 use crate::nodes::state::{Condition, NodeState};
 use crate::nodes::{Node, Standing};
 use crate::rollout::{Hold, Reason};
+use crate::shown;
 use crate::source::board::Replica;
 
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
@@ -31,6 +34,8 @@ const HELD_MAX: usize = 20;
 /// So many instances of services that register themselves are told of, and so many that make no sense.
 const REGISTERED_MAX: usize = 1000;
 const STRANGE_MAX: usize = 20;
+/// So many of those who were denied are told of, and so many gateways that nobody can have.
+const DENIED_MAX: usize = 20;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
@@ -69,6 +74,41 @@ pub(super) struct Status {
     #[schema(required = true)]
     access_trouble: Option<String>,
     listeners: Listeners,
+    /// Whoever was refused a gateway because of its certificate: the last 20, the newest first.
+    denied: Vec<Denied>,
+    /// Gateways for some certificates only, where nobody is asked for one (`--tls-client-ca`): nobody can have them.
+    gateways_without_envoys: Vec<String>,
+    /// Those that this process shows and trusts, the first to end first.
+    certificates: Vec<ServerCertificate>,
+}
+
+/// Somebody whose certificate is not for a gateway.
+#[derive(Serialize, ToSchema)]
+struct Denied {
+    /// `xds` or `rls`.
+    port: &'static str,
+    gateway: String,
+    /// What an Envoy says that it is; null on the rate limit port, where none says it.
+    #[schema(required = true)]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
+    reason: String,
+    times: u64,
+    #[schema(format = DateTime)]
+    first_at: String,
+    #[schema(format = DateTime)]
+    last_at: String,
+}
+
+/// A file with certificates, by the flag that names it.
+#[derive(Serialize, ToSchema)]
+struct ServerCertificate {
+    flag: &'static str,
+    path: String,
+    #[schema(format = DateTime)]
+    not_after: String,
+    /// `valid`, `expiring` within 30 days, or `expired`.
+    validity: &'static str,
 }
 
 /// Where the policies come from, and the age of what is served.
@@ -255,6 +295,39 @@ impl Status {
             counters: CounterStore::of(&admin.counters),
             access_trouble: admin.access.trouble(),
             listeners: admin.listeners,
+            denied: admin.denials.last().into_iter().take(DENIED_MAX).map(Denied::of).collect(),
+            gateways_without_envoys: admin
+                .unidentifiable_gateways()
+                .iter()
+                .take(DENIED_MAX)
+                .map(Name::to_string)
+                .collect(),
+            certificates: admin.certificates.all().iter().map(|of| ServerCertificate::of(of, admin)).collect(),
+        }
+    }
+}
+
+impl Denied {
+    fn of(denial: Denial) -> Self {
+        Self {
+            port: denial.port.as_str(),
+            gateway: denial.gateway.to_string(),
+            reason: denial.reason(),
+            node: denial.node,
+            times: denial.times,
+            first_at: rfc3339(denial.first_at),
+            last_at: rfc3339(denial.last_at),
+        }
+    }
+}
+
+impl ServerCertificate {
+    fn of(certificate: &Certificate, admin: &Admin) -> Self {
+        Self {
+            flag: certificate.flag,
+            path: shown::path(&certificate.path),
+            not_after: humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
+            validity: certificate.validity(wall(admin.clock.now())).as_str(),
         }
     }
 }

@@ -22,14 +22,17 @@ use super::*;
 use crate::access::file::{AccessFiles, credentials};
 use crate::access::{Credentials, Port};
 use crate::audit::Audit;
+use crate::certificates::Holds;
 use crate::compile::RateLimitService;
 use crate::counters::memory::{Memory, MemoryLimits};
+use crate::denials::Denials;
 use crate::document::{Documents, split};
 use crate::etcd::EtcdSettings;
 use crate::etcd::link::Link;
 use crate::events::Events;
 use crate::limiter::key::KeyHasher;
 use crate::live::{Settings, Writer};
+use crate::made_certificates::{Authority, in_days};
 use crate::names::{Name, NodeIdentity, Revision};
 use crate::nodes::{Node, Position, Protocol, Seat, Sent, Standing, Subscribed};
 use crate::snapshot::resource::ResourceType;
@@ -82,6 +85,9 @@ impl World {
             live,
             rollout: Arc::default(),
             nodes: Arc::default(),
+            denials: Arc::new(Denials::new(Arc::default(), clock)),
+            certificates: Arc::default(),
+            asks_for_certificates: false,
             counters: Counters::Memory(Arc::new(Memory::new(MemoryLimits { keys_max: 1024 }))),
             metrics: Arc::default(),
             traffic: Arc::default(),
@@ -136,7 +142,8 @@ impl World {
 
     fn join(&self, id: &str, groups: &[&str]) -> Seat {
         let metadata = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
-        let identity = Arc::new(NodeIdentity { id: id.to_owned(), cluster: "edge".to_owned(), metadata });
+        let identity =
+            Arc::new(NodeIdentity { id: id.to_owned(), cluster: "edge".to_owned(), metadata, certificate: None });
         let position = Position { standing: Standing::Pending, live: 0, since: Timestamp::default() };
         self.admin.nodes.join(Node {
             identity,
@@ -290,7 +297,8 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
         let ok = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check["ok"].as_bool().unwrap());
         checks.as_array().unwrap().iter().map(ok).collect::<BTreeMap<_, _>>()
     };
-    let all = ["counter_keys", "policies", "refused_documents", "source"].map(|name| (name.to_owned(), true));
+    let all = ["certificates", "counter_keys", "identities", "policies", "refused_documents", "source"];
+    let all = all.map(|name| (name.to_owned(), true));
     assert_eq!(oks(&world).await, BTreeMap::from(all.clone()));
     world.load(&format!("{SHOP}---\n{{kind: Plan, name: bad}}\n"));
     let mut expected = BTreeMap::from(all);
@@ -299,6 +307,15 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
     // It was never heard.
     world.admin.board = Arc::default();
     expected.insert("source".to_owned(), false);
+    assert_eq!(oks(&world).await, expected);
+    // Nobody is asked for a certificate.
+    world.load(&SHOP.replacen("listen:", "identities: [edge.shop], listen:", 1));
+    expected.extend([("refused_documents".to_owned(), true), ("identities".to_owned(), false)]);
+    assert_eq!(oks(&world).await, expected);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tls.crt"), Authority::until(in_days(20)).pem()).unwrap();
+    world.admin.certificates.look("--tls-cert", &folder.path().join("tls.crt"), Holds::Chain, crate::clock::wall());
+    expected.insert("certificates".to_owned(), false);
     assert_eq!(oks(&world).await, expected);
 }
 

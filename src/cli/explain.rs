@@ -54,6 +54,8 @@ pub(super) struct Args {
 #[derive(Deserialize)]
 struct Told {
     gateway: String,
+    #[serde(default)]
+    identities: Vec<String>,
     answer: Option<ToldAnswer>,
     path: Option<String>,
     api: Option<String>,
@@ -195,6 +197,9 @@ fn of_server(args: &Args, gateway: Option<&str>) -> Result<Value, Failure> {
 
 fn table(told: &Told) -> String {
     let mut lines = vec![format!("gateway  {}", told.gateway)];
+    if !told.identities.is_empty() {
+        lines.push(format!("envoys   with a certificate of {}", told.identities.join(" or ")));
+    }
     if let Some(ToldAnswer { status, reason, location }) = &told.answer {
         let location = location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
         lines.push(format!("answer   {status}{location}: {reason}"));

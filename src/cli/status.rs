@@ -49,6 +49,31 @@ struct Status {
     /// Why the newest version of the files of who may ask is not in use.
     #[serde(default)]
     access_trouble: Option<String>,
+    #[serde(default)]
+    denied: Vec<Denied>,
+    #[serde(default)]
+    gateways_without_envoys: Vec<String>,
+    #[serde(default)]
+    certificates: Vec<Certificate>,
+}
+
+/// Somebody whose certificate is not for a gateway.
+#[derive(Deserialize)]
+struct Denied {
+    port: String,
+    node: Option<String>,
+    reason: String,
+    times: u64,
+    last_at: String,
+}
+
+/// One that the server shows or trusts.
+#[derive(Deserialize)]
+struct Certificate {
+    flag: String,
+    path: String,
+    not_after: String,
+    validity: String,
 }
 
 #[derive(Deserialize)]
@@ -184,8 +209,11 @@ impl Status {
         let is_fresh = self.source.lag_seconds.is_some_and(|lag| lag <= LAG_SECONDS_MAX);
         let is_complete = self.generation.is_some() && self.refused.is_empty() && self.held.is_empty();
         let has_counters = self.counters.redis.as_ref().is_none_or(Redis::is_whole);
+        let has_certificates = self.certificates.iter().all(|certificate| certificate.validity != "expired");
         is_complete
             && is_fresh
+            && has_certificates
+            && self.gateways_without_envoys.is_empty()
             && has_counters
             && self.source.trouble.is_none()
             && self.access_trouble.is_none()
@@ -237,6 +265,19 @@ impl Status {
             }
         }
         text.extend(more(self.nodes.too_old_more, "Envoys that are too old"));
+        for certificate in self.certificates.iter().filter(|certificate| certificate.validity != "valid") {
+            let _ = writeln!(text, "\n{}", certificate.summary(&self.at));
+        }
+        if !self.gateways_without_envoys.is_empty() {
+            let gateways = shown::few(&self.gateways_without_envoys, ", ");
+            let _ = writeln!(
+                text,
+                "\nno Envoy can have {gateways}: only some certificates may, and this server asks for none (--tls-client-ca)"
+            );
+        }
+        for denied in &self.denied {
+            let _ = writeln!(text, "\n{}", denied.summary(&self.at));
+        }
         if !self.nodes.behind.is_empty() {
             let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
         }
@@ -247,6 +288,28 @@ impl Status {
 /// What a list leaves out.
 fn more(number: u64, what: &str) -> Option<String> {
     (number > 0).then(|| format!("\nand {number} more {what}\n"))
+}
+
+impl Certificate {
+    /// As in "--tls-cert tls.crt: the certificate ends in 12days 3h, at 2026-12-11T10:00:00Z".
+    fn summary(&self, at: &str) -> String {
+        let Self { flag, path, not_after, validity } = self;
+        let path = shown::text(path);
+        match validity.as_str() {
+            "expired" => format!("{flag} {path}: the certificate ended {} ago, at {not_after}", age(at, not_after)),
+            _ => format!("{flag} {path}: the certificate ends in {}, at {not_after}", age(not_after, at)),
+        }
+    }
+}
+
+impl Denied {
+    /// As in "denied: edge-1 on port xds, 12 times, 3s ago: gateway shop is not for the certificate of edge.other".
+    fn summary(&self, at: &str) -> String {
+        let Self { port, node, reason, times, last_at } = self;
+        let node = node.as_deref().map_or("somebody".into(), shown::text);
+        let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+        format!("denied: {node} on port {port}, {times}, {} ago: {}", age(at, last_at), shown::text(reason))
+    }
 }
 
 impl Redis {
@@ -484,9 +547,46 @@ STALE    -       edge-1  generation 40  edge,inner  why STALE
     }
 
     #[test]
+    fn who_was_denied_and_which_certificates_end_is_told() {
+        let end = |flag: &str, not_after: &str, validity: &str| json!({ "flag": flag, "path": "tls.crt", "not_after": not_after, "validity": validity });
+        let denied = |node: Option<&str>, times: u64| {
+            json!({
+                "port": "xds", "gateway": "shop", "node": node, "reason": "gateway shop is not for it", "times": times,
+                "first_at": "2026-11-29T06:00:00.000Z", "last_at": "2026-11-29T06:59:57.000Z",
+            })
+        };
+        let told = status(|status| {
+            status["certificates"] = json!([
+                end("--etcd-cert", "2026-11-29T05:00:00Z", "expired"),
+                end("--tls-cert", "2026-12-11T10:00:00Z", "expiring"),
+                end("--tls-client-ca", "2036-12-11T10:00:00Z", "valid"),
+            ]);
+            status["denied"] = json!([denied(Some("edge\u{1b}-1"), 12), denied(None, 1)]);
+            status["gateways_without_envoys"] = json!(["shop", "side"]);
+        });
+        let expected = "
+--etcd-cert tls.crt: the certificate ended 2h ago, at 2026-11-29T05:00:00Z
+
+--tls-cert tls.crt: the certificate ends in 12days 3h, at 2026-12-11T10:00:00Z
+
+no Envoy can have shop, side: only some certificates may, and this server asks for none (--tls-client-ca)
+
+denied: edge\\u{1b}-1 on port xds, 12 times, 3s ago: gateway shop is not for it
+
+denied: somebody on port xds, once, 3s ago: gateway shop is not for it
+";
+        assert_eq!(told.table(false).split_once("0.4 s ago\n").unwrap().1, expected);
+    }
+
+    #[test]
     fn what_is_refused_late_or_stale_is_not_well() {
         assert!(status(|_| {}).is_well());
-        let unwell: [fn(&mut Value); 6] = [
+        let unwell: [fn(&mut Value); 8] = [
+            |status| status["gateways_without_envoys"] = json!(["shop"]),
+            |status| {
+                let expired = json!({ "flag": "f", "path": "p", "not_after": "", "validity": "expired" });
+                status["certificates"] = json!([expired]);
+            },
             |status| status["generation"] = json!(null),
             |status| status["refused"] = json!([{ "kind": "Api", "name": "a", "origin": "a.yaml:1" }]),
             |status| status["held"] = json!([{ "gateway": "a", "documents": [], "reasons": [] }]),

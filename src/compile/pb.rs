@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, PathConfigSource, SocketAddress, WatchedDirectory,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
@@ -34,6 +34,20 @@ pub(super) fn ads() -> Option<ConfigSource> {
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         ..Default::default()
     })
+}
+
+/// Resources in a file of the Envoy's host, read anew when something in its folder is put in the place of something else.
+pub(super) fn file(folder: &str, name: &str) -> ConfigSource {
+    let source = PathConfigSource {
+        path: format!("{folder}/{name}"),
+        watched_directory: Some(WatchedDirectory { path: folder.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    ConfigSource {
+        resource_api_version: ApiVersion::V3 as i32,
+        config_source_specifier: Some(ConfigSourceSpecifier::PathConfigSource(source)),
+        ..Default::default()
+    }
 }
 
 pub(super) fn socket_address(address: SocketAddr) -> Option<Address> {

@@ -16,7 +16,9 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use super::cluster::{circuit_breakers, discovery, dns, explicit_protocol};
-use super::{AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, ServerTls, endpoint, pb, tls};
+use super::{
+    AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, Secrets, ServerTls, endpoint, pb, secret_file, tls,
+};
 use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound, SubjectName};
 
 /// Names with a colon, which no service's name can have.
@@ -30,7 +32,7 @@ const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
 const UNANSWERED_MAX: u32 = 5;
 
 /// Pings tell a dead control plane from an idle one; without them only TCP would notice, after a quarter of an hour.
-pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
+pub(super) fn xds(server: &HostPort, tls: ServerTls, secrets: Secrets<'_>) -> Cluster {
     let keepalive = KeepaliveSettings {
         interval: pb::duration(Duration::from_secs(30)),
         timeout: pb::duration(Duration::from_secs(5)),
@@ -41,7 +43,7 @@ pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
         ..cluster(
             XDS_CLUSTER,
             std::slice::from_ref(server),
-            tls,
+            transport_socket(tls, secrets, std::slice::from_ref(server)),
             Http2ProtocolOptions { connection_keepalive: Some(keepalive), ..Default::default() },
         )
     }
@@ -49,7 +51,7 @@ pub(super) fn xds(server: &HostPort, tls: ServerTls) -> Cluster {
 
 /// A limiter that hangs must cost requests next to nothing: its health is asked for twice a second even without traffic,
 /// and once it is unwell, which is known within 1.5 s, no request waits for it.
-pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
+pub(super) fn rate_limit_service(service: &RateLimitService, secrets: Secrets<'_>) -> Cluster {
     let half_a_second = pb::duration(Duration::from_millis(500));
     let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
     let cluster = Cluster {
@@ -77,7 +79,12 @@ pub(super) fn rate_limit_service(service: &RateLimitService) -> Cluster {
         outlier_detection: service.has_replicas.then(outlier_detection),
         // A replica that is gone is gone, however well it feels.
         ignore_health_on_host_removal: service.has_replicas,
-        ..cluster(RATE_LIMIT_CLUSTER, &service.addresses, service.tls, Http2ProtocolOptions::default())
+        ..cluster(
+            RATE_LIMIT_CLUSTER,
+            &service.addresses,
+            transport_socket(service.tls, secrets, &service.addresses),
+            Http2ProtocolOptions::default(),
+        )
     };
     if service.is_discovered() { cluster_of_endpoints(cluster) } else { cluster }
 }
@@ -106,7 +113,12 @@ fn outlier_detection() -> OutlierDetection {
     }
 }
 
-fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolOptions) -> Cluster {
+fn cluster(
+    name: &str,
+    hosts: &[HostPort],
+    transport_socket: Option<TransportSocket>,
+    http2: Http2ProtocolOptions,
+) -> Cluster {
     let is_static = hosts.iter().all(HostPort::is_address);
     Cluster {
         name: name.to_owned(),
@@ -117,18 +129,18 @@ fn cluster(name: &str, hosts: &[HostPort], tls: ServerTls, http2: Http2ProtocolO
             false => Some(dns(DnsFamily::All)),
         },
         load_assignment: Some(endpoint::of_hosts(name, hosts)),
-        transport_socket: transport_socket(tls, hosts),
+        transport_socket,
         typed_extension_protocol_options: explicit_protocol(ProtocolConfig::Http2ProtocolOptions(http2)),
         ..Default::default()
     }
 }
 
 /// Envoy checks who signed a certificate, and nothing else unless it is told the names that it may be for.
-fn transport_socket(server_tls: ServerTls, hosts: &[HostPort]) -> Option<TransportSocket> {
+fn transport_socket(server_tls: ServerTls, secrets: Secrets<'_>, hosts: &[HostPort]) -> Option<TransportSocket> {
     let identity = match server_tls {
         ServerTls::None => return None,
         ServerTls::Server => None,
-        ServerTls::Mutual => Some(of_bootstrap(IDENTITY_SECRET)),
+        ServerTls::Mutual => Some(secret(IDENTITY_SECRET, secrets)),
     };
     let names = CertificateValidationContext {
         match_typed_subject_alt_names: hosts.iter().map(subject).collect(),
@@ -136,7 +148,7 @@ fn transport_socket(server_tls: ServerTls, hosts: &[HostPort]) -> Option<Transpo
     };
     let validation = CombinedCertificateValidationContext {
         default_validation_context: Some(names),
-        validation_context_sds_secret_config: Some(of_bootstrap(AUTHORITY_SECRET)),
+        validation_context_sds_secret_config: Some(secret(AUTHORITY_SECRET, secrets)),
         ..Default::default()
     };
     let context = UpstreamTlsContext {
@@ -153,8 +165,12 @@ fn transport_socket(server_tls: ServerTls, hosts: &[HostPort]) -> Option<Transpo
 }
 
 /// A secret without a source of configuration is one of the bootstrap.
-fn of_bootstrap(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: None }
+fn secret(name: &str, secrets: Secrets<'_>) -> SdsSecretConfig {
+    let sds_config = match secrets {
+        Secrets::Bootstrap => None,
+        Secrets::Folder(folder) => Some(pb::file(folder, &secret_file(name))),
+    };
+    SdsSecretConfig { name: name.to_owned(), sds_config }
 }
 
 fn subject(host: &HostPort) -> SubjectAltNameMatcher {

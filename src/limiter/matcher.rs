@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 use super::key::{KeyHasher, KeyPart};
 use super::older::OlderForms;
 use super::{Charge, OnError};
+use crate::names::certificate::{ClientCertificate, San, allows};
 use crate::names::{Name, TenantName};
 use crate::policy::gateway::MissingTenant;
 use crate::policy::limit::Limit;
@@ -135,6 +136,8 @@ pub(super) struct GatewayLimits {
     /// The beginning of the keys of its lists' counters.
     list_keys: KeyHasher,
     pub(super) on_error: OnError,
+    /// The certificates that its Envoys show; empty: any.
+    identities: Arc<[San]>,
     pub(super) tenant: Option<Arc<TenantRule>>,
     /// By the id that the newest routes report.
     pub(super) apis: HashMap<String, Arc<ApiLimits>>,
@@ -198,10 +201,41 @@ pub(super) enum LastLimits {
     List(Arc<Prepared>),
 }
 
+/// The gateway is not for whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied<'a> {
+    pub gateway: &'a Name,
+}
+
 impl Matcher {
+    /// As [`Self::find`], for an Envoy with this certificate.
+    pub fn find_for<'a>(
+        &'a self,
+        certificate: Option<&ClientCertificate>,
+        asked: &Asked<'a>,
+        older: &'a OlderForms,
+    ) -> Result<Option<Found<'a>>, Denied<'a>> {
+        let gateway = self.gateways.get_key_value(asked.gateway);
+        match gateway {
+            Some((gateway, limits)) if !allows(&limits.identities, certificate) => return Err(Denied { gateway }),
+            Some(_) => {}
+            // One that is gone was for somebody, too.
+            None => older.check(asked.gateway, certificate)?,
+        }
+        Ok(self.find_at(gateway, asked, older))
+    }
+
     /// `None` where nothing is known of the request's gateway or of any descriptor.
     pub fn find<'a>(&'a self, asked: &Asked<'a>, older: &'a OlderForms) -> Option<Found<'a>> {
-        let gateway = self.gateways.get_key_value(asked.gateway);
+        self.find_at(self.gateways.get_key_value(asked.gateway), asked, older)
+    }
+
+    fn find_at<'a>(
+        &'a self,
+        gateway: Option<(&'a Name, &'a Arc<GatewayLimits>)>,
+        asked: &Asked<'a>,
+        older: &'a OlderForms,
+    ) -> Option<Found<'a>> {
         let mut found = gateway.map(|(name, limits)| Found::new(name, limits.on_error));
         let gateway = gateway.map(|(_, limits)| limits);
         let mut search = Search { matcher: self, older, name: asked.gateway, gateway, found: &mut found };

@@ -64,9 +64,13 @@ impl Forms {
             state.note_routes(gateway, &next.matcher, resources);
         }
         let mut lost = before.matcher.forms_lost_in(&next.matcher).peekable();
-        if lost.peek().is_some() {
+        let has = |generation: &Generation, gateway: &Name| generation.matcher.forms(gateway).is_some();
+        let is_gone = |gateway: &&Name| has(before, gateway) && !has(next, gateway);
+        let gone: Vec<Name> = self.older.load().gateways().filter(is_gone).cloned().collect();
+        if lost.peek().is_some() || !gone.is_empty() {
             let mut older = OlderForms::clone(&self.older.load());
             lost.for_each(|(gateway, id)| state.remember(&mut older, &before.matcher, gateway, id, now));
+            gone.iter().for_each(|gateway| older.remember_identities(&before.matcher, gateway));
             self.replace(&mut state, older, now, |_, _| false);
         }
     }
@@ -179,6 +183,7 @@ mod tests {
     use crate::limiter::key::KeyHasher;
     use crate::live::{Live, Settings, Writer};
     use crate::names::Revision;
+    use crate::names::certificate::{ClientCertificate, San};
 
     const HOUR: u64 = 3600;
 
@@ -209,15 +214,29 @@ mod tests {
         }
 
         fn serve_all(&mut self, apis: &str) -> Arc<Resource> {
-            let shop = "{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}
----
-{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
-";
-            let text = format!("{shop}{apis}");
-            let documents = Documents::new(Revision::default(), split(&"p.yaml".into(), text.as_bytes()));
-            self.writer.adopt(&documents, self.now);
+            self.serve_documents(&format!(
+                "{{kind: Gateway, name: shop, nodes: {{clusters: [edge]}}, listen: '127.0.0.1:1'}}\n{apis}"
+            ));
             let group = self.live.latest().group("shop").unwrap();
             Arc::clone(&group.resources.of_type(ResourceType::Route).by_name["shop"])
+        }
+
+        fn serve_documents(&mut self, documents: &str) {
+            let service = "{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}";
+            let documents = split(&"p.yaml".into(), format!("{service}\n---\n{documents}").as_bytes());
+            self.writer.adopt(&Documents::new(Revision::default(), documents), self.now);
+            assert!(self.live.refused().is_empty(), "{:?}", self.live.refused());
+        }
+
+        /// What becomes of a request with this descriptor, of somebody with this certificate.
+        fn ask(&self, id: &str, name: &str) -> Result<bool, ()> {
+            let entries = [(&b"api"[..], id.as_bytes())];
+            let described = [crate::limiter::matcher::Described { entries: &entries, hits: 1 }];
+            let asked = crate::limiter::matcher::Asked { gateway: "shop", descriptors: &described };
+            let certificate = ClientCertificate { sans: San::parse(name).into_iter().collect(), not_after: None };
+            let (generation, older) = (self.live.latest(), self.live.forms.older());
+            let found = generation.matcher.find_for(Some(&certificate), &asked, &older);
+            found.map(|found| found.is_some()).map_err(drop)
         }
 
         fn tend(&mut self, after_secs: u64, elsewhere: &str) -> usize {
@@ -253,6 +272,42 @@ mod tests {
         assert!(world.live.latest().matcher.find(&asked, &world.live.forms.older()).is_some());
         assert_eq!(world.tend(2 * HOUR, ""), 1, "a request came");
         assert_eq!(world.tend(2 * HOUR, ""), 0);
+    }
+
+    /// Whom a gateway is for is said by the newest policies that have it, whichever its routes are made from.
+    #[test]
+    fn a_gateway_that_is_gone_stays_for_whom_it_was_last() {
+        let gateway = |identities: &str| {
+            format!("{{kind: Gateway, name: shop, nodes: {{clusters: [edge]}}, {identities} listen: '127.0.0.1:1'}}\n")
+        };
+        let api = |header: &str| {
+            let limits = format!("limits: [{{rate: 5/h, by: [{{header: {header}}}]}}]");
+            format!("---\n{{kind: Api, name: create, gateway: shop, match: {{path: /}}, service: order, {limits}}}\n")
+        };
+        let of_edge = "identities: [edge.shop],";
+        let mut world = World::new();
+        world.serve_documents(&(gateway("") + &api("x-a")));
+        let id = |world: &World| {
+            let forms = world.live.latest().matcher.forms(&Name::parse("shop").unwrap()).unwrap();
+            forms.ids().next().unwrap().to_owned()
+        };
+        let first = id(&world);
+        assert_eq!(world.ask(&first, "other.shop"), Ok(true), "it is for all");
+        world.serve_documents(&(gateway(of_edge) + &api("x-b")));
+        let second = id(&world);
+        for id in [&first, &second, "nothing/"] {
+            assert_eq!(world.ask(id, "other.shop"), Err(()), "{id}");
+            assert_eq!(world.ask(id, "edge.shop"), Ok(true), "{id}");
+        }
+        // Without Apis it has no form any more that could be remembered with it.
+        world.serve_documents(&gateway("identities: [new.shop],"));
+        world.serve_documents("{kind: Service, name: pay, endpoints: ['127.0.0.1:9102']}");
+        for id in [&first, &second] {
+            assert_eq!((world.ask(id, "edge.shop"), world.ask(id, "new.shop")), (Err(()), Ok(true)), "{id}");
+        }
+        world.tend(2 * HOUR, "");
+        world.tend(2 * HOUR, "");
+        assert_eq!(world.ask(&first, "edge.shop"), Ok(false), "nobody knows it any more");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::document::{Document, Documents, Instance, Instances, Registered};
 use crate::limiter::key::KeyHasher;
 use crate::limiter::matcher::Matcher;
 use crate::names::{DocumentId, Kind, Name, NodeIdentity, Revision, secret};
+use crate::policy::gateway::Membership;
 use crate::policy::parse::{Parsed, Policy};
 use crate::policy::problem::Problem;
 use crate::policy::service::{Discovery, Service, WhenEmpty};
@@ -53,6 +54,22 @@ pub struct Group {
     pub matcher: Matcher,
     documents: ParsedById,
     registered: Registered,
+}
+
+/// What a node is to all gateways, each in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memberships {
+    /// Those whose Envoy it is.
+    pub gateways: Vec<Name>,
+    /// Those whose Envoy it says it is, and that are not for its certificate.
+    pub denied: Vec<Name>,
+}
+
+impl Memberships {
+    /// True where it says what it is, and nothing of that is so.
+    pub fn are_denied(&self) -> bool {
+        self.gateways.is_empty() && !self.denied.is_empty()
+    }
 }
 
 /// Parts of a generation that do not come from the one before it.
@@ -188,13 +205,19 @@ impl Generation {
         Side { documents, policies, snapshot }
     }
 
-    /// The gateways whose Envoy the node is, in the order of their names.
-    pub fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
-        let gateways = self.policies.gateways.values();
-        let selecting = gateways.filter(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata));
-        let mut names: Vec<Name> = selecting.map(|gateway| gateway.name.clone()).collect();
-        names.sort_unstable();
-        names
+    /// The gateways whose Envoy the node is, or says that it is.
+    pub fn memberships(&self, node: &NodeIdentity) -> Memberships {
+        let mut memberships = Memberships::default();
+        for gateway in self.policies.gateways.values() {
+            match gateway.membership(node) {
+                Membership::Unselected => {}
+                Membership::Denied => memberships.denied.push(gateway.name.clone()),
+                Membership::Member => memberships.gateways.push(gateway.name.clone()),
+            }
+        }
+        memberships.gateways.sort_unstable();
+        memberships.denied.sort_unstable();
+        memberships
     }
 
     /// The gateway's Envoys as they are to be.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use super::Name;
+use crate::shown;
+
 /// The certificate of a client, once it was verified against the authority that clients are to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -16,6 +19,30 @@ impl ClientCertificate {
     /// True where the certificate is for one of those that are named.
     pub fn is_one_of(&self, identities: &[San]) -> bool {
         self.sans.iter().any(|san| identities.contains(san))
+    }
+}
+
+/// True where whoever shows the certificate may have what is for these identities. What names none is for everybody.
+pub fn allows(identities: &[San], certificate: Option<&ClientCertificate>) -> bool {
+    identities.is_empty() || certificate.is_some_and(|certificate| certificate.is_one_of(identities))
+}
+
+/// Why somebody may not have these gateways, in a sentence for logs and for whoever is refused.
+pub fn denial(gateways: &[Name], certificate: Option<&ClientCertificate>) -> String {
+    let gateways = shown::few(gateways, ", ");
+    match certificate {
+        None => {
+            format!("gateway {gateways} is for some certificates only, and this port asks for none (--tls-client-ca)")
+        }
+        Some(certificate) if certificate.sans.is_empty() => {
+            format!(
+                "gateway {gateways} is not for a certificate that has neither a URI nor a DNS name (subjectAltName)"
+            )
+        }
+        Some(certificate) => {
+            let sans: Vec<_> = certificate.sans.iter().map(|san| shown::text(san.as_str())).collect();
+            format!("gateway {gateways} is not for the certificate of {}", shown::few(&sans, ", "))
+        }
     }
 }
 
@@ -83,7 +110,7 @@ fn is_uri(text: &str, scheme: &str, rest: &str) -> bool {
         && text.len() <= URI_BYTES_MAX
         && !rest.is_empty()
         && rest.bytes().all(is_character)
-        && (scheme != "spiffe" || is_spiffe_id(rest))
+        && (!scheme.eq_ignore_ascii_case("spiffe") || scheme == "spiffe" && is_spiffe_id(rest))
 }
 
 /// SPIFFE-ID, sections 2.1 and 2.2: a trust domain in lower case and a path, and nothing else of what a URI may have.
@@ -140,6 +167,7 @@ mod tests {
             &"l".repeat(LABEL_BYTES_MAX + 1),
             &[&*label; 5].join("."),
             "spiffe:shop/edge",
+            "SPIFFE://shop/edge",
             "spiffe://",
             "spiffe://Shop/edge",
             "spiffe://shop/",

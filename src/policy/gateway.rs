@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
@@ -12,8 +13,9 @@ use super::raw::{
     RawClientIp, RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule,
     RawTenantSource, RawTls,
 };
-use super::text;
-use crate::names::{Kind, Name, TenantName};
+use super::{identities, text};
+use crate::names::certificate::{San, allows};
+use crate::names::{Kind, Name, NodeIdentity, TenantName};
 
 /// The most proxies in front that can be trusted.
 const TRUSTED_HOPS_MAX: u32 = 16;
@@ -22,6 +24,8 @@ const TRUSTED_HOPS_MAX: u32 = 16;
 pub struct Gateway {
     pub name: Name,
     pub nodes: NodeSelector,
+    /// Empty: any certificate that Tierflow's ports take, or none where they ask for none.
+    pub identities: Arc<[San]>,
     pub listen: SocketAddr,
     pub tls: Option<Tls>,
     pub client_ip: ClientIp,
@@ -29,7 +33,19 @@ pub struct Gateway {
     pub cors: Option<Cors>,
     pub tenant: Option<TenantRule>,
     pub limiter: LimiterSettings,
+    /// The folder of the Envoys' own secrets; `None`: their bootstrap has them.
+    pub sds_dir: Option<String>,
     pub access_log: Option<AccessLog>,
+}
+
+/// What a node is to a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It does not say that it is one of the gateway's Envoys.
+    Unselected,
+    /// It says so, and its certificate does not.
+    Denied,
+    Member,
 }
 
 /// The place that the client's address is read from.
@@ -175,6 +191,8 @@ impl Gateway {
         text::requires(findings, (Kind::Gateway, &raw.name), raw.requires.as_deref());
         let name = text::name(findings, "name", &raw.name);
         let nodes = findings.within("nodes", |findings| NodeSelector::read(&raw.nodes, findings));
+        let identities =
+            findings.within("identities", |findings| identities::read(raw.identities.as_deref(), findings));
         let listen = findings.within("listen", |findings| {
             let address = raw.listen.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
             findings.check(&raw.listen, address.ok_or("an IP address and a port, as in 0.0.0.0:10000"))
@@ -185,6 +203,7 @@ impl Gateway {
         let tenant =
             raw.tenant.as_ref().map(|raw| findings.within("tenant", |findings| TenantRule::read(raw, findings)));
         let limiter = findings.within("limiter", |findings| LimiterSettings::read(raw.limiter.as_ref(), findings));
+        let sds_dir = raw.sds_dir.as_deref().map(|folder| text::envoy_folder(findings, "sds_dir", folder));
         let access_log = raw.access_log.as_ref().map(|raw| {
             let tenant = tenant.as_ref().and_then(Option::as_ref);
             findings.within("access_log", |findings| AccessLog::read(raw, tenant, findings))
@@ -192,6 +211,7 @@ impl Gateway {
         Some(Self {
             name: name?,
             nodes: nodes?,
+            identities: identities?,
             listen: listen?,
             tls: text::optional(tls)?,
             client_ip: client_ip?,
@@ -199,8 +219,21 @@ impl Gateway {
             cors: text::optional(cors)?,
             tenant: text::optional(tenant)?,
             limiter: limiter?,
+            sds_dir: text::optional(sds_dir)?,
             access_log: text::optional(access_log)?,
         })
+    }
+
+    /// What the node is to the gateway: it has to be selected by what it says of itself, which anybody can say, and its
+    /// certificate has to be for one of the identities, where there are any.
+    pub fn membership(&self, node: &NodeIdentity) -> Membership {
+        if !self.nodes.selects(&node.id, &node.cluster, &node.metadata) {
+            return Membership::Unselected;
+        }
+        match allows(&self.identities, node.certificate.as_deref()) {
+            true => Membership::Member,
+            false => Membership::Denied,
+        }
     }
 }
 

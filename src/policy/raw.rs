@@ -42,6 +42,13 @@ pub struct RawGateway {
     pub name: String,
     /// The Envoys that serve this gateway. Every condition given must hold.
     pub nodes: RawNodes,
+    /// The certificates that may have this gateway: URIs or DNS names of which a certificate has one as its
+    /// subjectAltName, as in `spiffe://shop/edge` or `edge.shop.internal`; at most 64, none of them a pattern. An Envoy that
+    /// shows another one to Tierflow gets no configuration of this gateway and no decision for it, whatever its `node`
+    /// says. They are asked for with `serve --tls-client-ca`; without it nobody gets the gateway. Default: any certificate
+    /// of that authority.
+    #[schemars(length(min = 1, max = 64))]
+    pub identities: Option<Vec<String>>,
     /// The address that Envoy listens on, as in `0.0.0.0:10000`.
     pub listen: String,
     /// Terminate TLS with this certificate. The paths are on the Envoy's host; Envoy reloads the files when they change.
@@ -56,6 +63,10 @@ pub struct RawGateway {
     pub tenant: Option<RawTenantRule>,
     /// The way in which Envoy asks the rate limit service.
     pub limiter: Option<RawLimiter>,
+    /// Folder on the Envoys' hosts that `tierflow bootstrap --sds-dir` has filled, as in `/etc/envoy/sds`: from there they
+    /// take the certificate that they show when they ask for decisions, and take it anew whenever its files change. All of
+    /// the gateway's Envoys need it. Default: the certificate that is in their bootstrap, until they restart.
+    pub sds_dir: Option<String>,
     /// The file in which Envoy writes down each request. Default: none.
     pub access_log: Option<RawAccessLog>,
     /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the

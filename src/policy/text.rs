@@ -108,6 +108,13 @@ pub(super) fn envoy_path(findings: &mut Findings, field: &str, path: &str) -> Op
     findings.within(field, |findings| findings.check(path, absolute))
 }
 
+/// The path of a folder on the Envoy's host, without slashes at its end.
+pub(super) fn envoy_folder(findings: &mut Findings, field: &str, path: &str) -> Option<String> {
+    let path = envoy_path(findings, field, path)?;
+    let trimmed = path.trim_end_matches('/');
+    Some(if trimmed.is_empty() { path } else { trimmed.to_owned() })
+}
+
 /// A host name without a port, in lower case.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let is_label = |label: &str| {

@@ -16,6 +16,7 @@ use tonic::Status;
 use super::Rls;
 use super::answer::Answer;
 use crate::clock::Timestamp;
+use crate::names::certificate::ClientCertificate;
 use crate::names::descriptor::{LIST_ACTIONS_MAX, VALUE_BYTES_MAX};
 
 /// The largest request, in bytes: more than any Envoy sends for our routes, whatever its clients send, or a long value
@@ -27,6 +28,8 @@ const PREFIX_BYTES: usize = 5;
 /// The future of a call. It does not fail: what goes wrong is in the answer's status.
 pub struct Call<B> {
     rls: Arc<Rls>,
+    /// That of the connection, where the caller had to show one.
+    certificate: Option<Arc<ClientCertificate>>,
     came: Timestamp,
     /// When all of the request was there. `None` before.
     decided_from: Option<Timestamp>,
@@ -46,13 +49,13 @@ enum Stage<B> {
 }
 
 impl<B> Call<B> {
-    pub(super) fn new(rls: Arc<Rls>, request: Request<B>) -> Self {
+    pub(super) fn new(rls: Arc<Rls>, certificate: Option<Arc<ClientCertificate>>, request: Request<B>) -> Self {
         let (came, timeout) = (rls.clock.now(), timeout(request.headers()));
         let stage = match encoding(request.headers()) {
             Ok(()) => Stage::Reading { body: request.into_body(), message: Received::default() },
             Err(status) => Stage::Refused(status),
         };
-        Self { rls, came, decided_from: None, timeout, stage }
+        Self { rls, certificate, came, decided_from: None, timeout, stage }
     }
 }
 
@@ -89,12 +92,12 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Call<B> {
             // Its caller has gone on without an answer: nothing is charged that nobody hears of.
             return Err(Status::deadline_exceeded("the caller does not wait any more"));
         }
-        self.rls.decide_now(message, now)
+        self.rls.decide_now(message, self.certificate.as_ref(), now)
     }
 
     fn ask(&self, message: Bytes, now: Timestamp) -> Stage<B> {
-        let rls = Arc::clone(&self.rls);
-        Stage::Asking(Box::pin(async move { rls.decide(&message, now).await }))
+        let (rls, certificate) = (Arc::clone(&self.rls), self.certificate.clone());
+        Stage::Asking(Box::pin(async move { rls.decide(&message, certificate.as_ref(), now).await }))
     }
 }
 

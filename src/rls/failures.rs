@@ -29,7 +29,8 @@ struct Logged {
 impl Failures {
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
         // An alarm on failures needs the series before the first one.
-        for code in [Code::Internal, Code::InvalidArgument, Code::OutOfRange, Code::Unavailable] {
+        for code in [Code::Internal, Code::InvalidArgument, Code::OutOfRange, Code::PermissionDenied, Code::Unavailable]
+        {
             let _ = metrics.decision_errors.get_or_create(&CodeLabels { code: name(code) });
         }
         Self { metrics, clock, logged: Mutex::default() }

@@ -60,20 +60,25 @@ impl Decider {
     }
 
     fn new(on_error: &str, counters: Counters) -> Self {
+        Self::of(&policies(on_error), counters)
+    }
+
+    fn of(policies: &str, counters: Counters) -> Self {
         let rate_limit_service = RateLimitService::default();
         let (live, mut writer) =
             Live::new(Settings { rate_limit_service, counter_keys: KeyHasher::seeded([7; 16]), allow_empty: false });
         let clock = Clock::start();
-        let documents = split(&"test.yaml".into(), policies(on_error).as_bytes());
+        let documents = split(&"test.yaml".into(), policies.as_bytes());
         writer.adopt(&Documents::new(Revision::default(), documents), clock.now());
         assert!(live.refused().is_empty(), "{:?}", live.refused());
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
-        Self { rls: Arc::new(Rls { live, counters, metrics, top: Arc::default(), clock, failures }) }
+        let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
+        Self { rls: Arc::new(Rls { live, counters, metrics, top: Arc::default(), clock, failures, denials }) }
     }
 
     async fn ask(&self, api: &str, tenant: &str) -> RateLimitResponse {
-        let answer = self.rls.decide(&self.request(api, tenant), self.rls.clock.now()).await.unwrap();
+        let answer = self.rls.decide(&self.request(api, tenant), None, self.rls.clock.now()).await.unwrap();
         answer::fixture::decode(answer)
     }
 
@@ -93,8 +98,9 @@ impl Decider {
         let mut request = wire::RateLimitRequest::default();
         read(&mut request, message).unwrap();
         let descriptors = request.described();
-        let (_, found) =
-            find(&request, &descriptors, generation(&served).unwrap(), &older, Timestamp::default()).unwrap();
+        let asked = (None, Timestamp::default());
+        let found = self.rls.find(&request, &descriptors, generation(&served).unwrap(), &older, asked);
+        let (_, found) = found.unwrap().unwrap();
         limits(&found)[0].charge
     }
 
@@ -115,6 +121,38 @@ impl Decider {
 fn is_passed(response: &RateLimitResponse) -> bool {
     assert_eq!(response.statuses, [], "nothing is known of any limit");
     response.overall_code == 1
+}
+
+/// Whatever the domain says, and however the counters are kept: the certificate is what a gateway is for.
+#[tokio::test]
+async fn only_who_shows_an_identity_of_the_gateway_gets_decisions_and_is_counted() {
+    let identified = policies("allow").replacen("listen:", "identities: ['spiffe://shop/edge', edge.shop], listen:", 1);
+    for counters in [Counters::Memory(Arc::new(Memory::new(MemoryLimits::default()))), Counters::Away] {
+        let decider = Decider::of(&identified, counters);
+        let message = decider.request("pay", "acme");
+        let now = decider.rls.clock.now();
+        let shown = |name: &str| {
+            let sans = vec![crate::names::certificate::San::parse(name).unwrap()];
+            Arc::new(ClientCertificate { sans, not_after: None })
+        };
+        for denied in [None, Some(shown("spiffe://shop/edge2")), Some(shown("shop"))] {
+            let both = [
+                decider.rls.decide_now(&message, denied.as_ref(), now).map(drop),
+                decider.rls.decide(&message, denied.as_ref(), now).await.map(drop),
+            ];
+            // Where nothing is decided at once, the first has no answer yet.
+            let codes = both.map(|answer| answer.err().map(|status| status.code()));
+            let denied = Some(tonic::Code::PermissionDenied);
+            assert!(codes[1] == denied && (codes[0] == denied || !decider.rls.counters.never_waits()), "{codes:?}");
+        }
+        assert_eq!(decider.counted("ok") + decider.counted("store_away"), 0, "nothing is counted");
+        for allowed in ["spiffe://shop/edge", "EDGE.shop"] {
+            decider.rls.decide(&message, Some(&shown(allowed)), now).await.unwrap();
+        }
+        assert_eq!(decider.counted("ok") + decider.counted("store_away"), 2);
+        let reasons: Vec<_> = decider.rls.denials.last().iter().map(|denial| denial.reason()).collect();
+        assert!(reasons[0].ends_with("not for the certificate of shop") && reasons.len() == 3, "{reasons:?}");
+    }
 }
 
 #[tokio::test]
@@ -180,7 +218,7 @@ async fn a_request_counts_from_when_all_of_it_came() {
     let message = decider.request("pay", "acme");
     let charge = decider.charge(&message);
     let body = Late::default();
-    let mut call = Call::new(Arc::clone(&decider.rls), http::Request::new(body.clone()));
+    let mut call = Call::new(Arc::clone(&decider.rls), None, http::Request::new(body.clone()));
     assert!((&mut call).now_or_never().is_none());
     let before = decider.rls.clock.now();
     *body.0.lock() = Some(framed(&message));
@@ -199,7 +237,7 @@ async fn a_request_that_nobody_waits_for_any_more_is_charged_nothing() {
     let charge = decider.charge(&message);
     for (timeout, status, used) in [("1n", Some("4"), None), ("1H", None, Some(1))] {
         let request = http::Request::builder().header("grpc-timeout", timeout);
-        let call = Call::new(Arc::clone(&decider.rls), request.body(Full::new(framed(&message))).unwrap());
+        let call = Call::new(Arc::clone(&decider.rls), None, request.body(Full::new(framed(&message))).unwrap());
         let reply = call.now_or_never().unwrap();
         let told = reply.headers().get("grpc-status").map(|status| status.to_str().unwrap());
         assert_eq!((told, decider.look(charge).await.0.map(|usage| usage.used)), (status, used), "{timeout}");

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::offer::Offer;
+use crate::live::Memberships;
 use crate::names::{Name, NodeIdentity, StreamId};
+use crate::policy::gateway::Membership;
 use crate::snapshot::feature::EnvoyVersion;
 
 /// A node that offers are made to, for as long as this lives.
@@ -25,7 +27,7 @@ pub struct Member {
     pub identity: Arc<NodeIdentity>,
     /// The release of Envoy that it says it is. `None`: it is no Envoy, or does not say which.
     pub release: Option<EnvoyVersion>,
-    pub(super) gateways: Vec<Name>,
+    pub(super) memberships: Memberships,
     /// [`Offer::selectors`] of the offer that the gateways were looked up in.
     pub(super) selectors: u64,
     pub(super) stream: StreamId,
@@ -34,9 +36,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// The gateways that select the node, in the order of their names.
+    /// The gateways whose Envoy the node is, in the order of their names.
     pub fn gateways(&self) -> &[Name] {
-        &self.gateways
+        &self.memberships.gateways
+    }
+
+    /// These, and those that it only says it belongs to.
+    pub fn memberships(&self) -> &Memberships {
+        &self.memberships
     }
 
     /// Wakes when an offer was made that is another one for the node than those before. Nothing is lost if it is not
@@ -63,17 +70,37 @@ pub(super) struct Members {
 struct Selected {
     identity: Arc<NodeIdentity>,
     gateways: BTreeSet<Name>,
+    /// Those that it only says it belongs to.
+    denied: BTreeSet<Name>,
     reached: Arc<Notify>,
 }
 
+impl Selected {
+    /// Takes in what it is to the gateway now. True where that is something else than before.
+    fn change(&mut self, gateway: &Name, now: Membership) -> bool {
+        let set = |names: &mut BTreeSet<Name>, is_in: bool| match is_in {
+            true => names.insert(gateway.clone()),
+            false => names.remove(gateway),
+        };
+        let is_other_member = set(&mut self.gateways, now == Membership::Member);
+        let is_other_denial = set(&mut self.denied, now == Membership::Denied);
+        is_other_member || is_other_denial
+    }
+}
+
 impl Members {
-    pub(super) fn join(&mut self, stream: StreamId, identity: Arc<NodeIdentity>, gateways: &[Name]) -> Arc<Notify> {
+    pub(super) fn join(
+        &mut self,
+        stream: StreamId,
+        identity: Arc<NodeIdentity>,
+        Memberships { gateways, denied }: &Memberships,
+    ) -> Arc<Notify> {
         for gateway in gateways {
             self.by_gateway.entry(gateway.clone()).or_default().insert(stream);
         }
         let reached = Arc::new(Notify::new());
-        let gateways = gateways.iter().cloned().collect();
-        self.by_stream.insert(stream, Selected { identity, gateways, reached: Arc::clone(&reached) });
+        let [gateways, denied] = [gateways, denied].map(|names| names.iter().cloned().collect());
+        self.by_stream.insert(stream, Selected { identity, gateways, denied, reached: Arc::clone(&reached) });
         reached
     }
 
@@ -113,22 +140,18 @@ impl Members {
         reached.iter().filter_map(|stream| self.by_stream.get(stream)).for_each(|member| member.reached.notify_one());
     }
 
-    /// The streams whose nodes the gateway selects and did not select before, or the other way round.
+    /// The streams whose nodes are something else to the gateway than before.
     fn reselect(&mut self, gateway: &Name, offer: &Offer) -> Vec<StreamId> {
         let mut reselected = Vec::new();
-        let selects = offer.selects(gateway);
+        let membership = offer.membership(gateway);
         for (stream, member) in &mut self.by_stream {
-            let is_selected = selects(&member.identity);
-            let is_other = match is_selected {
-                true => member.gateways.insert(gateway.clone()),
-                false => member.gateways.remove(gateway),
-            };
-            if is_other {
-                reselected.push((*stream, is_selected));
+            let now = membership(&member.identity);
+            if member.change(gateway, now) {
+                reselected.push((*stream, now == Membership::Member));
             }
         }
-        for (stream, is_selected) in &reselected {
-            match is_selected {
+        for (stream, is_member) in &reselected {
+            match is_member {
                 true => drop(self.by_gateway.entry(gateway.clone()).or_default().insert(*stream)),
                 false => self.remove_of(gateway, *stream),
             }

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use super::evidence::Evidence;
 use super::hold::Hold;
 use super::members::Member;
-use crate::live::{Group, Served};
+use crate::live::{Group, Memberships, Served};
 use crate::names::{Name, NodeIdentity, Version};
+use crate::policy::gateway::Membership;
 use crate::shared_map::SharedMap;
 use crate::snapshot::Resources;
 use crate::snapshot::feature::Need;
@@ -60,9 +61,9 @@ impl Offer {
         if node.selectors == self.selectors {
             return false;
         }
-        let gateways = self.gateways_of(&node.identity);
-        let is_other = node.gateways != gateways;
-        (node.gateways, node.selectors) = (gateways, self.selectors);
+        let memberships = self.memberships(&node.identity);
+        let is_other = node.memberships != memberships;
+        (node.memberships, node.selectors) = (memberships, self.selectors);
         is_other
     }
 
@@ -71,8 +72,10 @@ impl Offer {
         self.groups.keys()
     }
 
-    pub(super) fn gateways_of(&self, node: &NodeIdentity) -> Vec<Name> {
-        self.served.generation.as_ref().map_or_else(Vec::new, |generation| generation.gateways_of(node))
+    /// The gateways whose Envoy the node is, or says that it is.
+    pub fn memberships(&self, node: &NodeIdentity) -> Memberships {
+        let generation = self.served.generation.as_ref();
+        generation.map_or_else(Memberships::default, |generation| generation.memberships(node))
     }
 
     /// The resources of a node that was assigned to this offer. `None` where they are not known: before a first set is
@@ -80,23 +83,23 @@ impl Offer {
     /// may be broken.
     pub fn select(&self, node: &Member) -> Option<Selection> {
         self.served.generation.as_ref()?;
-        if node.gateways.is_empty() && self.served.refused.may_miss_gateways() {
+        let gateways = node.gateways();
+        if gateways.is_empty() && self.served.refused.may_miss_gateways() {
             return None;
         }
-        let groups: Vec<_> =
-            node.gateways.iter().filter_map(|gateway| self.groups.get(gateway)).map(Arc::clone).collect();
+        let groups: Vec<_> = gateways.iter().filter_map(|gateway| self.groups.get(gateway)).map(Arc::clone).collect();
         let resources = match groups.as_slice() {
             [only] => Arc::clone(only.resources()),
-            several => self.union(&node.gateways, several),
+            several => self.union(gateways, several),
         };
         Some(Selection { groups, resources })
     }
 
-    /// Tells which nodes the gateway selects.
-    pub(super) fn selects(&self, gateway: &Name) -> impl Fn(&NodeIdentity) -> bool {
+    /// Tells what nodes are to the gateway.
+    pub(super) fn membership(&self, gateway: &Name) -> impl Fn(&NodeIdentity) -> Membership {
         let generation = self.served.generation.as_ref();
         let gateway = generation.and_then(|generation| generation.policies.gateways.get(gateway));
-        move |node| gateway.is_some_and(|gateway| gateway.nodes.selects(&node.id, &node.cluster, &node.metadata))
+        move |node| gateway.map_or(Membership::Unselected, |gateway| gateway.membership(node))
     }
 
     /// True if nodes that no gateway selects are to have nothing.
@@ -144,7 +147,7 @@ impl Offer {
     /// is held because of it would not be told.
     pub fn unknown_to(&self, node: &Member) -> Vec<Arc<Need>> {
         let Some(release) = node.release else { return Vec::new() };
-        let groups = node.gateways.iter().filter_map(|gateway| self.newest(gateway));
+        let groups = node.gateways().iter().filter_map(|gateway| self.newest(gateway));
         groups.flat_map(|resources| resources.unknown_to(release)).map(Arc::clone).collect()
     }
 

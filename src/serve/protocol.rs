@@ -116,7 +116,8 @@ impl hyper::service::Service<http::Request<Incoming>> for RateLimitCalls {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         self.peer.is_heard.store(true, Ordering::Relaxed);
         if request.uri().path() == RateLimitServer::PATH {
-            return future::Either::Left(self.service.call(request).map(|reply| Ok(reply.map(Either::Left))));
+            let call = self.service.call(self.peer.certificate.as_ref(), request);
+            return future::Either::Left(call.map(|reply| Ok(reply.map(Either::Left))));
         }
         let mut others = self.others.clone();
         future::Either::Right(Box::pin(async move { Ok(others.call(request).await?.map(Either::Right)) }))

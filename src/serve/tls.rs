@@ -16,6 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{Certificates, Holds};
+use crate::clock::wall;
 use crate::config::TlsFiles;
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::names::certificate::ClientCertificate;
@@ -34,6 +36,7 @@ pub(super) struct Tls {
     files: TlsFiles,
     serving: ArcSwap<Serving>,
     metrics: Arc<Metrics>,
+    certificates: Arc<Certificates>,
     /// The moment at which the log was last told of a client.
     told: Mutex<Option<Instant>>,
 }
@@ -72,9 +75,15 @@ pub(super) struct Accepted {
 }
 
 impl Tls {
-    pub(super) fn load(files: &TlsFiles, metrics: Arc<Metrics>) -> Result<Arc<Self>, Unusable> {
-        let serving = ArcSwap::from_pointee(Serving::new(Content::read(files)?)?);
-        Ok(Arc::new(Self { files: files.clone(), serving, metrics, told: Mutex::default() }))
+    pub(super) fn load(
+        files: &TlsFiles,
+        metrics: Arc<Metrics>,
+        certificates: Arc<Certificates>,
+    ) -> Result<Arc<Self>, Unusable> {
+        let serving = Serving::new(Content::read(files)?)?;
+        serving.content.note(&certificates);
+        let serving = ArcSwap::from_pointee(serving);
+        Ok(Arc::new(Self { files: files.clone(), serving, metrics, certificates, told: Mutex::default() }))
     }
 
     pub(super) fn acceptor(self: &Arc<Self>, within: Within) -> Acceptor {
@@ -119,7 +128,9 @@ impl Tls {
         if content == self.serving.load().content {
             return Ok(false);
         }
-        self.serving.store(Arc::new(Serving::new(content)?));
+        let serving = Serving::new(content)?;
+        serving.content.note(&self.certificates);
+        self.serving.store(Arc::new(serving));
         Ok(true)
     }
 }
@@ -152,6 +163,15 @@ impl Content {
             .map_err(|error| self.certificate.unusable(format_args!("cannot be used with the key: {error}")))?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
+    }
+
+    /// Tells until when it can be used.
+    fn note(&self, certificates: &Certificates) {
+        let now = wall();
+        certificates.note(&self.certificate, Holds::Chain, now);
+        if let Some(client_ca) = &self.client_ca {
+            certificates.note(client_ca, Holds::Authorities, now);
+        }
     }
 
     fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Unusable> {
@@ -255,7 +275,7 @@ mod tests {
 
         fn load(&self, client_ca: Option<PathBuf>) -> Result<Arc<Tls>, Unusable> {
             let files = TlsFiles { certificate: self.path("tls.crt"), key: self.path("tls.key"), client_ca };
-            Tls::load(&files, Arc::clone(&self.metrics))
+            Tls::load(&files, Arc::clone(&self.metrics), Arc::default())
         }
 
         fn reloads(&self) -> [u64; 2] {

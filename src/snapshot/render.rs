@@ -37,15 +37,16 @@ pub fn to_any_json(resource_type: ResourceType, resource: &Resource) -> Value {
     json
 }
 
-/// All resources as the `static_resources` of a bootstrap: what would come by ADS stands in its place.
-/// An Envoy that is started with it serves the gateway as it is now, without a control plane.
-pub fn to_static_bootstrap(resources: &Resources) -> Value {
+/// All resources as the `static_resources` of a bootstrap: what would come by ADS stands in its place. `own` are secrets that
+/// the bootstrap of an Envoy has besides. An Envoy that is started with it serves the gateway as it is now, without a control
+/// plane.
+pub fn to_static_bootstrap(resources: &Resources, own: Vec<Value>) -> Value {
     let all = |resource_type| resources.of_type(resource_type).by_name.values().map(move |r| to_json(resource_type, r));
     let listeners: Vec<_> = all(ResourceType::Listener).map(|listener| inline_ads(listener, resources)).collect();
     let clusters = all(ResourceType::Cluster).map(|cluster| inline_ads(cluster, resources));
     let clusters: Vec<_> = clusters.map(|cluster| inline_endpoints(cluster, resources)).collect();
     let mut static_resources = json!({ "listeners": listeners, "clusters": clusters });
-    let secrets: Vec<_> = all(ResourceType::Secret).collect();
+    let secrets: Vec<_> = own.into_iter().chain(all(ResourceType::Secret)).collect();
     if let (Some(fields), false) = (static_resources.as_object_mut(), secrets.is_empty()) {
         fields.insert("secrets".to_owned(), secrets.into());
     }

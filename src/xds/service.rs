@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
@@ -18,6 +19,7 @@ use super::Xds;
 use super::stream::{Connection, Stream};
 use super::variant::{Delta, Sotw, Variant};
 use crate::frames::Requests;
+use crate::names::certificate::ClientCertificate;
 
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -57,7 +59,8 @@ async fn open<V: Variant>(xds: Xds, request: http::Request<Body>) -> Result<http
     let place = xds.admission.admit().await?;
     let (mut head, body) = request.into_parts();
     let connection = head.extensions.remove::<Connection>().unwrap_or_default();
-    let stream = Box::new(Stream::<V>::new(xds, connection, place, Requests::new(body)));
+    let certificate = head.extensions.remove::<Arc<ClientCertificate>>();
+    let stream = Box::new(Stream::<V>::new(xds, connection, certificate, place, Requests::new(body)));
     let frames = futures_util::stream::unfold(Some(stream), async |stream| {
         let mut stream = stream?;
         match stream.next().await {

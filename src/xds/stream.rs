@@ -19,8 +19,11 @@ use super::session::{Answer, Outgoing, Session, Step};
 use super::unread::UnreadResponse;
 use super::variant::{Variant, version};
 use super::wire;
+use crate::denials::Port;
 use crate::frames::{Chunks, Requests};
+use crate::live::Memberships;
 use crate::metrics::{CountedStream, Metrics, TypeLabels};
+use crate::names::certificate::{ClientCertificate, denial};
 use crate::names::{Name, NodeIdentity};
 use crate::nodes::{Node, Position, Seat, Sent, Standing, Subscribed};
 use crate::rollout::{Member, Nack, Offer};
@@ -48,6 +51,8 @@ pub struct Connection {
 pub(super) struct Stream<V: Variant> {
     xds: Xds,
     connection: Connection,
+    /// What the Envoy's certificate says of it, where it had to show one.
+    certificate: Option<Arc<ClientCertificate>>,
     _place: Place,
     requests: Requests<V::Request>,
     session: Session,
@@ -77,10 +82,17 @@ struct Envoy {
 }
 
 impl<V: Variant> Stream<V> {
-    pub(super) fn new(xds: Xds, connection: Connection, place: Place, requests: Requests<V::Request>) -> Self {
+    pub(super) fn new(
+        xds: Xds,
+        connection: Connection,
+        certificate: Option<Arc<ClientCertificate>>,
+        place: Place,
+        requests: Requests<V::Request>,
+    ) -> Self {
         Self {
             xds,
             connection,
+            certificate,
             _place: place,
             requests,
             session: Session::new(V::PROTOCOL),
@@ -94,7 +106,7 @@ impl<V: Variant> Stream<V> {
     /// The next bytes for the Envoy; `None` once it has ended the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
-            if let Some(chunk) = self.next_chunk() {
+            if let Some(chunk) = self.next_chunk()? {
                 return Ok(Some(chunk));
             }
             if !self.step().await? {
@@ -104,14 +116,18 @@ impl<V: Variant> Stream<V> {
     }
 
     /// A response is sent to its end before another is made.
-    fn next_chunk(&mut self) -> Option<Bytes> {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             let Some(Sending { chunks, unread }) = &mut self.sending else {
-                self.sending = Some(self.take_response()?);
+                // It may have waited for the one before, and be for somebody who may not have it any more.
+                let offer = self.xds.rollout.offer();
+                self.belong_by(&offer)?;
+                let Some(response) = self.take_response() else { return Ok(None) };
+                self.sending = Some(response);
                 continue;
             };
             match chunks.next_chunk() {
-                Some(chunk) => return Some(unread.watch(chunk, self.connection.stuck.clone())),
+                Some(chunk) => return Ok(Some(unread.watch(chunk, self.connection.stuck.clone()))),
                 None => self.sending = None,
             }
         }
@@ -148,9 +164,9 @@ impl<V: Variant> Stream<V> {
                 Some(request) => self.on_request(request)?,
                 None => return Ok(false),
             },
-            () = reached(member), if is_known => self.advance(),
+            () = reached(member), if is_known => self.advance()?,
             () = sleep(deadline), if deadline.is_some() => match is_known {
-                true => self.advance(),
+                true => self.advance()?,
                 false => return Err(Status::deadline_exceeded("no request, so nobody knows who this is")),
             },
             () = self.connection.closing.cancelled() => return Err(Status::unavailable("closing; connect again")),
@@ -179,8 +195,7 @@ impl<V: Variant> Stream<V> {
         if names > NAMES_MAX {
             return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names of one type")));
         }
-        self.advance();
-        Ok(())
+        self.advance()
     }
 
     /// Only the first request of a stream has to say who asks (xDS rules 1 to 3).
@@ -193,7 +208,10 @@ impl<V: Variant> Stream<V> {
         }
         let envoy_version = version(&node);
         let release = EnvoyVersion::parse(&envoy_version);
-        let identity = Arc::new(identity(node));
+        let identity = Arc::new(identity(node, self.certificate.clone()));
+        // Before anybody sees it on the board: it may have the name of another.
+        let memberships = self.xds.rollout.offer().memberships(&identity);
+        self.admit(&identity, &memberships)?;
         tracing::info!(
             node = identity.id,
             cluster = identity.cluster,
@@ -213,6 +231,9 @@ impl<V: Variant> Stream<V> {
             types: Default::default(),
         });
         let member = self.xds.rollout.join(seat.stream(), identity, release);
+        if *member.memberships() != memberships {
+            self.admit(&member.identity, member.memberships())?;
+        }
         let gauge = StreamGauge::new(&self.xds.metrics);
         let mut envoy = Envoy { member, seat, too_old_for: Vec::new(), generation: 0, gauge };
         envoy.join_groups();
@@ -220,14 +241,35 @@ impl<V: Variant> Stream<V> {
         Ok(())
     }
 
-    /// Compares what the Envoy has with what it is to have now. Where that is not known it keeps what it has.
-    fn advance(&mut self) {
-        let Some(envoy) = &mut self.envoy else { return };
-        let offer = self.xds.rollout.offer();
-        if offer.assign(&mut envoy.member) {
-            envoy.join_groups();
+    /// What an Envoy says of itself is a claim, and its certificate has to bear it out (xDS rule 98). Fails where it is for
+    /// none of the gateways that the Envoy says it belongs to; those of several that it is not for are not the Envoy's.
+    fn admit(&self, identity: &NodeIdentity, memberships: &Memberships) -> Result<(), Status> {
+        for gateway in &memberships.denied {
+            self.xds.denials.note(Port::Xds, gateway, Some(&identity.id), identity.certificate.as_ref());
         }
-        let Some(selection) = offer.select(&envoy.member) else { return };
+        match memberships.are_denied() {
+            true => Err(Status::permission_denied(denial(&memberships.denied, identity.certificate.as_deref()))),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks up the gateways of the Envoy in the offer, where they may be others than before.
+    fn belong_by(&mut self, offer: &Offer) -> Result<(), Status> {
+        let Some(envoy) = &mut self.envoy else { return Ok(()) };
+        if !offer.assign(&mut envoy.member) {
+            return Ok(());
+        }
+        envoy.join_groups();
+        let Some(Envoy { member, .. }) = &self.envoy else { return Ok(()) };
+        self.admit(&member.identity, member.memberships())
+    }
+
+    /// Compares what the Envoy has with what it is to have now. Where that is not known it keeps what it has.
+    fn advance(&mut self) -> Result<(), Status> {
+        let offer = self.xds.rollout.offer();
+        self.belong_by(&offer)?;
+        let Some(envoy) = &mut self.envoy else { return Ok(()) };
+        let Some(selection) = offer.select(&envoy.member) else { return Ok(()) };
         envoy.compare_release(&offer);
         let now = self.xds.clock.now();
         self.responses.extend(self.session.advance(&selection.resources, now));
@@ -248,6 +290,7 @@ impl<V: Variant> Stream<V> {
             self.xds.metrics.xds_convergence_seconds.observe(duration.as_secs_f64());
         }
         envoy.generation = offer.number;
+        Ok(())
     }
 
     fn note(&mut self, resource_type: ResourceType, Step { answer, answered, .. }: Step) {
@@ -338,13 +381,14 @@ fn check<V: Variant>(request: &V::Request) -> Result<(), Status> {
 }
 
 /// The identity that an Envoy gives itself.
-fn identity(node: wire::Node) -> NodeIdentity {
+fn identity(node: wire::Node, certificate: Option<Arc<ClientCertificate>>) -> NodeIdentity {
     let fields = node.metadata.into_iter().flat_map(|metadata| metadata.fields);
     let text = |(key, value): (String, envoy_types::pb::google::protobuf::Value)| match value.kind {
         Some(Kind::StringValue(text)) if key.len().max(text.len()) <= IDENTITY_BYTES_MAX => Some((key, text)),
         _ => None,
     };
-    NodeIdentity { id: node.id, cluster: node.cluster, metadata: fields.filter_map(text).take(METADATA_MAX).collect() }
+    let metadata = fields.filter_map(text).take(METADATA_MAX).collect();
+    NodeIdentity { certificate, id: node.id, cluster: node.cluster, metadata }
 }
 
 /// Waits for an offer that is another one for the node.

@@ -22,6 +22,7 @@ use super::wire::{self, DeltaDiscoveryRequest};
 use super::{Admission, AdmissionLimits, UNREAD_BYTES_MAX, Unread, Xds, pace};
 use crate::clock::{Clock, Timestamp};
 use crate::compile::RateLimitService;
+use crate::denials::Denials;
 use crate::document::{Documents, split};
 use crate::frames::Requests;
 use crate::limiter::key::KeyHasher;
@@ -70,6 +71,7 @@ impl World {
             rollout: Arc::new(Rollout::new(Arc::clone(&live.forms))),
             live,
             nodes: Arc::default(),
+            denials: Arc::new(Denials::new(Arc::clone(&metrics), clock)),
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
             metrics,
             admission: Arc::new(Admission::new(limits, clock)),
@@ -139,7 +141,7 @@ fn connect(xds: &Xds, group: usize, stream: usize) -> Connected {
     let frames = futures_util::stream::iter(frames).chain(futures_util::stream::pending());
     let place = futures_util::FutureExt::now_or_never(xds.admission.admit()).unwrap().unwrap();
     let requests = Requests::new(Body::new(StreamBody::new(frames)));
-    let mut stream = Stream::<Delta>::new(xds.clone(), Connection::default(), place, requests);
+    let mut stream = Stream::<Delta>::new(xds.clone(), Connection::default(), None, place, requests);
     let chunks = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&chunks);
     let task = Box::pin(async move {

@@ -1,9 +1,5 @@
 //! Who may ask the admin port of the real program: over real sockets, by files that change, and with the verbs.
 
-#[path = "../tls/authority.rs"]
-#[allow(dead_code, reason = "others let it end")]
-mod authority;
-
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -12,13 +8,12 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use authority::{Authority, in_days};
-
 use crate::access_tokens::{Keys, access_file, claims, header};
 use crate::harness::{Tierflow, any_addresses, eventually, save, tierflow as run};
 use crate::kit::client::Answer;
 use crate::raw_http::{self, RawAnswer};
 use crate::store::Store;
+use crate::tls::{Authority, in_days};
 
 /// What `sha256sum` says of the tokens of tests.
 pub(crate) fn hash(token: &str) -> String {

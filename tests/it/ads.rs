@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::harness::{DEADLINE, Tierflow};
+use crate::tls::TlsClient;
 
 /// How long nothing has to be heard to be taken for silence. What is wrong is said at once, or not much later.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -43,8 +44,17 @@ impl Sotw {
     }
 
     pub(crate) async fn try_open(xds: SocketAddr) -> Result<Self, Status> {
+        Self::try_open_over(client(xds).await).await
+    }
+
+    /// As somebody with a certificate.
+    pub(crate) async fn open_as(client: &TlsClient, xds: SocketAddr) -> Self {
+        Self::try_open_over(AggregatedDiscoveryServiceClient::new(client.connect(xds).await)).await.unwrap()
+    }
+
+    async fn try_open_over(mut client: AggregatedDiscoveryServiceClient<Channel>) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(8);
-        let stream = client(xds).await.stream_aggregated_resources(ReceiverStream::new(receiver)).await?;
+        let stream = client.stream_aggregated_resources(ReceiverStream::new(receiver)).await?;
         Ok(Self { requests, responses: stream.into_inner() })
     }
 
@@ -83,8 +93,17 @@ impl Sotw {
 
 impl Delta {
     pub(crate) async fn open(tierflow: &Tierflow) -> Self {
+        Self::open_over(client(tierflow.xds).await).await
+    }
+
+    /// As somebody with a certificate.
+    pub(crate) async fn open_as(client: &TlsClient, xds: SocketAddr) -> Self {
+        Self::open_over(AggregatedDiscoveryServiceClient::new(client.connect(xds).await)).await
+    }
+
+    async fn open_over(mut client: AggregatedDiscoveryServiceClient<Channel>) -> Self {
         let (requests, receiver) = mpsc::channel(8);
-        let stream = client(tierflow.xds).await.delta_aggregated_resources(ReceiverStream::new(receiver)).await;
+        let stream = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await;
         Self { requests, responses: stream.unwrap().into_inner() }
     }
 

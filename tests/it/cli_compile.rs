@@ -44,6 +44,31 @@ fn a_bootstrap_is_accepted_by_envoy_in_both_variants() {
 }
 
 #[test]
+fn tls_to_the_rate_limit_service_is_shown_as_it_is_offered_and_accepted_by_envoy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let flags = [("ca", "authority.crt"), ("cert", "client.crt"), ("key", "client.key")];
+    let flags = flags.map(|(flag, file)| format!("--server-{flag}={}", crate::tls::certificate(file)));
+    let [ca, cert, key] = flags.each_ref().map(String::as_str);
+    let edge = "{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:10000'";
+    let policies = path.join("edge.yaml");
+    // What stands by itself has its secrets in itself.
+    for fields in ["", ", sds_dir: /etc/envoy/sds"] {
+        std::fs::write(&policies, format!("{edge}{fields}, identities: [edge.shop]}}")).unwrap();
+        let policies = policies.to_str().unwrap();
+        let compiled = printed(&["compile", policies, ca, cert, key]);
+        validate(path, &compiled).unwrap_or_else(|said| panic!("{said}\n{compiled}"));
+        let names = ["tierflow:ca", "tierflow:identity"].map(|name| compiled.matches(name).count());
+        assert_eq!(names, [2; 2], "{compiled}");
+        let plain = printed(&["compile", policies]);
+        assert!(!plain.contains("tierflow:ca"), "{plain}");
+        let said = tierflow(&["compile", policies]).stderr;
+        let expected = "Gateway edge is for Envoys with a certificate of edge.shop only\n";
+        assert_eq!(String::from_utf8_lossy(&said), expected);
+    }
+}
+
+#[test]
 fn wrong_usage_is_told_from_wrong_policies_by_the_exit_code() {
     let code = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_tierflow")).args(args).output().unwrap().status.code();
     assert_eq!(code(&["compile"]), Some(2));

@@ -164,6 +164,12 @@ impl Tierflow {
         self
     }
 
+    /// As [`Self::with_verb_flags`], in the place of all that there were.
+    #[must_use]
+    pub(crate) fn with_only_verb_flags(self, verb_flags: Vec<String>) -> Self {
+        Self { verb_flags, ..self }
+    }
+
     pub(crate) fn addresses(&self) -> [SocketAddr; 3] {
         [self.xds, self.rls, self.admin]
     }

@@ -52,6 +52,8 @@ mod forgetful;
 mod forms;
 mod forms_random;
 mod hosts;
+mod identities;
+mod identities_rotated;
 mod last_good;
 mod leases;
 mod matching;

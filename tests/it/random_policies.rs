@@ -90,7 +90,9 @@ impl<'a> Judge<'a> {
         let mut bootstrap = json!({ "layered_runtime": render::runtime(), "static_resources": {} });
         let mut names = BTreeSet::new();
         for group in groups {
-            let Value::Object(kinds) = render::to_static_bootstrap(group)["static_resources"].take() else { continue };
+            let Value::Object(kinds) = render::to_static_bootstrap(group, Vec::new())["static_resources"].take() else {
+                continue;
+            };
             for (kind, resources) in kinds {
                 let Value::Array(resources) = resources else { continue };
                 let is_new = |resource: &Value| names.insert((kind.clone(), resource["name"].to_string()));

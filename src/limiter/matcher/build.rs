@@ -10,6 +10,7 @@ use super::{
     ApiLimits, GatewayForms, GatewayLimits, LastLimits, Matcher, PlanLimits, TenantLimits, TenantRule, at_api,
 };
 use crate::limiter::key::KeyHasher;
+use crate::names::certificate::San;
 use crate::names::{DocumentId, Kind, Name, descriptor};
 use crate::policy::form::Form;
 use crate::policy::gateway::{DefaultPlan, Gateway, OnError};
@@ -83,6 +84,11 @@ impl Matcher {
         self.forms(gateway).is_some_and(|forms| forms.has(id))
     }
 
+    /// The certificates that the gateway is for; `None` where there is no such gateway.
+    pub(in crate::limiter) fn identities(&self, gateway: &Name) -> Option<&Arc<[San]>> {
+        self.gateways.get(gateway).map(|gateway| &gateway.identities)
+    }
+
     /// The limits that the id is counted by, to be remembered.
     pub(in crate::limiter) fn last_limits(&self, gateway: &Name, id: &str) -> Option<(OnError, LastLimits)> {
         let gateway = self.gateways.get(gateway)?;
@@ -115,6 +121,7 @@ impl GatewayLimits {
             tenant_keys: matcher.keys_of_tenants(name),
             list_keys: matcher.keys_of_lists(name),
             on_error: gateway.limiter.on_error,
+            identities: Arc::clone(&gateway.identities),
             tenant: gateway.tenant.as_ref().map(|tenant| {
                 let default_plan = match &tenant.default_plan {
                     DefaultPlan::Plan(plan) => Some(plan.clone()),

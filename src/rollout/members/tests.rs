@@ -1,6 +1,6 @@
 //! Whom an offer reaches: everybody for whom it is another one, and nobody else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +13,7 @@ use crate::document::{Documents, split};
 use crate::limiter::key::KeyHasher;
 use crate::live::{Live, Settings, Writer};
 use crate::names::Revision;
+use crate::names::certificate::{ClientCertificate, San};
 use crate::snapshot::Resources;
 
 const GATEWAYS: [&str; 3] = ["a", "b", "c"];
@@ -49,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     let gateway = prop_oneof![
         1 => Just(Gateway::Missing),
         1 => Just(Gateway::Broken),
-        6 => (0..4_usize, 0..3_u32).prop_map(|(nodes, version)| Gateway::There(nodes, version)),
+        6 => (0..6_usize, 0..3_u32).prop_map(|(nodes, version)| Gateway::There(nodes, version)),
     ];
     prop_oneof![
         3 => prop::array::uniform3(gateway).prop_map(Step::Serve),
@@ -72,9 +73,14 @@ fn text(gateways: [Gateway; 3], rate: u32) -> String {
             Gateway::Missing => {}
             Gateway::Broken => text.push_str(&format!("---\n{{kind: Gateway, name: {name}, lsten: 1}}\n")),
             Gateway::There(nodes, version) => {
-                let nodes =
-                    ["{clusters: [x]}", "{clusters: [y]}", "{clusters: ['*']}", "{ids: ['n-1*'], clusters: [x]}"]
-                        [nodes];
+                let nodes = [
+                    "{clusters: [x]}",
+                    "{clusters: [y]}",
+                    "{clusters: ['*']}",
+                    "{ids: ['n-1*'], clusters: [x]}",
+                    "{clusters: ['*']}, identities: [n-0.shop]",
+                    "{clusters: [x]}, identities: [n-1.shop]",
+                ][nodes];
                 text.push_str(&format!(
                     "---
 {{kind: Gateway, name: {name}, nodes: {nodes}, listen: '127.0.0.1:{}'}}
@@ -93,6 +99,7 @@ fn text(gateways: [Gateway; 3], rate: u32) -> String {
 #[derive(Debug, PartialEq)]
 struct Seen {
     gateways: Vec<Name>,
+    denied: Vec<Name>,
     resources: Option<Arc<Resources>>,
     held: Vec<Name>,
 }
@@ -106,7 +113,9 @@ struct Stream {
 impl Stream {
     fn join(rollout: &Rollout, number: u64, kind: usize) -> Self {
         let cluster = ["x", "y", "z"][kind % 3].to_owned();
-        let identity = NodeIdentity { id: format!("n-{}", kind / 3), cluster, metadata: BTreeMap::new() };
+        let sans = San::parse(&format!("n-{}.shop", kind / 3)).into_iter().collect();
+        let certificate = Some(Arc::new(ClientCertificate { sans, not_after: None }));
+        let identity = NodeIdentity { id: format!("n-{}", kind / 3), cluster, certificate, ..NodeIdentity::default() };
         let mut member = rollout.join(StreamId(number), Arc::new(identity), None);
         let seen = look(rollout, &mut member);
         Self { member, seen }
@@ -129,7 +138,7 @@ fn look(rollout: &Rollout, member: &mut Member) -> Seen {
     let resources = offer.select(member).map(|selection| selection.resources);
     let gateways = member.gateways().to_vec();
     let held = gateways.iter().filter(|gateway| offer.is_held(gateway)).cloned().collect();
-    Seen { gateways, resources, held }
+    Seen { gateways, denied: member.memberships().denied.clone(), resources, held }
 }
 
 struct World {

@@ -92,6 +92,12 @@ impl Draw {
             | "RawUpstreamTls.ca"
             | "RawUpstreamTls.certificate_chain"
             | "RawUpstreamTls.private_key" => self.file(place),
+            "Gateway.identities" => match self.random.u8(..3) {
+                0 => format!("spiffe://shop/{}", self.random.u32(..)),
+                1 => format!("urn:uuid:{}", self.random.u32(..)),
+                _ => format!("edge-{}.shop", self.random.u32(..)),
+            },
+            "Gateway.sds_dir" => self.folder.to_str().unwrap().to_owned(),
             "RawAccessLog.path" => {
                 let name = self.one_of(&["access.log", "a b", "%START_TIME%", "{x}"]);
                 self.folder.join(name).to_str().unwrap().to_owned()
