@@ -53,7 +53,8 @@ const SERVER_CORES: &str = "0";
 /// Also of Redis, which is started from here.
 const GENERATOR_CORE: usize = 1;
 /// Nobody gives up: on a core that has more to do than it can, calls take long.
-const LOAD: Load = Load { connections: 4, pace: Pace::InFlight(32), timeout: "10S" };
+const LOAD: Load =
+    Load { connections: 4, pace: Pace::InFlight(32), timeout: "10S", gives_up: None, under_way_max: usize::MAX };
 const STORE_TIMEOUT: &str = "--counters-timeout=1s";
 
 /// A server, and the calls that ask it.
@@ -69,7 +70,7 @@ fn main() {
     if answers_ok::serve_if_asked() {
         return;
     }
-    turns::stay_on(GENERATOR_CORE);
+    turns::stay_on(&[GENERATOR_CORE]);
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start(&folder.path().join("redis"), free_address(), &[]).expect("a Redis");
     while TcpStream::connect(redis.address).is_err() {

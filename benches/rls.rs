@@ -29,6 +29,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::generator::{Load, Pace};
+use crate::tierflow_server::Ports;
 use crate::turns::{Measured, Medians, Turns};
 
 /// The program's.
@@ -59,7 +60,7 @@ fn main() {
     if answers_ok::serve_if_asked() {
         return;
     }
-    turns::stay_on(GENERATOR_CORE);
+    turns::stay_on(&[GENERATOR_CORE]);
     let folder = tempfile::tempdir().unwrap();
     let turns = Turns::from_environment();
     let hot = calls("open", HOT);
@@ -69,8 +70,7 @@ fn main() {
         bodies: Rc::clone(&hot),
     };
     let tierflow_of = |program: &Path, name: &str, bodies| {
-        let process =
-            tierflow_server::serve_with(program, folder.path(), POLICIES, SERVER_CORES, &[], process::free_address());
+        let process = tierflow_server::serve_with(program, folder.path(), POLICIES, SERVER_CORES, &[], Ports::free());
         Measured { name: name.to_owned(), process: Rc::new(process), bodies }
     };
     let tierflow = |name: &str, bodies| tierflow_of(Path::new(env!("CARGO_BIN_EXE_tierflow")), name, bodies);
@@ -100,12 +100,29 @@ fn main() {
     // Envoy's own default.
     let timeout = "20m";
     for (connections, in_flight) in [(1, 1), (1, 32), (4, 32), (16, 8)] {
-        let load = Load { connections, pace: Pace::InFlight(in_flight), timeout };
+        let load = Load { connections, pace: Pace::InFlight(in_flight), timeout, ..Load::default() };
         print(&format!("{connections} x {in_flight}"), load);
     }
     for per_second in [5_000, 20_000] {
-        let load = Load { connections: 4, pace: Pace::PerSecond(per_second), timeout };
+        let load = Load { pace: Pace::PerSecond(per_second), timeout, ..Load::default() };
         print(&format!("{per_second} a second"), load);
+    }
+    on_two_cores(folder.path(), &turns, &hot);
+}
+
+/// Whether calls cost more where two threads serve them at once. Both cores are shared with the generator, so it is CPU a call
+/// that tells, and not how many calls there are.
+fn on_two_cores(folder: &Path, turns: &Turns, bodies: &Rc<Vec<Bytes>>) {
+    turns::stay_on(&[0, 1]);
+    let program = Path::new(env!("CARGO_BIN_EXE_tierflow"));
+    let servers = ["0", "0,1"].map(|cores| Measured {
+        name: format!("Tierflow, cores {cores}"),
+        process: Rc::new(tierflow_server::serve_with(program, folder, POLICIES, cores, &[], Ports::free())),
+        bodies: Rc::clone(bodies),
+    });
+    let load = Load { connections: 16, pace: Pace::InFlight(8), ..Load::default() };
+    for (server, medians) in servers.iter().zip(turns.measure(load, &servers)) {
+        print("16 x 8", server, &medians);
     }
 }
 

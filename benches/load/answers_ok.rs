@@ -50,7 +50,11 @@ pub(crate) fn serve_if_asked() -> bool {
 async fn with_tonic(listener: TcpListener) {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = RateLimitServiceServer::new(AnswersOk);
-    Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    // Envoys ask for it before they ask for anything else.
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RateLimitServiceServer<AnswersOk>>().await;
+    let server = Server::builder().add_service(service).add_service(health_service);
+    server.serve_with_incoming(incoming).await.unwrap();
 }
 
 struct AnswersOk;

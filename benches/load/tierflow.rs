@@ -18,30 +18,43 @@ use tierflow::names::{Name, Revision};
 
 use crate::process::{Process, free_address};
 
+/// Where it is to listen.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) xds: SocketAddr,
+    pub(crate) rls: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Ports {
+    pub(crate) fn free() -> Self {
+        Self { xds: free_address(), rls: free_address(), admin: free_address() }
+    }
+}
+
 /// Serves policies on some cores.
 pub(crate) fn serve(folder: &Path, policies: &str, cores: &str, flags: &[&str]) -> Process {
     let program = Path::new(env!("CARGO_BIN_EXE_tierflow"));
-    serve_with(program, folder, policies, cores, flags, free_address())
+    serve_with(program, folder, policies, cores, flags, Ports::free())
 }
 
-/// The same by another build of the program, with its admin port at an address.
+/// The same by another build of the program, at given ports.
 pub(crate) fn serve_with(
     program: &Path,
     folder: &Path,
     policies: &str,
     cores: &str,
     flags: &[&str],
-    admin: SocketAddr,
+    ports: Ports,
 ) -> Process {
     let policies_folder = folder.join("policies");
     std::fs::create_dir_all(&policies_folder).unwrap();
     std::fs::write(policies_folder.join("bench.yaml"), policies).unwrap();
-    let address = free_address();
     let mut command = Command::new(program);
     command.args(["serve", "--log=error"]).arg(format!("--policies={}", policies_folder.display()));
-    command.arg(format!("--rls-listen={address}")).arg(format!("--admin-listen={admin}"));
-    command.arg(format!("--xds-listen={}", free_address())).args(flags);
-    Process::start(&command, cores, address)
+    command.arg(format!("--rls-listen={}", ports.rls)).arg(format!("--admin-listen={}", ports.admin));
+    command.arg(format!("--xds-listen={}", ports.xds)).args(flags);
+    Process::start(&command, cores, ports.rls)
 }
 
 /// A request of a tenant for an Api, which routes report as `id`, at that cost.

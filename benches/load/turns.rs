@@ -34,10 +34,12 @@ struct Turn {
     generator_cpu: f64,
     denied: f64,
     failed: f64,
+    given_up: f64,
 }
 
 /// The medians of a server's turns. Times are in microseconds.
 pub(crate) struct Medians {
+    /// Calls that were answered.
     pub(crate) per_second: f64,
     /// That half of the calls, 99 % and 99.9 % did not exceed.
     pub(crate) percentiles: [f64; 3],
@@ -50,6 +52,7 @@ pub(crate) struct Medians {
     /// In percent of all calls.
     pub(crate) denied: f64,
     pub(crate) failed: f64,
+    pub(crate) given_up: f64,
     /// Of `cpu`, to each of the servers in the same round.
     pub(crate) ratios: Vec<f64>,
 }
@@ -84,16 +87,17 @@ impl Turns {
         let (generator_before, started) = (own_cpu(), Instant::now());
         let calls = generator::run(&[server.process.address], load, &server.bodies, self.time);
         let took = started.elapsed();
-        let count = calls.latencies.len() as f64;
+        let count = calls.made() as f64;
         let per_call = |cpu: Duration| cpu.as_secs_f64() * 1e6 / count;
         Turn {
-            per_second: count / took.as_secs_f64(),
+            per_second: calls.latencies.len() as f64 / took.as_secs_f64(),
             percentiles: [0.5, 0.99, 0.999].map(|share| calls.percentile(share)),
             server_cpu: per_call(server.process.cpu() - server_before),
             store_cpu: per_call(store_cpu() - store_before),
             generator_cpu: per_call(own_cpu() - generator_before),
             denied: calls.denied as f64 * 100.0 / count,
             failed: calls.failed as f64 * 100.0 / count,
+            given_up: calls.given_up as f64 * 100.0 / count,
         }
     }
 }
@@ -111,22 +115,23 @@ fn medians(rounds: &[Vec<Turn>], place: usize) -> Medians {
         generator_cpu: median(&|turn| turn.generator_cpu),
         denied: median(&|turn| turn.denied),
         failed: median(&|turn| turn.failed),
+        given_up: median(&|turn| turn.given_up),
         ratios: (0..rounds[0].len()).map(ratio).collect(),
     }
 }
 
-/// Keeps this thread, and those that it starts, on one core.
-pub(crate) fn stay_on(core: usize) {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
-    rustix::thread::sched_setaffinity(None, &cores).unwrap();
+/// Keeps this thread, and those that it starts, on some cores.
+pub(crate) fn stay_on(cores: &[usize]) {
+    let mut set = rustix::thread::CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
 }
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn middle(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn middle(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -29,7 +29,7 @@ pub(crate) fn print(folder: &Path, flags: &[&str], turns: &Turns) {
         let time = 5 * turns.time();
         let made = generator::run(&addresses, load, &calls.bodies, time);
         let (by_lease, away) = decisions().shares_since(before);
-        let count = made.latencies.len() as f64;
+        let count = made.made() as f64;
         println!(
             "{name:<16} {:>8.0} {:>9.1}% {:>10.1}% {:>6.1}%",
             count / time.as_secs_f64(),

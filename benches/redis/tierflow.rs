@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use crate::SERVER_CORES;
 use crate::asked::{Asked, Calls};
-use crate::process::{Process, free_address};
-use crate::tierflow_server::{call, id_of, serve_with};
+use crate::process::Process;
+use crate::tierflow_server::{Ports, call, id_of, serve_with};
 
 /// Limits that nothing reaches.
 const RATES: [&str; 4] = ["1000000000/m", "1000000000/h", "1000000000/d", "1000000000/10m"];
@@ -29,9 +29,9 @@ pub(crate) struct Decisions {
 
 impl Tierflow {
     pub(crate) fn start(program: &Path, folder: &Path, flags: &[&str]) -> Self {
-        let admin = free_address();
-        let process = serve_with(program, folder, &policies(), SERVER_CORES, flags, admin);
-        Self { process: Rc::new(process), admin }
+        let ports = Ports::free();
+        let process = serve_with(program, folder, &policies(), SERVER_CORES, flags, ports);
+        Self { process: Rc::new(process), admin: ports.admin }
     }
 
     pub(crate) fn decisions(&self) -> Decisions {

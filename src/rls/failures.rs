@@ -13,6 +13,16 @@ use crate::metrics::{CodeLabels, Metrics};
 /// The shortest time from one line of the log to the next.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Those that there are series of from the start: an alarm on failures needs them before the first one.
+const CODES: [Code; 6] = [
+    Code::DeadlineExceeded,
+    Code::Internal,
+    Code::InvalidArgument,
+    Code::OutOfRange,
+    Code::PermissionDenied,
+    Code::Unavailable,
+];
+
 pub struct Failures {
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -28,9 +38,7 @@ struct Logged {
 
 impl Failures {
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        // An alarm on failures needs the series before the first one.
-        for code in [Code::Internal, Code::InvalidArgument, Code::OutOfRange, Code::PermissionDenied, Code::Unavailable]
-        {
+        for code in CODES {
             let _ = metrics.decision_errors.get_or_create(&CodeLabels { code: name(code) });
         }
         Self { metrics, clock, logged: Mutex::default() }

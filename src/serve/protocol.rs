@@ -93,7 +93,12 @@ impl Protocol for RateLimit {
 
     fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
         let calls = RateLimitCalls { service: self.service.clone(), others: self.others.clone(), peer };
-        http2(self.streams_max).serve_connection(OneBuffer(io), calls)
+        let mut builder = http2(self.streams_max);
+        // An Envoy takes back what is not answered in time. Where a busy service reads many calls at once, it reads that some
+        // of them are taken back, too: with hyper's 20 of these the connection of an honest Envoy would be closed, and all
+        // calls on it lost, just then. There are no more of them than calls may be under way.
+        builder.max_pending_accept_reset_streams(self.streams_max as usize);
+        builder.serve_connection(OneBuffer(io), calls)
     }
 }
 
@@ -285,5 +290,92 @@ mod tests {
         };
         let (read, ended) = tokio::join!(reading, connection);
         assert!(read > 1 << 20 && ended.is_ok(), "{read} {ended:?}");
+    }
+
+    /// RFC 9113, section 6: types of frames, and two of their flags.
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The head of a call without a message, as HPACK has it (RFC 7541) without its table of earlier headers.
+    fn head() -> Vec<u8> {
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let (post, http) = (0x83, 0x86);
+        [&[post, http, 0x04][..], &text(RateLimitServer::PATH), &[0x01], &text("rls")].concat()
+    }
+
+    fn rate_limit() -> RateLimit {
+        let settings = crate::live::Settings {
+            rate_limit_service: crate::compile::RateLimitService::default(),
+            counter_keys: crate::limiter::key::KeyHasher::seeded([0; 16]),
+            allow_empty: false,
+        };
+        let (clock, metrics) = (crate::clock::Clock::start(), Arc::<crate::metrics::Metrics>::default());
+        let rls = crate::rls::Rls {
+            live: crate::live::Live::new(settings).0,
+            counters: crate::counters::Counters::Away,
+            failures: crate::rls::Failures::new(Arc::clone(&metrics), clock),
+            denials: Arc::new(crate::denials::Denials::new(Arc::clone(&metrics), clock)),
+            metrics,
+            top: Arc::default(),
+            clock,
+        };
+        RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 }
+    }
+
+    /// What a service that was busy finds when it reads again.
+    #[tokio::test]
+    async fn who_takes_back_calls_that_were_not_read_yet_keeps_its_connection() {
+        let (mut sent, last) = (Vec::new(), 2001);
+        for stream in (1..last).step_by(2) {
+            sent.extend(frame(HEADERS, END_HEADERS, stream, &head()));
+            sent.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+        sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, last, &head()));
+        answered(&sent, last).await;
+    }
+
+    /// Has the service find these frames when it reads for the first time. Ends with the answer on a stream.
+    async fn answered(frames: &[u8], stream: u32) {
+        let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, address) = listener.accept().await.unwrap();
+        let (mut reading, mut writing) = client.into_split();
+        let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
+        let mut writing = tokio::spawn(async move { writing.write_all(&sent).await.map(|()| writing) });
+        // As much as the system takes; the rest follows what is read.
+        let _ = timeout(Duration::from_millis(200), &mut writing).await;
+        let peer = Peer {
+            address,
+            connection: crate::xds::Connection::default(),
+            is_heard: Arc::default(),
+            certificate: None,
+        };
+        let connection = rate_limit().speak(TokioIo::new(tokio_util::either::Either::Left(server)), peer);
+        let reading = async {
+            loop {
+                let mut head = [0; 9];
+                reading.read_exact(&mut head).await.expect("a frame");
+                let [_, high, low, kind, _, on @ ..] = head;
+                let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+                reading.read_exact(&mut payload).await.expect("a payload");
+                assert_ne!(kind, GOAWAY, "{}", String::from_utf8_lossy(&payload));
+                if (kind, u32::from_be_bytes(on)) == (HEADERS, stream) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
     }
 }
