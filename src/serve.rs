@@ -26,11 +26,14 @@ mod one_buffer;
 mod protocol;
 mod pulse;
 mod replica;
+mod series;
 mod servers;
+pub mod supervisor;
 mod sweep;
 mod tls;
 mod workers;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,19 +60,19 @@ use crate::editor::Editor;
 use crate::events::Events;
 use crate::last_good::{StateDir, Unusable};
 use crate::live::{Generation, Live, Settings, Writer};
-use crate::metrics::{Metrics, TypeLabels};
+use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pem;
 use crate::rls::{Failures, Rls};
 use crate::rollout::Rollout;
 use crate::shown;
-use crate::snapshot::resource::ResourceType;
 use crate::source::Source;
 use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
 use crate::top::Top;
 use crate::traffic::Traffic;
+use crate::version::VERSION;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use tls::{Tls, Within};
@@ -217,12 +220,7 @@ struct Shared {
 impl Shared {
     fn new(config: &Config, listeners: Listeners) -> (Self, Writer) {
         let metrics = Arc::new(Metrics::default());
-        for resource_type in ResourceType::ALL {
-            // An alarm on refusals needs the series before the first one.
-            let label = TypeLabels { r#type: resource_type.as_str() };
-            let _ = metrics.xds_nacks.get_or_create(&label);
-            let _ = metrics.xds_stale_nonces.get_or_create(&label);
-        }
+        series::begin(&metrics);
         admin::start_series(&metrics);
         let clock = Clock::start();
         let (counters, counter_keys) = counters::open(&config.counters, clock, &metrics);
@@ -275,7 +273,7 @@ impl Shared {
             admission: Arc::clone(&self.admission),
             unread: Arc::clone(&self.unread),
             clock: self.clock,
-            identifier: format!("tierflow/{}/{}", env!("CARGO_PKG_VERSION"), std::process::id()).into(),
+            identifier: format!("tierflow/{VERSION}/{}", std::process::id()).into(),
             shutdown: self.shutdown.clone(),
         }
     }
@@ -357,6 +355,12 @@ impl Running {
             Some(Err(error)) => format!("a task failed: {error}"),
             None => "nothing runs".to_owned(),
         }
+    }
+
+    /// Tells the service manager how it is, for as long as it is asked. Never comes to an end.
+    pub fn attend(&self) -> impl Future<Output = Infallible> + use<> {
+        let runtimes = self.runtimes.iter().map(Runtime::handle).chain(self.workers.handles());
+        supervisor::attend(self.live.subscribe(), runtimes.cloned().collect())
     }
 
     /// Takes no new calls, ends the streams, and lets calls under way finish for a few seconds.

@@ -24,6 +24,7 @@ use crate::nodes::{Node, Standing};
 use crate::rollout::{Hold, Reason};
 use crate::shown;
 use crate::source::board::Replica;
+use crate::version::{COMMIT, VERSION};
 
 /// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
 const BEHIND_MAX: usize = 20;
@@ -44,6 +45,8 @@ pub(super) struct Status {
     at: String,
     /// That of the program.
     version: &'static str,
+    /// The commit that it is built of; `unknown` where the build was not told.
+    commit: &'static str,
     /// Null before a first set is loaded.
     #[schema(required = true)]
     generation: Option<u64>,
@@ -276,7 +279,8 @@ impl Status {
         let (held, held_more) = first(holds.into_iter(), HELD_MAX, |(gateway, hold)| HeldGateway::of(gateway, hold));
         Self {
             at: rfc3339(admin.clock.now()),
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
+            commit: COMMIT,
             generation: generation.map(|generation| generation.number),
             revision: generation.map(|generation| generation.revision.0),
             ready: generation.is_some(),

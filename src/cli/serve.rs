@@ -104,15 +104,18 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let config = args.config()?;
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let mut running = serve::start(&config).map_err(|error| error.to_string())?;
+    let attended = running.attend();
     let ended = signals.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         tokio::select! {
             failure = running.failure() => Err(failure),
             _ = terminate.recv() => Ok(()),
             interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string()),
+            never = attended => match never {},
         }
     });
     tracing::info!("stopping");
+    serve::supervisor::stopping();
     running.stop();
     ended
 }

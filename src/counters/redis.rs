@@ -45,7 +45,7 @@ use crate::limiter::Charge;
 use crate::limiter::kept::Kept;
 use crate::limiter::key::CounterKey;
 use crate::limiter::peers::Peers;
-use crate::metrics::{Metrics, ReasonLabels};
+use crate::metrics::Metrics;
 use back::AsksFrom;
 use cluster::Cluster;
 use leases::{Leases, Take};
@@ -189,6 +189,11 @@ impl Redis {
         self.local.mirror.len()
     }
 
+    /// The most of them.
+    pub fn local_keys_max(&self) -> usize {
+        self.settings.local_keys_max
+    }
+
     /// Drops some counters that this replica keeps in case that the store goes away, and that count nothing any more.
     pub fn sweep(&self) {
         self.local.mirror.sweep(self.roll.at_store(self.clock.now()));
@@ -215,7 +220,7 @@ impl Redis {
         };
         self.metrics.leases.decisions_by_store.inc();
         decided.map_err(|failure| {
-            self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
+            failure.count(&self.metrics);
             StoreAway
         })
     }

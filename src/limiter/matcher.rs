@@ -113,6 +113,8 @@ pub enum Tier {
 }
 
 impl Tier {
+    pub const ALL: [Self; 3] = [Self::Api, Self::Tenant, Self::RateLimits];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api",

@@ -79,6 +79,11 @@ impl Decisions {
         });
     }
 
+    /// Shows it as counted 0 times, unless it was counted.
+    pub fn begin(&self, decided: &Decided<'_>) {
+        drop(self.series.part(&decided.labels(), self.series_max));
+    }
+
     /// All that was counted, by its labels and in no order.
     pub fn for_each(&self, mut look: impl FnMut(&DecisionLabels, u64)) {
         self.series.0.read().iter().for_each(|(labels, counter)| look(labels, counter.get()));

@@ -1,4 +1,5 @@
-//! Open ADS streams by group. A gateway that is served has a series from the start; one that is gone has none any more.
+//! Open ADS streams by group. A gateway that is served has a series from the start; one that is gone has none any more. A
+//! series without a name is for Envoys that no gateway selects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub struct StreamsByGroup(Arc<Mutex<Groups>>);
 #[derive(Debug, Default)]
 struct Groups {
     /// Those with a stream.
-    open: BTreeMap<Name, i64>,
+    open: BTreeMap<Option<Name>, i64>,
     served: BTreeSet<Name>,
 }
 
@@ -24,7 +25,7 @@ struct Groups {
 #[derive(Debug)]
 pub struct CountedStream {
     streams: StreamsByGroup,
-    group: Name,
+    group: Option<Name>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,9 +34,9 @@ struct GroupLabels {
 }
 
 impl StreamsByGroup {
-    pub fn count(&self, group: &Name) -> CountedStream {
-        *self.0.lock().open.entry(group.clone()).or_default() += 1;
-        CountedStream { streams: self.clone(), group: group.clone() }
+    pub fn count(&self, group: Option<&Name>) -> CountedStream {
+        *self.0.lock().open.entry(group.cloned()).or_default() += 1;
+        CountedStream { streams: self.clone(), group: group.cloned() }
     }
 
     /// The gateways that there are, in the place of those of before.
@@ -43,18 +44,18 @@ impl StreamsByGroup {
         self.0.lock().served = gateways;
     }
 
-    fn counts(&self) -> BTreeMap<Name, i64> {
+    fn counts(&self) -> BTreeMap<Option<Name>, i64> {
         let groups = self.0.lock();
-        let served = groups.served.iter().map(|gateway| (gateway.clone(), 0));
-        let mut counts: BTreeMap<Name, i64> = served.collect();
+        let served = groups.served.iter().cloned().map(Some);
+        let mut counts: BTreeMap<Option<Name>, i64> = served.chain([None]).map(|group| (group, 0)).collect();
         counts.extend(groups.open.iter().map(|(group, count)| (group.clone(), *count)));
         counts
     }
 }
 
 impl CountedStream {
-    pub fn group(&self) -> &Name {
-        &self.group
+    pub fn group(&self) -> Option<&Name> {
+        self.group.as_ref()
     }
 }
 
@@ -77,7 +78,7 @@ impl TypedMetric for StreamsByGroup {
 impl EncodeMetric for StreamsByGroup {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         for (group, count) in self.counts() {
-            let labels = GroupLabels { group: group.to_string() };
+            let labels = GroupLabels { group: group.map_or_else(String::new, |group| group.to_string()) };
             encoder.encode_family(&labels)?.encode_gauge(&count)?;
         }
         Ok(())
@@ -108,18 +109,18 @@ mod tests {
         let metrics = Metrics::default();
         let [edge, shop] = ["edge", "shop"].map(|name| Name::parse(name).unwrap());
         metrics.xds_streams.serve(gateways(&["edge", "shop"]));
-        let first = metrics.xds_streams.count(&edge);
-        let second = metrics.xds_streams.count(&edge);
-        let other = metrics.xds_streams.count(&shop);
-        assert_eq!(series(&metrics), ["\"edge\"} 2", "\"shop\"} 1"]);
+        let [first, second, other] = [&edge, &edge, &shop].map(|group| metrics.xds_streams.count(Some(group)));
+        assert_eq!(series(&metrics), ["\"\"} 0", "\"edge\"} 2", "\"shop\"} 1"]);
         drop(first);
         metrics.xds_streams.serve(gateways(&["shop"]));
-        assert_eq!(series(&metrics), ["\"edge\"} 1", "\"shop\"} 1"], "an Envoy still has a stream");
+        assert_eq!(series(&metrics), ["\"\"} 0", "\"edge\"} 1", "\"shop\"} 1"], "an Envoy still has a stream");
         drop((second, other));
-        assert_eq!(series(&metrics), ["\"shop\"} 0"], "none is connected to what is served");
+        assert_eq!(series(&metrics), ["\"\"} 0", "\"shop\"} 0"], "none is connected to what is served");
         for number in 0..1000 {
-            drop(metrics.xds_streams.count(&Name::parse(&format!("old-{number}")).unwrap()));
+            drop(metrics.xds_streams.count(Name::parse(&format!("old-{number}")).as_ref()));
         }
         assert_eq!(metrics.xds_streams.0.lock().open.len(), 0, "what comes and goes leaves nothing");
+        let _of_nobody = metrics.xds_streams.count(None);
+        assert_eq!(series(&metrics), ["\"\"} 1", "\"shop\"} 0"]);
     }
 }

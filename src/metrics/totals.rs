@@ -11,6 +11,8 @@ use crate::names::Name;
 /// The results that are counted once for a request. Those of its limits are counted for each of them.
 pub const OF_REQUESTS: [&str; 8] =
     ["ok", "denied", "tenant_missing", "tenant_unknown", "tenant_suspended", "store_away", "uncountable", "no_match"];
+/// The results of the limits of a request.
+pub const OF_LIMITS: [&str; 3] = ["over_limit", "shadow_over_limit", "no_room"];
 const DENIED: [&str; 4] = ["denied", "tenant_missing", "tenant_unknown", "tenant_suspended"];
 /// No counter had a part in what became of the request, or of one of its limits.
 const FAILED: [&str; 3] = ["store_away", "uncountable", "no_room"];
@@ -159,7 +161,7 @@ mod tests {
         for (times, result) in OF_REQUESTS.into_iter().enumerate() {
             count(&metrics, result, times + 1);
         }
-        for result in ["over_limit", "shadow_over_limit", "no_room"] {
+        for result in OF_LIMITS {
             count(&metrics, result, 100);
         }
         metrics.decision_errors_all.inc();

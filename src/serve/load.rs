@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::series::READINGS;
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::document::{Documents, Instances};
@@ -134,10 +135,11 @@ impl Loader {
         refused.new_since(&refused_before).for_each(|refusal| tell(refusal));
         let generation = self.live.generation();
         let number = generation.as_ref().map_or(0, |generation| generation.number);
+        let [served, unchanged, empty] = READINGS;
         let result = match adopted {
-            Adopted::Served => "served",
-            Adopted::Unchanged => "unchanged",
-            Adopted::Empty => "empty",
+            Adopted::Served => served,
+            Adopted::Unchanged => unchanged,
+            Adopted::Empty => empty,
         };
         match adopted {
             Adopted::Empty => tracing::warn!(

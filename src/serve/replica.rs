@@ -15,6 +15,7 @@ use crate::etcd::link::Link;
 use crate::etcd::{EtcdSettings, Section};
 use crate::live::Live;
 use crate::source::board::Replica;
+use crate::version::VERSION;
 
 /// Time that a replica which is gone is taken for alive.
 const TTL: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(super) fn join(
     let [link, link_of_lease] = [(), ()].map(|()| Link::new(settings.clone()));
     let replica = Replica {
         id: config.replica_id.clone().unwrap_or_else(made_id),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: VERSION.to_owned(),
         rls: advertised(config, shared.listeners.rls).iter().map(ToString::to_string).collect(),
         ..Default::default()
     };

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::series::CERTIFICATES;
 use crate::certificates::{Certificates, Holds};
 use crate::clock::wall;
 use crate::config::TlsFiles;
@@ -93,19 +94,20 @@ impl Tls {
     /// Looks at the files again and again. What cannot be used changes nothing, and is told of once.
     pub(super) async fn follow(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), String> {
         let count = |result| self.metrics.tls_reloads.get_or_create(&ReloadLabels { result }).inc();
+        let [ok, refused] = CERTIFICATES;
         let mut told = None;
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
             let tls = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || tls.look()).await.map_err(|error| error.to_string())?;
             match looked {
                 Ok(true) => {
-                    count("ok");
+                    count(ok);
                     tracing::info!("--tls-cert {}: changed, and served", shown::path(&self.files.certificate));
                 }
                 Ok(false) => {}
                 Err(ref unusable) if told.as_ref() == Some(&unusable.to_string()) => {}
                 Err(ref unusable) => {
-                    count("refused");
+                    count(refused);
                     tracing::error!("{unusable}; the certificate of before is served on");
                 }
             }

@@ -71,7 +71,7 @@ pub struct Etcd {
 
 /// Why what is held may not be what etcd holds.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Doubt {
+pub enum Doubt {
     #[error("{0}")]
     Unreachable(Failure),
     #[error("the watch broke: {0}")]
@@ -91,6 +91,18 @@ enum Doubt {
 }
 
 impl Doubt {
+    /// The labels of the metric.
+    pub const REASONS: [&str; 8] = [
+        "unreachable",
+        "watch_broken",
+        "watch_cancelled",
+        "compacted",
+        "revision_backwards",
+        "other_cluster",
+        "diverged",
+        "torn",
+    ];
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
@@ -224,7 +236,9 @@ impl Etcd {
     /// Nothing is taken from this feed any more.
     fn doubt(&mut self, doubt: &Doubt) {
         let endpoint = self.feed.take().map(|feed| feed.connection.endpoint).unwrap_or_default();
-        self.metrics.source_resyncs.get_or_create(&ReasonLabels { reason: doubt.reason() }).inc();
+        let reason = doubt.reason();
+        debug_assert!(Doubt::REASONS.contains(&reason), "{reason}");
+        self.metrics.source_resyncs.get_or_create(&ReasonLabels { reason }).inc();
         tracing::warn!(endpoint, "etcd is listed anew: {doubt}");
         if let Doubt::Unreachable(failure) | Doubt::Broken(failure) = doubt {
             self.board.lost(format!("{endpoint}: {failure}"));

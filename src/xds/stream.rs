@@ -411,17 +411,17 @@ fn type_label(resource_type: ResourceType) -> TypeLabels {
 /// Counts the stream under its group for as long as it lives.
 struct StreamGauge {
     metrics: Arc<Metrics>,
-    counted: Option<CountedStream>,
+    counted: CountedStream,
 }
 
 impl StreamGauge {
     fn new(metrics: &Arc<Metrics>) -> Self {
-        Self { metrics: Arc::clone(metrics), counted: None }
+        Self { counted: metrics.xds_streams.count(None), metrics: Arc::clone(metrics) }
     }
 
     fn move_to(&mut self, group: Option<&Name>) {
-        if self.counted.as_ref().map(CountedStream::group) != group {
-            self.counted = group.map(|group| self.metrics.xds_streams.count(group));
+        if self.counted.group() != group {
+            self.counted = self.metrics.xds_streams.count(group);
         }
     }
 }

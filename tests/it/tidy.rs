@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 38] = [
+const LAYERS: [(&str, &[&str]); 39] = [
     ("shared_map", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
     ("bulk", &["names"]),
     ("document", &["names", "shared_map", "shown"]),
     ("clock", &[]),
+    ("version", &[]),
     ("x509", &["names"]),
     ("pem", &["shown", "x509"]),
     ("certificates", &["pem", "metrics", "shown"]),
-    ("metrics", &["names"]),
+    ("metrics", &["names", "version"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
@@ -68,6 +69,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
             "names",
             "clock",
             "shown",
+            "version",
         ],
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),

@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::counters::{Admission, Outcome};
 use crate::limiter::Charge;
 use crate::limiter::key::CounterKey;
-use crate::metrics::{Metrics, ReasonLabels};
+use crate::metrics::Metrics;
 
 /// How often a question is sent on.
 const REDIRECTS_MAX: usize = 3;
@@ -204,7 +204,7 @@ impl Cluster {
     /// Once: where the answer is lost, it may have been done, and is not tried again.
     async fn give_back(&self, charged: &[Settlement]) {
         if let Err(failure) = self.settle(charged).await {
-            self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
+            failure.count(&self.metrics);
         }
     }
 

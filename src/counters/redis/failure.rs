@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use crate::metrics::{Metrics, ReasonLabels};
+
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("no connection to the store is open")]
@@ -32,6 +34,34 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The labels of the metric.
+    pub const REASONS: [&str; 18] = [
+        "away",
+        "timeout",
+        "late",
+        "nonsense",
+        "no_master",
+        "cluster_down",
+        "file",
+        "connection",
+        "not_let_in",
+        "read_only",
+        "loading",
+        "master_down",
+        "moved",
+        "try_again",
+        "out_of_memory",
+        "misconfigured",
+        "busy",
+        "other",
+    ];
+
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let reason = self.reason();
+        debug_assert!(Self::REASONS.contains(&reason), "{reason}");
+        metrics.counter_store_errors.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// The label of the metric.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -12,7 +12,6 @@ use crate::clock::Timestamp;
 use crate::counters::StoreAway;
 use crate::limiter::key::CounterKey;
 use crate::limiter::{Charge, Usage};
-use crate::metrics::ReasonLabels;
 
 const LOOK: &str = include_str!("look.lua");
 
@@ -48,7 +47,7 @@ impl Redis {
         for some in commands.chunks(AT_ONCE) {
             let told = try_join_all(some.iter().map(|(key, command)| self.query(*key, command))).await;
             answers.extend(told.map_err(|failure| {
-                self.metrics.counter_store_errors.get_or_create(&ReasonLabels { reason: failure.reason() }).inc();
+                failure.count(&self.metrics);
                 StoreAway
             })?);
         }
