@@ -39,6 +39,30 @@ pub fn redis() -> Result<&'static Path, String> {
     REDIS.get_or_init(find_redis).as_deref().map_err(Clone::clone)
 }
 
+/// promtool, which knows whether alerts make sense: `PROMTOOL_BIN`, else `promtool` on the PATH, else Debian's package
+/// `prometheus`.
+pub fn promtool() -> Result<&'static Path, String> {
+    static PROMTOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PROMTOOL.get_or_init(find_promtool).as_deref().map_err(Clone::clone)
+}
+
+/// systemd-analyze, which knows whether units make sense: `SYSTEMD_ANALYZE_BIN`, else `systemd-analyze` on the PATH, else
+/// Debian's package `systemd` with the libraries that this machine lacks.
+pub fn systemd_analyze() -> Result<Command, String> {
+    static ANALYZE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let program = ANALYZE.get_or_init(find_systemd_analyze).as_deref().map_err(Clone::clone)?;
+    let mut command = Command::new(program);
+    let folder = tools_folder().join("systemd");
+    if program.starts_with(&folder) {
+        let join = |paths: Vec<PathBuf>| std::env::join_paths(paths).map_err(|error| error.to_string());
+        command.env("LD_LIBRARY_PATH", join(libraries_below(&folder))?);
+        // The units that every other one refers to.
+        let units = ["lib", "usr/lib"].map(|lib| folder.join(lib).join("systemd/system"));
+        command.env("SYSTEMD_UNIT_PATH", join(units.to_vec())?);
+    }
+    Ok(command)
+}
+
 /// Chromium, and the driver that makes it do what WebDriver says.
 pub struct Chromium {
     pub browser: PathBuf,
@@ -160,6 +184,34 @@ fn find_redis() -> Result<PathBuf, String> {
     if !program.exists() {
         let package = |folder: &Path| unpack_debian_whole(&["redis-server"], folder);
         fetch(&folder, "Redis (2 MB, once)", package).map_err(|error| missing("Redis", "REDIS_BIN", &error))?;
+    }
+    Ok(program)
+}
+
+fn find_promtool() -> Result<PathBuf, String> {
+    if let Some(found) = installed("PROMTOOL_BIN", "promtool") {
+        return found;
+    }
+    let folder = tools_folder().join("prometheus");
+    let program = folder.join("usr/bin/promtool");
+    if !program.exists() {
+        let package = |folder: &Path| unpack_debian("prometheus", folder, folder);
+        fetch(&folder, "promtool (19 MB, once)", package)
+            .map_err(|error| missing("promtool", "PROMTOOL_BIN", &error))?;
+    }
+    Ok(program)
+}
+
+fn find_systemd_analyze() -> Result<PathBuf, String> {
+    if let Some(found) = installed("SYSTEMD_ANALYZE_BIN", "systemd-analyze") {
+        return found;
+    }
+    let folder = tools_folder().join("systemd");
+    let program = folder.join("usr/bin/systemd-analyze");
+    if !program.exists() {
+        let packages = |folder: &Path| unpack_debian_whole(&["systemd"], folder);
+        fetch(&folder, "systemd-analyze (5 MB, once)", packages)
+            .map_err(|error| missing("systemd-analyze", "SYSTEMD_ANALYZE_BIN", &error))?;
     }
     Ok(program)
 }
