@@ -8,8 +8,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::harness::Tierflow;
+use crate::harness::{Tierflow, any_addresses};
 use crate::kit::tools;
+use crate::tls;
 
 const RULES: &str = "examples/prometheus/rules.yaml";
 const RULES_TEST: &str = "examples/prometheus/rules_test.yaml";
@@ -17,8 +18,8 @@ const SCRAPING: &str = "examples/prometheus/prometheus.yaml";
 const DASHBOARD: &str = "examples/grafana/tierflow.json";
 
 /// Labels of names that policies or Prometheus choose: any value makes sense.
-const OF_OTHERS: [&str; 10] =
-    ["job", "instance", "gateway", "api", "limit", "group", "version", "commit", "alertname", "alertstate"];
+const OF_OTHERS: [&str; 11] =
+    ["file", "job", "instance", "gateway", "api", "limit", "group", "version", "commit", "alertname", "alertstate"];
 
 /// Labels with the values that they have from the start, by the name of the sample.
 type Samples = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -44,7 +45,14 @@ async fn measured() -> String {
     let folder = tempfile::tempdir().unwrap();
     let policies = folder.path().join("policies");
     std::fs::create_dir(&policies).unwrap();
-    Tierflow::start(&policies).await.ask("/metrics").await.text()
+    // Files of certificates have series of their own.
+    tls::install("first", folder.path());
+    let flags = [("cert", "tls.crt"), ("key", "tls.key")];
+    let flags = flags.map(|(flag, file)| format!("--tls-{flag}={}", folder.path().join(file).display()));
+    let source = vec![format!("--policies={}", policies.display())];
+    let tierflow = Tierflow::serve(&folder.path().join("log"), source, &flags, any_addresses()).await;
+    let answer = tls::get(folder.path(), tierflow.admin(), "/metrics").unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 fn samples(text: &str) -> Samples {
@@ -110,10 +118,13 @@ async fn every_reason_that_is_documented_has_a_series_from_the_start() {
     }
 }
 
+/// Labels with the values that they are to have; none where any will do.
+type Matchers = Vec<(String, Vec<String>)>;
+
 /// What alerts and dashboards ask for, as far as it takes to know whether there is such a thing.
 struct Expression {
     /// Each metric with what its labels are to be.
-    selectors: Vec<(String, Vec<(String, Vec<String>)>)>,
+    selectors: Vec<(String, Matchers)>,
     /// The labels that remain, or that others are compared by.
     grouped_by: Vec<String>,
 }
