@@ -1,27 +1,66 @@
 //! The audit log: who asked for which change, from which base, and what came of it. One JSON line before the change and
-//! one after it; a change that cannot be noted is not made.
+//! one after it; a change that cannot be noted is not made. Each line of a file says the hash of what stands before it
+//! ([`chain`]), so that [`verify`] finds what somebody changed.
 
+mod chain;
+mod file;
 pub mod recent;
+pub mod verify;
+mod writer;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
-use std::path::Path;
+use std::io;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Timestamp;
 use crate::shown;
+use file::AuditFile;
 use recent::{Change, Recent};
+use writer::Waiting;
 
-/// What is read of the end of a file for the last changes, in bytes. A large change is a line of some 3 MB.
-const TAIL_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub use writer::WAITING_MAX;
+
+/// Where changes are noted.
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    pub path: PathBuf,
+    /// The size from which on a file is moved away, and a new one begun. `None`: this is somebody else's business.
+    pub bytes_max: Option<NonZeroU64>,
+    /// The files that were moved away and are kept.
+    pub files_max: NonZeroU32,
+}
 
 #[derive(Debug, Default)]
 pub struct Audit {
     /// `None`: the lines go to the log.
-    file: Option<Mutex<File>>,
-    recent: Mutex<Recent>,
+    queue: Option<mpsc::Sender<Waiting>>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What is known of the log without reading it.
+#[derive(Debug, Default)]
+struct State {
+    recent: Recent,
+    last_hash: Option<String>,
+    trouble: Option<String>,
+}
+
+/// The state of the file, for people.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditLog)]
+pub struct Report {
+    /// The SHA-256 of the last line. Whoever keeps it can tell later whether the file still has that line.
+    pub last_hash: String,
+    /// The lines that wait to be written.
+    pub waiting: usize,
+    /// Why the last line could not be written. Changes are refused meanwhile.
+    #[schema(required = true)]
+    pub trouble: Option<String>,
 }
 
 /// A line.
@@ -58,6 +97,9 @@ struct Line<'a> {
     at: String,
     #[serde(flatten)]
     entry: &'a Entry,
+    /// The hash of what stands before it. `None`: it goes to the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<&'a str>,
 }
 
 /// The same, read.
@@ -68,79 +110,82 @@ struct OwnedLine {
     entry: Entry,
 }
 
+impl<'a> Line<'a> {
+    fn of(entry: &'a Entry, at: Timestamp, previous: Option<&'a str>) -> Self {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(at.as_nanos());
+        Self { at: humantime::format_rfc3339_millis(at).to_string(), entry, previous }
+    }
+}
+
 impl Audit {
     /// Appends to the file, which is made where there is none. The last changes are those at its end.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let recent = if file.metadata()?.is_file() { recent_in(path) } else { Recent::default() };
-        Ok(Self { file: Some(Mutex::new(file)), recent: Mutex::new(recent) })
+    pub fn open(settings: AuditSettings) -> io::Result<Self> {
+        let path = settings.path.clone();
+        let file = AuditFile::open(settings)?;
+        let recent = if path.is_file() { recent_in(&path) } else { Recent::default() };
+        let last_hash = file.head().map(str::to_owned);
+        tracing::info!(target: "audit", last_hash, "--audit-log {}", shown::path(&path));
+        let state = Arc::new(Mutex::new(State { recent, last_hash, trouble: None }));
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let of_writer = Arc::clone(&state);
+        let writer = std::thread::Builder::new().name("audit".to_owned());
+        writer.spawn(move || writer::run(file, waiting, &of_writer))?;
+        Ok(Self { queue: Some(queue), state })
     }
 
     /// The last changes, the newest first: so many of them, from before the one with this number.
     pub fn changes(&self, before: Option<u64>, limit: usize) -> Vec<Change> {
-        self.recent.lock().before(before, limit)
+        self.state.lock().recent.before(before, limit)
     }
 
     /// The number of changes that have ended.
     pub fn ended(&self) -> u64 {
-        self.recent.lock().ended()
+        self.state.lock().recent.ended()
     }
 
     /// The changes that have ended since it was so many, in that order.
     pub fn ended_since(&self, ended: u64) -> Vec<Change> {
-        self.recent.lock().ended_since(ended)
+        self.state.lock().recent.ended_since(ended)
+    }
+
+    /// `None`: there is no file.
+    pub fn report(&self) -> Option<Report> {
+        let queue = self.queue.as_ref()?;
+        let state = self.state.lock();
+        Some(Report {
+            last_hash: state.last_hash.clone().unwrap_or_default(),
+            waiting: queue.max_capacity() - queue.capacity(),
+            trouble: state.trouble.clone(),
+        })
     }
 
     /// Appends a line. When this returns without an error, the line outlives a power failure.
-    pub fn note(&self, entry: &Entry, now: Timestamp) -> io::Result<()> {
-        let written = self.write(entry, now);
-        // What was asked for is not done where that cannot be written; what came of it is so either way.
-        if written.is_ok() || entry.result.is_some() {
-            self.recent.lock().take(entry, now);
-        }
-        written
+    pub async fn note(&self, entry: &Entry, at: Timestamp) -> Result<(), Arc<io::Error>> {
+        let Some(queue) = &self.queue else { return self.note_in_log(entry, at).map_err(Arc::new) };
+        let (told, answer) = oneshot::channel();
+        let waiting = Waiting { entry: entry.clone(), at, told };
+        let has_ended = || Arc::new(io::Error::other("the thread that writes it has ended"));
+        queue.send(waiting).await.map_err(|_| has_ended())?;
+        answer.await.unwrap_or_else(|_| Err(has_ended()))
     }
 
-    fn write(&self, entry: &Entry, now: Timestamp) -> io::Result<()> {
-        let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(now.as_nanos());
-        let line = Line { at: humantime::format_rfc3339_millis(at).to_string(), entry };
+    fn note_in_log(&self, entry: &Entry, at: Timestamp) -> io::Result<()> {
         // JSON has no line breaks and no control characters but escaped ones: nobody can forge a line.
-        let mut text = serde_json::to_string(&line)?;
-        match &self.file {
-            None => tracing::info!(target: "audit", "{text}"),
-            Some(file) => {
-                text.push('\n');
-                let mut file = file.lock();
-                file.write_all(text.as_bytes())?;
-                file.sync_data()?;
-            }
-        }
+        let text = serde_json::to_string(&Line::of(entry, at, None))?;
+        tracing::info!(target: "audit", "{text}");
+        self.state.lock().recent.take(entry, at);
         Ok(())
     }
 }
 
-/// What is not read is not shown: nobody has to be able to read the log to write it.
+/// What is not read is not shown: the chain alone has to be known to go on with it.
 fn recent_in(path: &Path) -> Recent {
     let mut recent = Recent::default();
-    match tail(path) {
-        Ok(bytes) => lines(&bytes).for_each(|(entry, at)| recent.take(&entry, at)),
+    match file::tail(path) {
+        Ok((bytes, _)) => lines(&bytes).for_each(|(entry, at)| recent.take(&entry, at)),
         Err(error) => tracing::warn!("--audit-log {}: earlier changes are not shown: {error}", shown::path(path)),
     }
     recent
-}
-
-/// The end of the file, from the beginning of a line.
-fn tail(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let begin = file.metadata()?.len().saturating_sub(TAIL_BYTES_MAX);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
-    if begin > 0 {
-        let end_of_line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |position| position + 1);
-        bytes.drain(..end_of_line);
-    }
-    Ok(bytes)
 }
 
 /// Lines that are no entries are passed over: the file may be older than this program, or somebody else's too.
@@ -153,145 +198,4 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (Entry, Timestamp)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::recent::CHANGES_MAX;
-    use super::*;
-
-    #[test]
-    fn a_line_is_a_line_whatever_is_in_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let entry = Entry {
-            change: "1".to_owned(),
-            who: "eve\n{\"who\":\"root\"}".to_owned(),
-            what: vec!["put Api pay".to_owned()],
-            base: Some(7),
-            force: None,
-            result: Some(Outcome::Revision(8)),
-        };
-        for _ in 0..2 {
-            Audit::open(&path).unwrap().note(&entry, Timestamp::from_nanos(1_700_000_000_000_000_000)).unwrap();
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0]["at"], "2023-11-14T22:13:20.000Z");
-        assert_eq!((&lines[0]["who"], &lines[0]["result"]["revision"]), (&entry.who.into(), &8.into()));
-    }
-
-    fn entry(result: Option<Outcome>) -> Entry {
-        let what = vec!["put Api pay".to_owned(), "delete Tenant acme".to_owned()];
-        Entry { change: "7f".to_owned(), who: "ann".to_owned(), what, base: Some(7), force: None, result }
-    }
-
-    #[test]
-    fn a_change_has_a_line_before_it_and_one_that_says_what_came_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        std::fs::write(&path, "{\"kept\": true}\n").unwrap();
-        let audit = Audit::open(&path).unwrap();
-        let refused = Some(Outcome::Refused("the set would not make sense".to_owned()));
-        let forced = Entry { force: Some("a slow day".to_owned()), ..entry(refused) };
-        for entry in [entry(None), entry(Some(Outcome::Revision(8))), forced] {
-            audit.note(&entry, Timestamp::from_nanos(1_700_000_000_123_456_789)).unwrap();
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let asked = r#""change":"7f","who":"ann","what":["put Api pay","delete Tenant acme"],"base":7"#;
-        let at = r#""at":"2023-11-14T22:13:20.123Z""#;
-        let expected = [
-            "{\"kept\": true}".to_owned(),
-            format!("{{{at},{asked}}}"),
-            format!("{{{at},{asked},\"result\":{{\"revision\":8}}}}"),
-            format!(
-                "{{{at},{asked},\"force\":\"a slow day\",\"result\":{{\"refused\":\"the set would not make sense\"}}}}"
-            ),
-        ];
-        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_opened_or_written_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Audit::open(folder.path()).is_err(), "a folder");
-        assert!(Audit::open(&folder.path().join("gone/audit.jsonl")).is_err());
-        // Linux has a device that is always full.
-        if cfg!(target_os = "linux") {
-            let full = Audit::open(Path::new("/dev/full")).unwrap();
-            let error = full.note(&entry(None), Timestamp::default()).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        }
-    }
-
-    /// The two ends of the service may not take each other's place.
-    #[test]
-    fn lines_of_several_threads_do_not_mix() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let audit = Audit::open(&path).unwrap();
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let audit = &audit;
-                let entry = Entry { change: thread.to_string(), what: vec!["x".repeat(20_000)], ..entry(None) };
-                scope.spawn(move || (0..5).for_each(|_| audit.note(&entry, Timestamp::default()).unwrap()));
-            }
-        });
-        let text = std::fs::read_to_string(&path).unwrap();
-        let changes =
-            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["change"].clone());
-        let mut changes: Vec<String> = changes.map(|change| change.as_str().unwrap().to_owned()).collect();
-        changes.sort();
-        assert_eq!(changes.concat(), "00000111112222233333");
-    }
-
-    #[test]
-    fn the_last_changes_are_those_at_the_end_of_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        std::fs::write(&path, "{\"kept\": true}\nno json\n\n").unwrap();
-        let at = Timestamp::from_nanos(1_700_000_000_123_000_000);
-        let audit = Audit::open(&path).unwrap();
-        audit.note(&entry(None), at).unwrap();
-        audit.note(&entry(Some(Outcome::Revision(8))), at + std::time::Duration::from_secs(1)).unwrap();
-        audit.note(&Entry { change: "80".to_owned(), base: None, ..entry(None) }, at).unwrap();
-        let expected = audit.changes(None, 10);
-        assert_eq!(expected.len(), 2);
-        assert_eq!((expected[1].at, &expected[1].result), (at, &Some(Outcome::Revision(8))));
-        assert_eq!(Audit::open(&path).unwrap().changes(None, 10), expected);
-        // Without a file they are known as long as the process lives.
-        let unwritten = Audit::default();
-        unwritten.note(&entry(None), at).unwrap();
-        assert_eq!(unwritten.changes(None, 10)[0].change, "7f");
-    }
-
-    #[test]
-    fn no_more_of_a_large_file_is_read_than_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let line = |number: usize| {
-            let what = vec!["x".repeat(8000)];
-            let line = Line {
-                at: "2023-11-14T22:13:20.000Z".to_owned(),
-                entry: &Entry { change: number.to_string(), what, ..entry(None) },
-            };
-            serde_json::to_string(&line).unwrap() + "\n"
-        };
-        let count = usize::try_from(TAIL_BYTES_MAX).unwrap() / line(0).len() + 500;
-        let text: String = (0..count).map(line).collect();
-        std::fs::write(&path, &text).unwrap();
-        let bytes = tail(&path).unwrap();
-        assert!(bytes.len() as u64 <= TAIL_BYTES_MAX && bytes.starts_with(b"{\"at\""), "{}", bytes.len());
-        let changes = Audit::open(&path).unwrap().changes(None, usize::MAX);
-        assert_eq!((changes.len(), &*changes[0].change), (CHANGES_MAX, &*(count - 1).to_string()));
-    }
-
-    #[test]
-    fn what_came_of_a_change_is_known_also_where_it_cannot_be_written() {
-        if cfg!(target_os = "linux") {
-            let full = Audit::open(Path::new("/dev/full")).unwrap();
-            assert!(full.note(&entry(None), Timestamp::default()).is_err());
-            assert_eq!(full.changes(None, 10), [], "it is not made");
-            assert!(full.note(&entry(Some(Outcome::Reset(3))), Timestamp::default()).is_err());
-            assert_eq!(full.changes(None, 10)[0].result, Some(Outcome::Reset(3)));
-        }
-    }
-}
+mod tests;

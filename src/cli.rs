@@ -1,6 +1,7 @@
 //! The command line: one file a verb. A verb prints what was asked for on standard output and problems on
 //! standard error; it exits with 0, with 1 where it found something wrong, and with 2 where it was used wrongly.
 
+mod audit;
 mod bootstrap;
 mod check;
 mod checked;
@@ -64,6 +65,7 @@ enum Verb {
     Counters(usage::Args),
     Top(top::Args),
     Token(token::Args),
+    Audit(audit::Args),
     Schema(schema::Args),
     /// Print what a shell runs to complete verbs, flags and the names that a running server knows, as in
     /// `source <(tierflow completions bash)`.
@@ -116,6 +118,7 @@ impl Verb {
             Self::Counters(args) => usage::run(&args, streams),
             Self::Top(args) => top::run(&args, streams),
             Self::Token(args) => token::run(&args, streams),
+            Self::Audit(args) => audit::run(&args, streams),
             Self::Schema(args) => schema::run(&args, streams),
             Self::Completions { shell } => streams.print(&String::from_utf8_lossy(&complete::script(shell)?)),
             Self::Man { folder } => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::file::AccessFiles;
+use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::counters::redis::RedisSettings;
 use crate::etcd::EtcdSettings;
@@ -31,8 +32,8 @@ pub struct Config {
     pub admin_access: AccessFiles,
     /// True where anybody may read the metrics.
     pub admin_metrics_open: bool,
-    /// The file of the audit log. `None`: changes are noted in the ordinary log.
-    pub audit_log: Option<PathBuf>,
+    /// The audit log. `None`: changes are noted in the ordinary log.
+    pub audit_log: Option<AuditSettings>,
     pub counters: CountersConfig,
     /// True where a source without any document means that nothing is to be served.
     pub allow_empty: bool,

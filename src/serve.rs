@@ -124,7 +124,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let admin_listener = listen::bind("--admin-listen", config.admin_listen)?;
     let listeners = Listeners { xds: xds_listener.address, rls: rls_listener.address, admin: admin_listener.address };
     let audit = match &config.audit_log {
-        Some(path) => Audit::open(path).map_err(|error| StartError::Audit(path.clone(), error))?,
+        Some(settings) => {
+            Audit::open(settings.clone()).map_err(|error| StartError::Audit(settings.path.clone(), error))?
+        }
         None => Audit::default(),
     };
     let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::edit::note;
+use super::edit::noted;
 use super::error::ProblemDetails;
 use super::extract::OfQuery;
 use super::gate::Asker;
@@ -186,7 +186,7 @@ pub(super) async fn reset(
         let detail = format!("that names {} counters, and at most {COUNTERS_MAX} are reset at once", named.len());
         return Err(bad(&detail));
     }
-    let mut entry = Entry {
+    let entry = Entry {
         change: format!("{:016x}", fastrand::u64(..)),
         who: caller.to_string(),
         what: named.iter().map(|counter| format!("reset {}", counter.describe())).collect(),
@@ -194,16 +194,13 @@ pub(super) async fn reset(
         force: None,
         result: None,
     };
-    note(&admin, &entry).await?;
     let charges: Vec<_> = named.iter().filter_map(|counter| counter.charge).collect();
-    let existed = admin.counters.reset(&charges).await;
-    entry.result = Some(match &existed {
+    let store_of_all = admin.counters.clone();
+    let existed = noted(&admin, entry, async move { store_of_all.reset(&charges).await }, |existed| match existed {
         Ok(existed) => Outcome::Reset(existed.iter().filter(|existed| **existed).count()),
         Err(StoreAway) => Outcome::Refused("the store does not answer; some may be reset".to_owned()),
     });
-    // It is done by now; what cannot be noted any more is an alarm, and no other answer.
-    let _ = note(&admin, &entry).await;
-    let existed = existed.map_err(away)?;
+    let existed = existed.await?.map_err(away)?;
     Ok(Json(ResetCounters {
         store: store(&admin.counters),
         reset: existed.iter().filter(|existed| **existed).count(),

@@ -16,7 +16,7 @@ use super::error::ProblemDetails;
 use super::extract::{Body, OfPath, OfQuery};
 use super::gate::{Asker, Gate};
 use super::openapi::{Made, Problem, RefusedChange};
-use super::{Admin, in_background};
+use super::{Admin, in_background, to_the_end};
 use crate::access::Role;
 use crate::audit::{Entry, Outcome};
 use crate::editor::draft::{Draft, drafts};
@@ -191,13 +191,13 @@ fn editor_of(admin: &Admin) -> Result<&Arc<Editor>, ProblemDetails> {
 
 async fn make(
     admin: &Admin,
-    editor: &Editor,
+    editor: &Arc<Editor>,
     Editing { who, force }: Editing,
     drafts: Vec<Draft>,
     headers: &HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let edit = Edit { drafts, base: base_of(headers)?, force, request: request_of(headers)? };
-    let mut entry = Entry {
+    let entry = Entry {
         change: format!("{:016x}", fastrand::u64(..)),
         who,
         what: edit.drafts.iter().map(describe).collect(),
@@ -205,15 +205,16 @@ async fn make(
         force: edit.force.clone(),
         result: None,
     };
-    note(admin, &entry).await?;
-    let edited = editor.edit(&edit).await;
-    entry.result = Some(match &edited {
+    let edit = Arc::new(edit);
+    let change = {
+        let (editor, edit) = (Arc::clone(editor), Arc::clone(&edit));
+        async move { editor.edit(&edit).await }
+    };
+    let edited = noted(admin, entry, change, |edited| match edited {
         Ok(edited) => Outcome::Revision(edited.revision.0),
         Err(error) => Outcome::Refused(error.to_string()),
     });
-    // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
-    let _ = note(admin, &entry).await;
-    let edited = edited.map_err(explain)?;
+    let edited = edited.await?.map_err(explain)?;
     Ok(answer(edited, &editor.outlook(&edit, edited).await))
 }
 
@@ -221,13 +222,27 @@ fn describe(draft: &Draft) -> String {
     format!("{} {}", if draft.parsed.is_some() { "put" } else { "delete" }, draft.id())
 }
 
-/// The disk is waited for, so that the line is there before the change.
-pub(super) async fn note(admin: &Admin, entry: &Entry) -> Result<(), ProblemDetails> {
-    let (audit, entry, now) = (Arc::clone(&admin.audit), entry.clone(), admin.clock.now());
-    in_background(move || audit.note(&entry, now)).await.map_err(|error| {
-        tracing::error!(%error, "the audit log cannot be written");
-        ProblemDetails::of(StatusCode::INSUFFICIENT_STORAGE, "the audit log cannot be written, so nothing is changed")
+/// Makes a change between the two lines that note it. Once the first line is there, it goes on to the second one also where
+/// whoever asked has gone.
+pub(super) async fn noted<T: Send + 'static>(
+    admin: &Admin,
+    mut entry: Entry,
+    change: impl Future<Output = T> + Send + 'static,
+    outcome: impl FnOnce(&T) -> Outcome + Send + 'static,
+) -> Result<T, ProblemDetails> {
+    let (audit, clock) = (Arc::clone(&admin.audit), admin.clock);
+    to_the_end(async move {
+        audit.note(&entry, clock.now()).await.map_err(|_| {
+            let detail = "the audit log cannot be written, so nothing is changed";
+            ProblemDetails::of(StatusCode::INSUFFICIENT_STORAGE, detail)
+        })?;
+        let made = change.await;
+        entry.result = Some(outcome(&made));
+        // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
+        let _ = audit.note(&entry, clock.now()).await;
+        Ok(made)
     })
+    .await
 }
 
 fn answer(edited: Edited, outlook: &Outlook) -> Response {

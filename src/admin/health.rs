@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{Admin, wall};
+use crate::audit::{Report, WAITING_MAX};
 use crate::certificates::EXPIRING;
 use crate::counters::Counters;
 
@@ -69,7 +70,7 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Read
     let lag = admin.board.read().lag(admin.clock.now());
     let refused = admin.live.refused().len();
     let is_heard = lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX);
-    let checks = vec![
+    let mut checks = vec![
         Check::new("policies", ready, generation, "a generation is served"),
         Check::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()),
         Check::new("refused_documents", refused == 0, refused, 0),
@@ -77,6 +78,7 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Read
         Check::of_certificates(&admin),
         Check::of_identities(&admin),
     ];
+    checks.extend(admin.audit.report().map(Check::of_audit));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks }))
 }
@@ -99,6 +101,12 @@ impl Check {
     fn of_identities(admin: &Admin) -> Self {
         let gateways = admin.unidentifiable_gateways().len();
         Self::new("identities", gateways == 0, gateways, 0)
+    }
+
+    /// By the lines that wait to be written. It decides nothing of requests: what is served goes on.
+    fn of_audit(report: Report) -> Self {
+        let Report { waiting, trouble, .. } = report;
+        Self::new("audit_log", trouble.is_none() && waiting < WAITING_MAX, waiting, WAITING_MAX)
     }
 
     fn of_counters(counters: &Counters) -> Self {

@@ -76,6 +76,9 @@ pub(super) struct Status {
     /// Why the newest version of the files that say who may ask is not in use; the one before is. Null where it is.
     #[schema(required = true)]
     access_trouble: Option<String>,
+    /// The file of the audit log; null where changes are noted in the log.
+    #[schema(required = true)]
+    audit: Option<crate::audit::Report>,
     listeners: Listeners,
     /// Whoever was refused a gateway because of its certificate: the last 20, the newest first.
     denied: Vec<Denied>,
@@ -298,6 +301,7 @@ impl Status {
             held_more,
             counters: CounterStore::of(&admin.counters),
             access_trouble: admin.access.trouble(),
+            audit: admin.audit.report(),
             listeners: admin.listeners,
             denied: admin.denials.last().into_iter().take(DENIED_MAX).map(Denied::of).collect(),
             gateways_without_envoys: admin

@@ -7,6 +7,7 @@ mod page;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -21,7 +22,7 @@ use tower_service::Service as _;
 use super::*;
 use crate::access::file::{AccessFiles, credentials};
 use crate::access::{Credentials, Port};
-use crate::audit::Audit;
+use crate::audit::{Audit, AuditSettings};
 use crate::certificates::Holds;
 use crate::compile::RateLimitService;
 use crate::counters::memory::{Memory, MemoryLimits};
@@ -259,13 +260,19 @@ async fn a_change_that_etcd_cannot_be_asked_for_may_be_sent_again_and_one_of_fil
 async fn a_change_that_cannot_be_noted_is_not_made() {
     let mut world = World::shop().with_editor();
     // A device that is always full.
-    world.admin.audit = Arc::new(Audit::open(std::path::Path::new("/dev/full")).unwrap());
+    let full = AuditSettings { path: "/dev/full".into(), bytes_max: None, files_max: NonZeroU32::MIN };
+    world.admin.audit = Arc::new(Audit::open(full).unwrap());
     let base = [("x-config-base-version", "0")];
     for (method, path) in [("DELETE", "/v1/policies/Plan/gold"), ("DELETE", "/v1/counters?api=create&limit=api-minute")]
     {
         let (status, detail) = problem(&world.send(method, path, &base, "").await);
         assert_eq!((status, &*detail), (507, "the audit log cannot be written, so nothing is changed"), "{path}");
     }
+    let ready = world.get("/readyz").await;
+    let row = |check: &&Value| check["name"] == "audit_log";
+    let (status, body) = (ready.status, ready.json());
+    let row = body["checks"].as_array().unwrap().iter().find(row).unwrap();
+    assert_eq!((status, &row["ok"]), (200, &json!(false)), "degraded is not dead");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! `tierflow serve`
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
@@ -11,6 +13,7 @@ use super::checked::{Check, Checked, Typed};
 use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
 use crate::access::file::AccessFiles;
+use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::serve;
@@ -81,6 +84,12 @@ pub(super) struct Args {
     /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// The size in bytes from which on the audit log is moved away, to FILE.1, and a new one begun. Default: it grows.
+    #[arg(long, value_name = "N", requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_BYTES_MAX")]
+    audit_log_bytes_max: Option<NonZeroU64>,
+    /// The number of audit logs that were moved away and are kept. Older ones are deleted.
+    #[arg(long, value_name = "N", default_value = "10", requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_FILES_MAX")]
+    audit_log_files_max: NonZeroU32,
     #[command(flatten)]
     counters: Checked<CountersArgs>,
     /// Serve nothing when the source holds no document. Without it what was served stays.
@@ -101,12 +110,16 @@ fn parse_replica_id(text: &str) -> Result<String, String> {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     telemetry::init(&args.log, args.log_format)?;
+    write_no_core_dump();
     let config = args.config()?;
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let mut running = serve::start(&config).map_err(|error| error.to_string())?;
     let attended = running.attend();
     let ended = signals.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        // A file that may not grow any more is an error for whoever writes it, as a full disk is, and no end of the process.
+        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _heard = signal(too_large).map_err(|error| error.to_string())?;
         tokio::select! {
             failure = running.failure() => Err(failure),
             _ = terminate.recv() => Ok(()),
@@ -128,6 +141,15 @@ impl Check for Args {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A core dump would hold passwords, keys and tokens, and whoever may read it may not be who may read these. One that cannot be
+/// ruled out is no reason not to serve.
+fn write_no_core_dump() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!("core dumps cannot be ruled out: {error}");
     }
 }
 
@@ -156,7 +178,11 @@ impl Args {
             replica_id: self.replica_id,
             admin_access: AccessFiles { file: self.admin_access, token_file: self.admin_token_file },
             admin_metrics_open: self.admin_metrics_open,
-            audit_log: self.audit_log,
+            audit_log: self.audit_log.map(|path| AuditSettings {
+                path,
+                bytes_max: self.audit_log_bytes_max,
+                files_max: self.audit_log_files_max,
+            }),
             counters: self.counters.0.config()?,
             allow_empty: self.allow_empty,
         })

@@ -55,6 +55,14 @@ struct Status {
     gateways_without_envoys: Vec<String>,
     #[serde(default)]
     certificates: Vec<Certificate>,
+    /// The file of the audit log; none where changes are noted in the log.
+    #[serde(default)]
+    audit: Option<Audit>,
+}
+
+#[derive(Deserialize)]
+struct Audit {
+    trouble: Option<String>,
 }
 
 /// Somebody whose certificate is not for a gateway.
@@ -217,6 +225,7 @@ impl Status {
             && has_counters
             && self.source.trouble.is_none()
             && self.access_trouble.is_none()
+            && self.audit.as_ref().is_none_or(|audit| audit.trouble.is_none())
             && self.nodes.refusing == 0
             && self.nodes.late == 0
     }
@@ -229,6 +238,9 @@ impl Status {
         }
         if let Some(trouble) = &self.access_trouble {
             let _ = writeln!(text, "who may ask is as before: {}", shown::text(trouble));
+        }
+        if let Some(trouble) = self.audit.as_ref().and_then(|audit| audit.trouble.as_ref()) {
+            let _ = writeln!(text, "the audit log cannot be written, so nothing is changed: {}", shown::text(trouble));
         }
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
@@ -581,7 +593,7 @@ denied: somebody on port xds, once, 3s ago: gateway shop is not for it
     #[test]
     fn what_is_refused_late_or_stale_is_not_well() {
         assert!(status(|_| {}).is_well());
-        let unwell: [fn(&mut Value); 8] = [
+        let unwell: [fn(&mut Value); 9] = [
             |status| status["gateways_without_envoys"] = json!(["shop"]),
             |status| {
                 let expired = json!({ "flag": "f", "path": "p", "not_after": "", "validity": "expired" });
@@ -593,6 +605,7 @@ denied: somebody on port xds, once, 3s ago: gateway shop is not for it
             |status| status["nodes"]["refusing"] = json!(1),
             |status| status["nodes"]["late"] = json!(1),
             |status| status["source"]["lag_seconds"] = json!(3.5),
+            |status| status["audit"] = json!({ "last_hash": "7f", "waiting": 1, "trouble": "No space left on device" }),
         ];
         for change in unwell {
             assert!(!status(change).is_well());

@@ -69,10 +69,24 @@ impl NamedCounter {
             text.extend(name.iter().map(|name| format!(", {kind} {name}")));
         }
         for KeyPart { dimension, value } in &self.by {
-            text.push_str(&format!(", {dimension}={}", value.as_deref().unwrap_or("?")));
+            let value = value.as_deref().unwrap_or("?");
+            text.push_str(&format!(", {dimension}={}", if is_secret(dimension) { "(not shown)" } else { value }));
         }
         text
     }
+}
+
+/// Credentials (RFC 9110, section 11; RFC 6265) and keys that services give out: what is noted of a counter has to be readable
+/// by more people than may have these.
+fn is_secret(dimension: &str) -> bool {
+    const HEADERS: [&str; 5] = [
+        "header:authorization",
+        "header:proxy-authorization",
+        "header:cookie",
+        "header:x-api-key",
+        "header:x-auth-token",
+    ];
+    dimension.starts_with("cookie:") || HEADERS.contains(&dimension)
 }
 
 /// The counters that a selection names, in an order that stays the same while the policies do.

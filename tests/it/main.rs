@@ -19,6 +19,7 @@ mod access;
 #[allow(dead_code, reason = "the tests of the module itself forge more than is sent over sockets")]
 mod access_tokens;
 mod ads;
+mod audit;
 mod busy;
 mod cli_check;
 mod cli_compile;

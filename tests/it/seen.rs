@@ -134,7 +134,7 @@ impl Sharing {
         let mut replicas = Vec::new();
         for log in ["a.log", "b.log"] {
             let source = vec![format!("--policies={}", policies.display())];
-            let audit = format!("--audit-log={}", folder.path().join("audit.jsonl").display());
+            let audit = format!("--audit-log={}", folder.path().join(format!("{log}.audit")).display());
             // What a replica has leased would be seen as used.
             let leases = "--counters-leases=off".to_owned();
             let flags = [format!("--counters={}", server.url()), "--counters-timeout=1s".to_owned(), leases, audit];
@@ -155,7 +155,7 @@ impl Sharing {
 async fn counters_in_redis_are_seen_and_reset_on_all_replicas() {
     let mut sharing = Sharing::start().await;
     counters_are_seen(&sharing.edge, &sharing.replicas.iter().collect::<Vec<_>>()).await;
-    let audit = std::fs::read_to_string(sharing.folder.path().join("audit.jsonl")).unwrap();
+    let audit = std::fs::read_to_string(sharing.folder.path().join("a.log.audit")).unwrap();
     let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["what"][0], "reset tenant limit fixed of Gateway edge, Tenant acme");
     assert_eq!((&lines[0]["who"], &lines[0]["result"]), (&json!("loopback"), &Value::Null));

@@ -191,6 +191,18 @@ async fn it_takes_as_many_files_as_the_system_allows() {
     .await;
 }
 
+/// A core dump would hold passwords, keys and tokens.
+#[tokio::test]
+async fn no_core_is_dumped() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    let tierflow = Tierflow::start(&policies).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", tierflow.process())).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[..2], ["0", "0"]);
+}
+
 /// A disk that is full, or a reader of the log that ended.
 #[tokio::test]
 async fn a_log_that_cannot_be_written_costs_the_log_and_nothing_else() {

@@ -74,7 +74,7 @@ const LAYERS: [(&str, &[&str]); 39] = [
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["access", "compile", "counters", "etcd", "xds"]),
+    ("config", &["access", "audit", "compile", "counters", "etcd", "xds"]),
     ("telemetry", &[]),
 ];
 
@@ -89,7 +89,10 @@ const OUTSIDE: [(&str, &[&str]); 12] = [
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
     ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "pem", "source"]),
     ("redis", &["counters"]),
-    ("tokio", &["access", "admin", "counters", "editor", "etcd", "events", "live", "rollout", "source", "xds"]),
+    (
+        "tokio",
+        &["access", "admin", "audit", "counters", "editor", "etcd", "events", "live", "rollout", "source", "xds"],
+    ),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
     (
         "tracing",

@@ -92,7 +92,7 @@ async fn what_happens_is_told_to_who_follows() {
     };
     let done = Entry { result: Some(Outcome::Revision(8)), ..asked.clone() };
     for entry in [&asked, &done] {
-        world.admin.audit.note(entry, Timestamp::default()).unwrap();
+        world.admin.audit.note(entry, Timestamp::default()).await.unwrap();
         observer.look();
     }
     let (name, change) = event(&mut stream).await;

@@ -60,9 +60,9 @@ async fn changes_are_told_newest_first_with_what_came_of_them() {
             result: None,
         };
         let at = Timestamp::from_nanos(1_500_000_000 + change);
-        world.admin.audit.note(&entry, at).unwrap();
+        world.admin.audit.note(&entry, at).await.unwrap();
         if change < 24 {
-            world.admin.audit.note(&Entry { result: Some(Outcome::Revision(8)), ..entry }, at).unwrap();
+            world.admin.audit.note(&Entry { result: Some(Outcome::Revision(8)), ..entry }, at).await.unwrap();
         }
     }
     let (entries, sizes) = pages(&world, "/v1/audit?limit=10", "entries", "before").await;
@@ -85,6 +85,19 @@ async fn counters_that_were_reset_are_among_the_changes() {
     let entry = &world.json("/v1/audit").await["entries"][0];
     assert_eq!((&entry["who"], &entry["result"]), (&json!("loopback"), &json!({ "reset": 0 })));
     assert_eq!(entry["what"], json!(["reset api limit api-minute of Gateway edge, Api create"]));
+}
+
+/// More people read what is noted than may have what a client shows.
+#[tokio::test]
+async fn what_is_noted_of_a_counter_has_no_credentials_in_it() {
+    let by = "{name: one, rate: 10/m, by: [{header: authorization}, {cookie: session}, {header: x-user}]}";
+    let mut world = World::shop();
+    world.load(&SHOP.replace("{rate: 10/m}", by));
+    let query = "api=create&limit=one&header.authorization=s3cret-a&cookie.session=s3cret-b&header.x-user=ann";
+    let answer = world.send("DELETE", &format!("/v1/counters?{query}"), &[], "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let what = world.json("/v1/audit").await["entries"][0]["what"][0].to_string();
+    assert!(what.contains("(not shown)") && what.contains("=ann") && !what.contains("s3cret"), "{what}");
 }
 
 fn count(metrics: &Metrics, api: &str, limit: Option<(&'static str, &str)>, result: &'static str) {
