@@ -351,8 +351,8 @@ mod tests {
         let (mut reading, mut writing) = client.into_split();
         let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
         let mut writing = tokio::spawn(async move { writing.write_all(&sent).await.map(|()| writing) });
-        // As much as the system takes; the rest follows what is read.
-        let _ = timeout(Duration::from_millis(200), &mut writing).await;
+        // As much as the system takes; the rest follows what is read. Its end is kept, or the connection would be at its end.
+        let _writing = timeout(Duration::from_millis(200), &mut writing).await;
         let peer = Peer {
             address,
             connection: crate::xds::Connection::default(),
