@@ -218,7 +218,7 @@ async fn what_names_no_counter_is_told_and_nothing_is_reset() {
         "that names no counter yet: limits there count by header.x-user, so say these too"
     );
     let elsewhere = world.tierflow.send("DELETE", "/v1/counters?tenant=acme", &[("host", "shop.example")], "").await;
-    assert_eq!(elsewhere.status, 403, "it is a change, and not everybody's");
+    assert_eq!(elsewhere.status, 421, "a page under a name of its own reaches nothing");
     assert_eq!(seen(&world.tierflow, "tenant=acme").await, ["fixed 1/19 true", "bucket 1/29 true"]);
 }
 
