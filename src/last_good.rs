@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, Documents, Instance, Origin, Registered};
 use crate::names::{DocumentId, Kind, Name, Revision, Version};
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// The number of sets that are kept.
 const SETS_KEPT: usize = 3;
@@ -175,7 +175,7 @@ impl StateDir {
     }
 
     fn read(&self, file: &Path) -> Result<(Documents, Registered), Unusable> {
-        let bytes = fs::read(file).map_err(|error| Unusable::Io(file.to_owned(), error))?;
+        let bytes = regular_file::read(file).map_err(|error| Unusable::Io(file.to_owned(), error))?;
         let damaged = |reason: &str| Unusable::Damaged(file.to_owned(), reason.to_owned());
         if let Ok(format) = format_of(&bytes)
             && format > FORMAT
@@ -229,7 +229,7 @@ fn push_line(text: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
 /// From the beginning of a file.
 fn read_format(file: &Path) -> Result<u32, String> {
     let mut header = Vec::new();
-    let beginning = File::open(file).and_then(|file| file.take(HEADER_BYTES_MAX).read_to_end(&mut header));
+    let beginning = regular_file::open(file).and_then(|file| file.take(HEADER_BYTES_MAX).read_to_end(&mut header));
     beginning.map_err(|error| error.to_string()).and_then(|_| format_of(&header))
 }
 

@@ -73,6 +73,7 @@ pub mod counters;
 pub mod etcd;
 pub mod last_good;
 pub mod pem;
+pub mod regular_file;
 pub mod source;
 // who may ask the admin port (time is an argument)
 pub mod access;

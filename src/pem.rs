@@ -8,7 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{shown, x509};
+use crate::{regular_file, shown, x509};
 
 /// A file as it was when it was read. It may hold a private key, and is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Unusable {
 
 impl PemFile {
     pub fn read(flag: &'static str, path: &Path) -> Result<Self, Unusable> {
-        match std::fs::read(path) {
+        match regular_file::read(path) {
             Ok(content) => Ok(Self { flag, path: path.to_owned(), content }),
             Err(error) => Err(Unusable { flag, path: path.to_owned(), problem: error.to_string() }),
         }

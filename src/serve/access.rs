@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::file::{AccessFiles, credentials};
 use crate::access::{Access, Credentials, Port};
 use crate::metrics::{Metrics, ReloadLabels};
+use crate::regular_file;
 
 /// Between two looks at the files. They are small, and unlike a watch a look works on every file system.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -90,7 +91,7 @@ fn look(files: &AccessFiles, port: Port) -> (Content, Result<Credentials, String
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    regular_file::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(std::io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 39] = [
+const LAYERS: [(&str, &[&str]); 40] = [
     ("shared_map", &[]),
+    ("regular_file", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
     ("bulk", &["names"]),
@@ -18,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 39] = [
     ("clock", &[]),
     ("version", &[]),
     ("x509", &["names"]),
-    ("pem", &["shown", "x509"]),
+    ("pem", &["regular_file", "shown", "x509"]),
     ("certificates", &["pem", "metrics", "shown"]),
     ("metrics", &["names", "version"]),
     ("traffic", &["metrics", "clock"]),
@@ -35,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 39] = [
     ("counters", &["limiter", "clock", "metrics", "shown"]),
     ("etcd", &["shown"]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "shared_map", "shown"]),
-    ("last_good", &["document", "names", "shown"]),
+    ("last_good", &["document", "names", "regular_file", "shown"]),
     ("live", &["document", "policy", "compile", "diff", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("audit", &["clock", "shown"]),
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
@@ -87,7 +88,7 @@ const OUTSIDE: [(&str, &[&str]); 12] = [
     ("envoy_types", &["compile", "rls", "xds"]),
     ("etcd_client", &["etcd"]),
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
-    ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "pem", "source"]),
+    ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "regular_file", "source"]),
     ("redis", &["counters"]),
     (
         "tokio",
