@@ -108,7 +108,10 @@ impl Origin {
     pub fn shown_container(&self) -> Cow<'_, str> {
         match self {
             Self::File { path, .. } => Cow::Borrowed(path),
-            Self::Key { key, .. } => shown::text(key),
+            Self::Key { key, .. } => match shown::text(key) {
+                Cow::Borrowed(key) => shown::bounded(key),
+                Cow::Owned(key) => Cow::Owned(shown::bounded(&key).into_owned()),
+            },
         }
     }
 
@@ -254,7 +257,7 @@ impl Document {
             Some(kind) => Kind::parse(&kind)?,
             None => is_rate_limits().then_some(Kind::RateLimits)?,
         };
-        Some(DocumentId::new(kind, &field("name")?))
+        Some(DocumentId::new(kind, &shown::bounded(&field("name")?)))
     }
 }
 

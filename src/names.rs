@@ -145,7 +145,7 @@ impl DocumentId {
 
 impl fmt::Display for DocumentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, shown::text(&self.name))
+        write!(f, "{} {}", self.kind, shown::bounded(&shown::text(&self.name)))
     }
 }
 

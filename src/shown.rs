@@ -2,9 +2,14 @@
 //! holds whatever a file system or a client takes, line breaks and escape sequences included; a list is as long as a change.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::path::Path;
 
+/// The longest text from outside that is shown, in bytes: a name, a reason, a line of a document, the path of a request.
+/// Every name that makes sense is shorter.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// The longest part of a sentence, in bytes: so that there is room for what was expected instead.
+const QUOTED_BYTES_MAX: usize = 256;
 /// The members of a list that an error names in its sentence.
 const NAMED_MAX: usize = 3;
 
@@ -32,6 +37,38 @@ pub fn few<T: Display>(members: &[T], separator: &str) -> String {
     let rest = members.len().saturating_sub(NAMED_MAX);
     let rest = (rest > 0).then(|| format!("and {rest} more"));
     named.chain(rest).collect::<Vec<_>>().join(separator)
+}
+
+/// The text, or the beginning of one that is too long and how much of it there is more, as in `aaa… (249488 bytes more)`. What is
+/// bounded already stays as it is.
+pub fn bounded(text: &str) -> Cow<'_, str> {
+    cut(text, TEXT_BYTES_MAX)
+}
+
+/// The same for sentences that name several things, as an error does.
+pub fn sentences(text: &str) -> Cow<'_, str> {
+    cut(text, 4 * TEXT_BYTES_MAX)
+}
+
+/// The same for a text that is a part of a sentence.
+pub fn quoted(text: &str) -> Cow<'_, str> {
+    cut(text, QUOTED_BYTES_MAX)
+}
+
+/// A value as it is quoted in a sentence.
+pub fn value(value: impl Debug) -> String {
+    quoted(&format!("{value:?}")).into_owned()
+}
+
+/// At most so many bytes, what says how many are left out among them.
+fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    /// Has room for any number.
+    const SUFFIX_BYTES_MAX: usize = "… (18446744073709551615 bytes more)".len();
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let beginning = beginning(text, bytes_max - SUFFIX_BYTES_MAX);
+    Cow::Owned(format!("{beginning}… ({} bytes more)", text.len() - beginning.len()))
 }
 
 /// So many bytes of the text at most: whole characters from its beginning.
@@ -88,6 +125,21 @@ mod tests {
         assert_eq!(shown(br"\n"), r"\\n");
         assert_eq!(shown(b"\xfea\xff"), r"\xfea\xff");
         assert_eq!(shown(br"\xfe"), r"\\xfe");
+    }
+
+    #[test]
+    fn a_long_text_is_its_beginning_and_how_much_more_there_is() {
+        let longest = "n".repeat(TEXT_BYTES_MAX);
+        assert_eq!(bounded(&longest), longest);
+        for text in ["n".repeat(250_000), "ä".repeat(TEXT_BYTES_MAX), "n".repeat(TEXT_BYTES_MAX + 1)] {
+            let shown = bounded(&text);
+            let (beginning, more) = shown.strip_suffix(" bytes more)").unwrap().split_once("… (").unwrap();
+            assert!(shown.len() <= TEXT_BYTES_MAX && text.starts_with(beginning), "{shown}");
+            assert_eq!(beginning.len() + more.parse::<usize>().unwrap(), text.len());
+            assert_eq!(bounded(&shown), shown, "once is enough");
+        }
+        assert_eq!(value("a\nb"), r#""a\nb""#);
+        assert!(value("n".repeat(250_000)).len() <= QUOTED_BYTES_MAX);
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::names::{DocumentId, Kind};
 use crate::policy::parse::Parsed;
 use crate::policy::problem;
 
+/// A list tells of so many problems of each document. The document by itself tells of all.
+const LISTED_PROBLEMS_MAX: usize = 5;
+
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum ListedDocument {
@@ -74,7 +77,10 @@ pub(super) struct RefusedDocument {
     /// When it was refused first.
     #[schema(format = DateTime)]
     since: String,
+    /// In lists the first 5.
     problems: Vec<DocumentProblem>,
+    /// The number of those that are not among them.
+    problems_more: usize,
 }
 
 /// Why a document is refused.
@@ -87,7 +93,7 @@ pub(super) struct DocumentProblem {
     message: String,
     #[schema(required = true)]
     help: Option<String>,
-    /// The text of the line.
+    /// The text of the line; of a long one the part around the place.
     #[schema(required = true, value_type = Option<String>)]
     line: Option<Arc<str>>,
     /// The place in the document's own text.
@@ -154,7 +160,7 @@ pub(super) async fn one(
     let refusal = refused.of(&id).map(|refusal| &**refusal);
     let served = generation.documents.get(&id);
     let document = match (served, refusal) {
-        (Some(parsed), refusal) => ListedDocument::Served(ServedDocument::of(parsed, refusal)),
+        (Some(parsed), refusal) => ListedDocument::Served(ServedDocument::of(parsed, refusal.map(RefusedDocument::of))),
         (None, Some(refusal)) => ListedDocument::Refused(RefusedDocument::of(refusal)),
         (None, None) => return Err(ProblemDetails::not_found(&format!("no {} is called {:?}", id.kind, path.name))),
     };
@@ -178,20 +184,30 @@ fn etag(generation: &Generation, parsed: Option<&Arc<Parsed>>) -> String {
 }
 
 impl ServedDocument {
-    fn of(parsed: &Parsed, refusal: Option<&Refusal>) -> Self {
+    fn of(parsed: &Parsed, refused: Option<RefusedDocument>) -> Self {
         Self {
             kind: parsed.id.kind,
             name: Arc::clone(&parsed.id.name),
             origin: parsed.document.origin.to_string(),
             revision: parsed.document.revision.map(|revision| revision.0),
             served: true,
-            refused: refusal.map(RefusedDocument::of),
+            refused,
         }
     }
 }
 
 impl RefusedDocument {
+    /// With all that is known of it.
     pub(super) fn of(refusal: &Refusal) -> Self {
+        Self::with_problems(refusal, usize::MAX)
+    }
+
+    /// As one of many.
+    pub(super) fn listed(refusal: &Refusal) -> Self {
+        Self::with_problems(refusal, LISTED_PROBLEMS_MAX)
+    }
+
+    fn with_problems(refusal: &Refusal, problems_max: usize) -> Self {
         Self {
             kind: refusal.id.as_ref().map(|id| id.kind),
             name: refusal.id.as_ref().map(|id| Arc::clone(&id.name)),
@@ -199,7 +215,8 @@ impl RefusedDocument {
             revision: refusal.revision.map(|revision| revision.0),
             served: refusal.is_served,
             since: rfc3339(refusal.since),
-            problems: refusal.problems.iter().map(DocumentProblem::of).collect(),
+            problems: refusal.problems.iter().take(problems_max).map(DocumentProblem::of).collect(),
+            problems_more: refusal.problems.len().saturating_sub(problems_max),
         }
     }
 }
@@ -208,7 +225,7 @@ impl DocumentProblem {
     pub(super) fn of(problem: &problem::Problem) -> Self {
         Self {
             location: problem.location(),
-            path: problem.path.to_string(),
+            path: problem.path.clone(),
             message: problem.message.clone(),
             help: problem.help.clone(),
             line: problem.place.as_ref().map(|place| Arc::clone(&place.text)),

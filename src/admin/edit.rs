@@ -250,7 +250,7 @@ fn answer(edited: Edited, outlook: &Outlook) -> Response {
         revision: edited.revision.0,
         replayed: edited.is_replay,
         shown: outlook.is_shown,
-        waiting: outlook.waiting.iter().map(|refusal| RefusedDocument::of(refusal)).collect(),
+        waiting: outlook.waiting.iter().map(|refusal| RefusedDocument::listed(refusal)).collect(),
     };
     let mut response = Json(body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", edited.revision)) {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::documents::DocumentProblem;
 use super::edit::CurrentVersion;
+use crate::shown;
 
 /// The most members of a list in an error: a person reads it, and a change has up to 20 000 documents.
 const LISTED_MAX: usize = 20;
@@ -57,7 +58,9 @@ impl ProblemBody {
 
 impl ProblemDetails {
     pub(super) fn of(status: StatusCode, detail: &str) -> Self {
-        Self { status, detail: detail.to_owned(), members: Map::new(), retry_after: None, challenge: None }
+        // It may repeat what a client asked for.
+        let detail = shown::sentences(detail).into_owned();
+        Self { status, detail, members: Map::new(), retry_after: None, challenge: None }
     }
 
     pub(super) fn not_found(detail: &str) -> Self {
@@ -150,6 +153,15 @@ mod tests {
         let (response, body) = answer(problem.retry_after(7));
         assert_eq!(response.headers()[header::RETRY_AFTER], "7");
         assert_eq!((&body["status"], &body["problems"]), (&json!(503), &json!([1])));
+    }
+
+    #[test]
+    fn a_problem_repeats_no_more_of_a_question_than_so_much() {
+        let name = "n".repeat(60_000);
+        let (_, body) = answer(ProblemDetails::not_found(&format!("no Plan is called {name:?}")));
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.len() <= 2048 && detail.starts_with("no Plan is called \"nnn"), "{detail}");
+        assert!(detail.ends_with(" bytes more)"), "{detail}");
     }
 
     #[test]

@@ -276,7 +276,8 @@ impl Status {
         let registered = generation.iter().flat_map(|generation| generation.registered.iter());
         let (registered, registered_more) = first_instances(registered);
         let refused = served.refused.sorted();
-        let (refused, refused_more) = first(refused.into_iter(), REFUSED_MAX, |refusal| RefusedDocument::of(refusal));
+        let (refused, refused_more) =
+            first(refused.into_iter(), REFUSED_MAX, |refusal| RefusedDocument::listed(refusal));
         let offer = admin.rollout.offer();
         let holds: Vec<_> = offer.holds().collect();
         let (held, held_more) = first(holds.into_iter(), HELD_MAX, |(gateway, hold)| HeldGateway::of(gateway, hold));

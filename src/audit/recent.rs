@@ -10,8 +10,6 @@ use crate::shown;
 pub const CHANGES_MAX: usize = 1000;
 /// Of so many documents or counters of a change it is kept what became of them. The log has all.
 pub const WHAT_MAX: usize = 20;
-/// The longest text of a change that is kept, in bytes.
-pub const TEXT_BYTES_MAX: usize = 512;
 
 /// A change: both of its lines in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +58,12 @@ impl Recent {
         self.changes.push_back(Change {
             number: self.newest,
             at,
-            change: cut(&entry.change),
-            who: cut(&entry.who),
-            what: entry.what.iter().take(WHAT_MAX).map(|what| cut(what)).collect(),
+            change: bounded(&entry.change),
+            who: bounded(&entry.who),
+            what: entry.what.iter().take(WHAT_MAX).map(|what| bounded(what)).collect(),
             what_more: entry.what.len().saturating_sub(WHAT_MAX),
             base: entry.base,
-            force: entry.force.as_deref().map(cut),
+            force: entry.force.as_deref().map(bounded),
             result: entry.result.as_ref().map(cut_outcome),
             ended,
         });
@@ -91,18 +89,15 @@ impl Recent {
     }
 }
 
-fn cut_outcome(outcome: &Outcome) -> Outcome {
-    match outcome {
-        Outcome::Refused(why) => Outcome::Refused(cut(why)),
-        other => other.clone(),
-    }
+/// As long as a text may be that is kept.
+fn bounded(text: &str) -> String {
+    shown::bounded(text).into_owned()
 }
 
-/// The beginning of a text that is too long, with a sign that it is one.
-fn cut(text: &str) -> String {
-    match text.len() <= TEXT_BYTES_MAX {
-        true => text.to_owned(),
-        false => format!("{}…", shown::beginning(text, TEXT_BYTES_MAX)),
+fn cut_outcome(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Refused(why) => Outcome::Refused(bounded(why)),
+        other => other.clone(),
     }
 }
 
@@ -115,7 +110,7 @@ mod tests {
         Entry { change: change.to_string(), who: "ann".to_owned(), what, base: Some(7), force: None, result }
     }
 
-    fn shown(changes: &[Change]) -> Vec<(u64, bool)> {
+    fn told(changes: &[Change]) -> Vec<(u64, bool)> {
         changes.iter().map(|change| (change.number, change.result.is_some())).collect()
     }
 
@@ -126,12 +121,12 @@ mod tests {
         recent.take(&entry(1, None), at(1));
         recent.take(&entry(2, None), at(2));
         recent.take(&entry(1, Some(Outcome::Revision(8))), at(3));
-        assert_eq!(shown(&recent.before(None, 10)), [(2, false), (1, true)]);
+        assert_eq!(told(&recent.before(None, 10)), [(2, false), (1, true)]);
         let first = &recent.before(Some(2), 10)[0];
         assert_eq!((first.at, first.result.clone()), (at(1), Some(Outcome::Revision(8))));
         recent.take(&entry(2, Some(Outcome::Revision(9))), at(4));
-        assert_eq!((recent.ended(), shown(&recent.ended_since(0))), (2, vec![(1, true), (2, true)]));
-        assert_eq!(shown(&recent.ended_since(1)), [(2, true)]);
+        assert_eq!((recent.ended(), told(&recent.ended_since(0))), (2, vec![(1, true), (2, true)]));
+        assert_eq!(told(&recent.ended_since(1)), [(2, true)]);
     }
 
     #[test]
@@ -152,7 +147,7 @@ mod tests {
     #[test]
     fn a_change_takes_no_more_memory_than_so_much_however_large_it_is() {
         let mut recent = Recent::default();
-        let long = "ä".repeat(TEXT_BYTES_MAX);
+        let long = "ä".repeat(shown::TEXT_BYTES_MAX);
         let large = Entry {
             who: long.clone(),
             what: vec![long.clone(); 20_000],
@@ -166,7 +161,7 @@ mod tests {
         let Some(Outcome::Refused(why)) = kept.result else { panic!("{:?}", kept.result) };
         let texts = kept.what.into_iter().chain([kept.who, kept.force.unwrap(), why]);
         for text in texts {
-            assert!(text.ends_with("ä…") && text.len() <= TEXT_BYTES_MAX + "…".len(), "{text}");
+            assert!(text.ends_with(" bytes more)") && text.len() <= shown::TEXT_BYTES_MAX, "{text}");
         }
     }
 }

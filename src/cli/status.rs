@@ -125,6 +125,8 @@ struct Document {
     deleted: bool,
     #[serde(default)]
     problems: Vec<ToldProblem>,
+    #[serde(default)]
+    problems_more: u64,
 }
 
 #[derive(Deserialize)]
@@ -246,6 +248,9 @@ impl Status {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
             for ToldProblem { location, message } in &document.problems {
                 let _ = writeln!(text, "  {}: {}", shown::text(location), shown::text(message));
+            }
+            if document.problems_more > 0 {
+                let _ = writeln!(text, "  and {} more", document.problems_more);
             }
         }
         text.extend(more(self.refused_more, "refused documents, which `tierflow get` lists"));

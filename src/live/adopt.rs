@@ -19,11 +19,8 @@ use crate::clock::Timestamp;
 use crate::document::{Document, Documents, Origin};
 use crate::names::DocumentId;
 use crate::policy::parse::{Parsed, Refused};
-use crate::policy::problem::{Path, Problem};
+use crate::policy::problem::{PROBLEMS_MAX, Problem};
 use crate::policy::set::{ParsedById, PolicySet, doubled};
-
-/// More problems of one document than anybody reads.
-const PROBLEMS_MAX: usize = 50;
 
 /// State from one set of the source to the next.
 #[derive(Debug, Default)]
@@ -317,7 +314,7 @@ impl Attempt<'_> {
         Some(Problem {
             origin: self.base.documents.get(id)?.document.origin.clone(),
             document: Some(id.clone()),
-            path: Path::default(),
+            path: String::new(),
             message: format!("is gone from the source, but {user} still refers to it; its last version stays"),
             help: None,
             involves: vec![id.clone()],

@@ -8,10 +8,8 @@ mod plain;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::problem::{Finding, Findings, Path, Segment, Target, nearest};
-
-/// More problems of one document than anybody reads.
-const CUTS_MAX: usize = 50;
+use super::problem::{Finding, Findings, PROBLEMS_MAX, Path, Segment, Target, nearest};
+use crate::shown;
 
 pub(super) fn decode<R: DeserializeOwned, P>(
     json: Value,
@@ -23,7 +21,7 @@ pub(super) fn decode<R: DeserializeOwned, P>(
         match serde_path_to_error::deserialize(plain::Plain(&cutter.json)) {
             Ok(raw) => break raw,
             Err(error) => {
-                let is_hopeless = !cutter.handle(&error, findings) || cutter.cuts.len() > CUTS_MAX;
+                let is_hopeless = !cutter.handle(&error, findings) || cutter.cuts.len() > PROBLEMS_MAX;
                 if is_hopeless {
                     return None;
                 }
@@ -33,12 +31,10 @@ pub(super) fn decode<R: DeserializeOwned, P>(
     let mut found = Findings::default();
     let policy = read(&raw, &mut found);
     let is_whole = cutter.cuts.is_empty();
-    for mut finding in found.into_inner() {
-        finding.path = cutter.original(&finding.path);
-        if !cutter.is_above_a_cut(&finding.path) {
-            findings.add(finding);
-        }
-    }
+    findings.append(found, |finding| {
+        let path = cutter.original(&finding.path);
+        (!cutter.is_above_a_cut(&path)).then_some(Finding { path, ..finding })
+    });
     policy.filter(|_| is_whole)
 }
 
@@ -165,6 +161,11 @@ fn explain(mut path: Path, message: &str, found: Option<&Value>) -> Finding {
     let is_about_the_key =
         is_unknown && matches!(path.0.last(), Some(Segment::Key(key)) if quoted.first() == Some(&&**key));
     let target = if is_about_the_key { Target::Key } else { Target::Value };
+    // What was expected stands behind what was found.
+    let message = match quoted.first().filter(|_| is_unknown) {
+        Some(written) => message.replacen(written, &shown::quoted(written), 1),
+        None => message.to_owned(),
+    };
     let message = match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
         // What serde's own code says for the types that are written by hand.
         Some(rest) => {

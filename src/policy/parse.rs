@@ -1,5 +1,6 @@
 //! One document: bytes -> tree -> raw -> policy. Everything that is wrong with it is found in one go.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use super::tenant::{Plan, Tenant};
 use super::tree::Tree;
 use crate::document::{DOCUMENT_BYTES_MAX, Document};
 use crate::names::{DocumentId, Kind};
+use crate::shown;
 
 /// A document that makes sense by itself. Whether what it refers to exists is for the set to say.
 #[derive(Clone, Debug)]
@@ -90,8 +92,7 @@ fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Ref
     if !tree.has_field("kind") {
         tree.take_keys_as_protobuf_fields();
     }
-    let mut findings = Findings::default();
-    tree.findings().into_iter().for_each(|finding| findings.add(finding));
+    let mut findings = tree.findings();
     let mut json = tree.to_json();
     let kind = take_kind(&mut json).map_err(|finding| refuse(None, vec![finding], Some(&tree)))?;
     if !may_require && json.get("requires").is_some() {
@@ -99,8 +100,12 @@ fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Ref
         findings.add(Finding { path: Path::of(["requires"]), target: Target::Key, message, help: None });
     }
     let made_name = document.origin.made_name();
-    let name = json.get("name").map_or(Some(made_name.as_str()).filter(|_| kind == Kind::RateLimits), Value::as_str);
-    let id = name.map(|name| DocumentId::new(kind, name));
+    let name = match json.get("name") {
+        // One that is too long to be shown makes no sense anyway.
+        Some(name) => name.as_str().map(shown::bounded),
+        None => (kind == Kind::RateLimits).then_some(Cow::Borrowed(made_name.as_str())),
+    };
+    let id = name.map(|name| DocumentId::new(kind, &name));
     let policy = read(kind, json, &made_name, &mut findings);
     if let (Some(id), Some(expected)) = (&id, document.origin.id())
         && id != expected
@@ -129,8 +134,7 @@ pub fn settings<R: DeserializeOwned, S>(
         let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
         problem(error.message, place)
     })?;
-    let mut findings = Findings::default();
-    tree.findings().into_iter().for_each(|finding| findings.add(finding));
+    let mut findings = tree.findings();
     let json = tree.to_json();
     if !json.is_object() {
         return Err(problem("is not a mapping of settings".to_owned(), None));
@@ -211,7 +215,7 @@ fn take_kind(json: &mut Value) -> Result<Kind, Finding> {
     Kind::parse(word).filter(|kind| *kind != Kind::RateLimits).ok_or_else(|| Finding {
         path: Path::of(["kind"]),
         target: Target::Value,
-        message: format!("found {kind}, expected one of {}", kinds()),
+        message: format!("found {}, expected one of {}", shown::quoted(&kind.to_string()), kinds()),
         help: nearest(word, Kind::ALL.map(Kind::as_str)),
     })
 }

@@ -1,22 +1,25 @@
 //! Why a document is refused, in words that a person can act on: where, what was found, what was expected.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Element, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use super::tree::Tree;
 use crate::document::{Document, Origin};
 use crate::names::DocumentId;
+use crate::shown;
 
-/// A reason why a document is refused.
+/// A reason why a document is refused. What a document can be refused for is as long as the document; the texts here are
+/// [`shown::bounded`], and whoever shows them need not ask how long they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,
     /// The document, where that could be told.
     pub document: Option<DocumentId>,
     /// The field, as in `limits[0].rate`; empty for the document as a whole.
-    pub path: Path,
+    pub path: String,
     pub message: String,
     pub help: Option<String>,
     /// Every document that has a part in it, one that is missing included. What of these changed is to blame.
@@ -34,8 +37,10 @@ pub struct Place {
     pub column: u32,
     /// The length of what is meant, in characters; at least 1.
     pub width: u32,
-    /// The whole line, so that it can be shown without the document.
+    /// The line, so that it can be shown without the document. Of a long one the part around what is meant...
     pub text: Arc<str>,
+    /// ...and what of the line stands before that, in characters.
+    pub text_start: u32,
 }
 
 /// A problem before it is known where in the text it lies.
@@ -53,6 +58,9 @@ pub enum Target {
     Key,
     Value,
 }
+
+/// More problems of one document than anybody reads.
+pub const PROBLEMS_MAX: usize = 50;
 
 /// The way from a document's root to a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,7 +106,10 @@ impl fmt::Display for Path {
 /// Collects what is wrong with one document, while remembering where in it the reader is.
 #[derive(Debug, Default)]
 pub struct Findings {
+    /// The first [`PROBLEMS_MAX`].
     found: Vec<Finding>,
+    /// The number of the others.
+    more: usize,
     path: Path,
 }
 
@@ -113,7 +124,7 @@ impl Findings {
 
     /// Refuses the field where the reader is.
     pub fn refuse(&mut self, found: impl fmt::Debug, expected: impl fmt::Display) {
-        self.say(format!("found {found:?}, expected {expected}"));
+        self.say(format!("found {}, expected {expected}", shown::value(found)));
     }
 
     /// Refuses the field where the reader is, in words of the caller's own.
@@ -131,14 +142,29 @@ impl Findings {
     }
 
     pub fn add(&mut self, finding: Finding) {
-        self.found.push(finding);
+        if self.found.len() < PROBLEMS_MAX {
+            self.found.push(finding);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Takes what was found elsewhere, as it is here.
+    pub fn append(&mut self, other: Self, mut here: impl FnMut(Finding) -> Option<Finding>) {
+        other.found.into_iter().filter_map(&mut here).for_each(|finding| self.add(finding));
+        self.more += other.more;
     }
 
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    pub fn into_inner(self) -> Vec<Finding> {
+    /// All that is told: the last finding says how many others there are.
+    pub fn into_inner(mut self) -> Vec<Finding> {
+        if self.more > 0 {
+            let message = format!("{} more problems are not told", self.more);
+            self.found.push(Finding { path: Path::default(), target: Target::Value, message, help: None });
+        }
         self.found
     }
 }
@@ -154,9 +180,9 @@ impl Problem {
             origin: document.origin.clone(),
             document: id.cloned(),
             involves: id.cloned().into_iter().collect(),
-            path: finding.path,
-            message: finding.message,
-            help: finding.help,
+            path: shown::bounded(&finding.path.to_string()).into_owned(),
+            message: shown::bounded(&finding.message).into_owned(),
+            help: finding.help.map(|help| shown::bounded(&help).into_owned()),
             place,
         }
     }
@@ -177,7 +203,7 @@ impl Problem {
     /// What is wrong, with the document and the field.
     pub fn title(&self) -> String {
         let document = self.document.as_ref().map(ToString::to_string).unwrap_or_default();
-        let subject = [document, self.path.to_string()].into_iter().filter(|s| !s.is_empty());
+        let subject = [document, self.path.clone()].into_iter().filter(|s| !s.is_empty());
         let subject = subject.collect::<Vec<_>>().join(", ");
         if subject.is_empty() { self.message.clone() } else { format!("{subject}: {}", self.message) }
     }
@@ -186,15 +212,23 @@ impl Problem {
     pub fn render(&self, renderer: &Renderer) -> String {
         let title = self.title();
         let origin = self.origin.shown_container();
-        let place: Element<'_> = match &self.place {
-            Some(place) => Snippet::source(&*place.text)
-                .line_start(place.line as usize)
-                .path(&*origin)
-                .annotation(AnnotationKind::Primary.span(place.byte_range()))
-                .into(),
-            None => annotate_snippets::Origin::path(&*origin).line(self.origin.first_line() as usize).into(),
+        let in_file = || annotate_snippets::Origin::path(&*origin);
+        let report = Level::ERROR.primary_title(title.as_str());
+        let mut report = match &self.place {
+            Some(place) => {
+                let snippet = Snippet::source(&*place.text).line_start(place.line as usize);
+                let snippet = snippet.annotation(AnnotationKind::Primary.span(place.byte_range()));
+                match place.text_start {
+                    0 => report.element(snippet.path(&*origin)),
+                    // The column is that of the line, and not that of what is shown of it.
+                    _ => {
+                        let place = in_file().line(place.line as usize).char_column(place.column as usize);
+                        report.element(place).element(snippet)
+                    }
+                }
+            }
+            None => report.element(in_file().line(self.origin.first_line() as usize)),
         };
-        let mut report = Level::ERROR.primary_title(title.as_str()).element(place);
         if let Some(help) = &self.help {
             report = report.element(Level::HELP.message(help.as_str()));
         }
@@ -208,11 +242,13 @@ impl Place {
         let bytes = document.content.as_deref().unwrap_or_default();
         let text = String::from_utf8_lossy(bytes);
         let text = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
+        let (text, text_start) = around(text, column);
         Self {
             line: document.origin.first_line() + line.saturating_sub(1),
             column,
             width: width.max(1),
             text: text.into(),
+            text_start,
         }
     }
 
@@ -225,9 +261,30 @@ impl Place {
         let byte_of = |characters: u32| {
             self.text.char_indices().nth(characters as usize).map_or(self.text.len(), |(position, _)| position)
         };
-        let start = self.column.saturating_sub(1);
-        byte_of(start)..byte_of(start + self.width)
+        let start = self.column.saturating_sub(1).saturating_sub(self.text_start);
+        byte_of(start)..byte_of(start.saturating_add(self.width))
     }
+}
+
+/// The part of a long line around a column, with an ellipsis in the place of what is left out, and the characters that the
+/// part begins after.
+fn around(line: &str, column: u32) -> (Cow<'_, str>, u32) {
+    /// What is shown of the line before the column, in bytes.
+    const BEFORE: usize = 128;
+    const ELLIPSIS: &str = "…";
+    const PART_BYTES_MAX: usize = shown::TEXT_BYTES_MAX - 2 * ELLIPSIS.len();
+    if line.len() <= shown::TEXT_BYTES_MAX {
+        return (Cow::Borrowed(line), 0);
+    }
+    let at = line.char_indices().nth(column.saturating_sub(1) as usize).map_or(line.len(), |(at, _)| at);
+    let start = at.saturating_sub(BEFORE).min(line.len() - PART_BYTES_MAX);
+    let before = shown::beginning(line, start);
+    let rest = line.get(before.len()..).unwrap_or_default();
+    let part = shown::beginning(rest, PART_BYTES_MAX);
+    let [left, right] = [!before.is_empty(), part.len() < rest.len()].map(|is_cut| if is_cut { ELLIPSIS } else { "" });
+    // The ellipsis stands for the last character before.
+    let start = before.chars().count().saturating_sub(left.chars().count());
+    (Cow::Owned([left, part, right].concat()), u32::try_from(start).unwrap_or(u32::MAX))
 }
 
 /// One line for logs and lists; [`Problem::render`] is the long form.
@@ -243,8 +300,9 @@ impl fmt::Display for Problem {
 
 /// "did you mean ...", where one of the candidates is near what was written.
 pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // Nothing that could be meant is so long, and comparing costs the product of both lengths.
+    let candidates = candidates.into_iter().filter(|_| written.len() <= shown::TEXT_BYTES_MAX);
     candidates
-        .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(written.len()) / 4)
         .min()

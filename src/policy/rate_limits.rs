@@ -16,6 +16,7 @@ use super::rate::{Rate, Window};
 use super::raw::{RawActionLimit, RawHitsAddend, RawRateLimit, RawRateLimits};
 use super::text;
 use crate::names::{Kind, Name, descriptor};
+use crate::shown;
 
 pub use action::{Action, AddressRange, Entry, Metadata, MetadataSource};
 pub use matcher::{HeaderMatcher, HeaderTest, QueryMatcher, TextMatcher, TextPattern};
@@ -55,6 +56,14 @@ impl RateLimits {
         );
         let name = match &raw.name {
             Some(name) => text::name(findings, "name", name).map(|name| name.as_str().into()),
+            // It is shown wherever other names are.
+            None if name_of_place.len() > shown::TEXT_BYTES_MAX => {
+                let (bytes, bytes_max) = (name_of_place.len(), shown::TEXT_BYTES_MAX);
+                findings.say(format!(
+                    "is named by its place, which has {bytes} bytes: expected at most {bytes_max}, or a `name`"
+                ));
+                None
+            }
             None => Some(name_of_place.into()),
         };
         let gateway = raw.gateway.as_deref().map(|gateway| text::name(findings, "gateway", gateway));

@@ -9,7 +9,7 @@ use serde_yaml::granit_parser::Parser;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_yaml::{Location, Spanned};
 
-use super::problem::{Finding, Path, Segment, Target};
+use super::problem::{Finding, Findings, Path, Segment, Target};
 
 /// The deepest nesting of a document.
 const DEPTH_MAX: usize = 32;
@@ -80,8 +80,8 @@ impl Tree {
 
     /// The findings that do not depend on the document's meaning: keys that stand twice, and values that are left
     /// empty.
-    pub fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+    pub fn findings(&self) -> Findings {
+        let mut findings = Findings::default();
         self.0.value.collect_findings(&mut Path::default(), &mut findings);
         findings
     }
@@ -141,18 +141,18 @@ impl Node {
         }
     }
 
-    fn collect_findings(&self, path: &mut Path, findings: &mut Vec<Finding>) {
+    fn collect_findings(&self, path: &mut Path, findings: &mut Findings) {
         let mut visit = |segment: Segment, node: &Self, is_repeated: bool| {
             path.0.push(segment);
             if is_repeated {
                 let message = "this key stands twice in its mapping; one of the two would be lost".to_owned();
-                findings.push(Finding { path: path.clone(), target: Target::Key, message, help: None });
+                findings.add(Finding { path: path.clone(), target: Target::Key, message, help: None });
             }
             if matches!(node, Self::Scalar(Value::Null)) {
                 let message = "is empty: expected a value".to_owned();
                 let help =
                     Some("leave the field out to get its default; {} is an empty mapping, and a text like ~ or null goes into quotes".to_owned());
-                findings.push(Finding { path: path.clone(), target: Target::Key, message, help });
+                findings.add(Finding { path: path.clone(), target: Target::Key, message, help });
             }
             node.collect_findings(path, findings);
             path.0.pop();
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn what_would_be_lost_silently_is_found() {
         let tree = Tree::parse("a: 1\na: 2\nb:\nc: {d: 1, d: 2}").unwrap();
-        let found: Vec<_> = tree.findings().iter().map(|finding| finding.path.to_string()).collect();
+        let found: Vec<_> = tree.findings().into_inner().iter().map(|finding| finding.path.to_string()).collect();
         assert_eq!(found, ["a", "b", "c.d"]);
     }
 

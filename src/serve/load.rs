@@ -26,6 +26,9 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// resources would go back to it for a moment.
 const TELLING: Duration = Duration::from_secs(10);
 
+/// The problems of one loading that are logged.
+const TOLD_MAX: usize = 100;
+
 /// Takes documents from a source to what is served, and says what became of them.
 pub(super) struct Loader {
     pub(super) writer: Writer,
@@ -115,7 +118,7 @@ impl Loader {
             file = %shown::path(&file), revision = %documents.revision, documents = documents.documents.len(),
             "the last good set of an earlier run is at hand"
         );
-        refused.iter().for_each(|refusal| tell(refusal));
+        tell(refused.iter());
         Some(())
     }
 
@@ -132,7 +135,7 @@ impl Loader {
         let refused_before = self.live.refused();
         let adopted = self.writer.adopt(documents, self.clock.now());
         let refused = self.live.refused();
-        refused.new_since(&refused_before).for_each(|refusal| tell(refusal));
+        tell(refused.new_since(&refused_before));
         let generation = self.live.generation();
         let number = generation.as_ref().map_or(0, |generation| generation.number);
         let [served, unchanged, empty] = READINGS;
@@ -168,14 +171,25 @@ impl Loader {
     }
 }
 
-fn tell(refusal: &Refusal) {
-    for problem in &refusal.problems {
+/// Somebody who breaks ten thousand documents at once is told where to begin.
+fn tell<'a>(refused: impl Iterator<Item = &'a Arc<Refusal>>) {
+    let mut refused: Vec<_> = refused.collect();
+    refused.sort_by(|a, b| (&a.origin, &a.id).cmp(&(&b.origin, &b.id)));
+    let problems_of = |refusal: &'a Arc<Refusal>| refusal.problems.iter().map(move |problem| (refusal, problem));
+    let mut problems = refused.into_iter().flat_map(problems_of);
+    for (refusal, problem) in problems.by_ref().take(TOLD_MAX) {
         match refusal.revision {
             Some(revision) => {
                 tracing::warn!(is_served = refusal.is_served, %revision, "document refused: {problem}");
             }
             None => tracing::warn!(is_served = refusal.is_served, "document refused: {problem}"),
         }
+    }
+    let more = problems.count();
+    if more > 0 {
+        tracing::warn!(
+            "{more} more problems of refused documents: `tierflow get` and /v1/policies?refused=true tell all"
+        );
     }
 }
 

@@ -45,3 +45,57 @@ fn every_mistake_is_told_with_its_place() {
         assert_golden(&file.with_extension("txt"), &(rendered.join("\n\n") + "\n"));
     }
 }
+
+/// Documents as large as one may be, each of which makes a mistake with all that it holds.
+fn large_mistakes() -> Vec<String> {
+    let long = "n".repeat(250_000);
+    let many = |one: &dyn Fn(usize) -> String| (0..8000).map(one).collect::<Vec<_>>().join(", ");
+    let nested = format!("{}x: 1{}", format!("{}: {{", "k".repeat(9000)).repeat(25), "}".repeat(25));
+    vec![
+        format!("{{kind: Tenant, name: {long}, plan: a}}"),
+        format!("{{kind: Tenant, name: a, plan: {long}}}"),
+        format!("{{kind: {long}, name: a}}"),
+        format!("{{kind: Tenant, name: a, plan: a, {long}: 1}}"),
+        format!("{{kind: Tenant, name: a, plan: a, {}: }}", "!".repeat(250_000)),
+        format!("{{kind: Tenant, name: a, plan: [{long}]}}"),
+        format!("{{kind: Plan, name: a, limits: [{{rate: {long}}}]}}"),
+        format!("{{kind: Plan, name: a, limits: [{{rate: 1/m, mode: {long}}}]}}"),
+        format!("{{kind: Plan, name: a, limits: [{}]}}", many(&|n| format!("{{rate: often{n}}}"))),
+        format!("{{kind: Plan, name: a, {}}}", many(&|n| format!("key-{n}: "))),
+        format!("{{kind: Plan, name: a, limits: [{{rate: 1/m}}], {}}}", many(&|n| format!("key-{n}: 1"))),
+        format!("{{kind: Plan, name: a, {nested}}}"),
+        format!("{{kind: Plan, name: a, limits: &{long} [{{rate: 1/m}}]}}"),
+        format!("{{kind: Plan, name: {long}, limits: !{long} 1}}"),
+        format!("kind: Tenant\nname: {long}\nplan: [\n"),
+    ]
+}
+
+/// What is told is kept in memory, logged and shown, over and over.
+#[test]
+fn what_is_told_of_a_document_has_a_bound_whatever_stands_in_it() {
+    for text in large_mistakes() {
+        let problems = problems_of("p.yaml", text.as_bytes());
+        assert!((1..=51).contains(&problems.len()), "{:.60}: {} problems", text, problems.len());
+        for problem in problems {
+            let (line, rendered) = (problem.to_string(), problem.render(&Renderer::plain()));
+            assert!(line.len() < 4 * 512, "{:.60}: {} bytes: {:.2000}", text, line.len(), line);
+            assert!(rendered.len() < 6 * 512, "{:.60}: {} bytes: {:.3000}", text, rendered.len(), rendered);
+        }
+    }
+}
+
+/// A file that a program wrote is one line.
+#[test]
+fn of_a_long_line_the_part_is_shown_that_is_meant() {
+    let text = format!("{{kind: Plan, name: a, description: {}, limits: [{{rate: often}}]}}", "x".repeat(3000));
+    let problems = problems_of("p.yaml", text.replace("description", "limit").as_bytes());
+    let rendered = problems.iter().find(|problem| problem.path == "limits[0].rate").unwrap().render(&Renderer::plain());
+    let column = text.replace("description", "limit").find("often").unwrap() + 1;
+    assert!(rendered.contains(&format!("--> p.yaml:1:{column}\n")), "{rendered}");
+    assert!(rendered.contains("limits: [{rate: often}]}\n"), "{rendered}");
+    let [line, mark] = ["rate: often", "^^^^^"].map(|text| {
+        let line = rendered.lines().find(|line| line.contains(text)).unwrap();
+        line.chars().count() - line.split_once(text).unwrap().1.chars().count()
+    });
+    assert_eq!(line, mark, "{rendered}");
+}

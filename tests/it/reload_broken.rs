@@ -162,3 +162,23 @@ async fn an_emptied_folder_changes_nothing() {
     .await;
     assert_eq!(world.edge.get("/pay").await.status, 200);
 }
+
+/// Whoever puts a log where the policies belong fills no disk with what is said about it.
+#[tokio::test]
+async fn a_save_that_breaks_much_is_logged_in_so_many_lines_of_a_bounded_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    let long = "n".repeat(250_000);
+    let names: String = (0..5).map(|n| format!("---\n{{kind: Tenant, name: {n}{long}, plan: a}}\n")).collect();
+    let rates: String =
+        (0..200).map(|n| format!("---\n{{kind: Plan, name: p{n}, limits: [{{rate: often}}]}}\n")).collect();
+    std::fs::write(policies.join("a.yaml"), names).unwrap();
+    std::fs::write(policies.join("b.yaml"), rates).unwrap();
+    let _tierflow = Tierflow::start(&policies).await;
+    let log = std::fs::read_to_string(policies.with_extension("log")).unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("document refused: ")).collect();
+    assert_eq!(told.len(), 100);
+    assert!(told[0].contains("a.yaml:2") && told.iter().all(|line| line.len() < 4096), "{}", told[0]);
+    assert!(log.contains("105 more problems of refused documents"), "{log}");
+}

@@ -152,10 +152,10 @@ impl Listing<'_> {
     fn listed(&self, row: Row<'_>) -> ListedDocument {
         match row {
             Row::Served(parsed) => {
-                let refusal = self.refused.of(&parsed.id).map(|refusal| &**refusal);
-                ListedDocument::Served(ServedDocument::of(parsed, refusal))
+                let refused = self.refused.of(&parsed.id).map(|refusal| RefusedDocument::listed(refusal));
+                ListedDocument::Served(ServedDocument::of(parsed, refused))
             }
-            Row::Refused(refusal) => ListedDocument::Refused(RefusedDocument::of(refusal)),
+            Row::Refused(refusal) => ListedDocument::Refused(RefusedDocument::listed(refusal)),
         }
     }
 }

@@ -13,12 +13,10 @@ use crate::admin::{Admin, rfc3339};
 use crate::live::{Refusal, Refusals};
 use crate::nodes::Node;
 use crate::nodes::state::NodeState;
-use crate::{shown, traffic};
+use crate::traffic;
 
 /// Of so many documents that are refused it is told why.
 const REFUSED_MAX: usize = 20;
-/// The longest reason, in bytes.
-const MESSAGE_BYTES_MAX: usize = 1024;
 /// Where more Envoys change their state between two looks, their number is told and not their names.
 const NODES_MAX: usize = 50;
 /// So many Envoys are looked at each second; where there are more, not all seconds have a look.
@@ -136,11 +134,10 @@ impl Observer {
 }
 
 fn refused(refusal: &Refusal) -> Value {
-    let message = refusal.problems.first().map_or("", |problem| &problem.message);
     json!({
         "kind": refusal.id.as_ref().map(|id| id.kind.as_str()),
         "name": refusal.id.as_ref().map(|id| &id.name),
-        "message": shown::beginning(message, MESSAGE_BYTES_MAX),
+        "message": refusal.problems.first().map_or("", |problem| &problem.message),
     })
 }
 

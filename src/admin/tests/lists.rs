@@ -244,3 +244,37 @@ async fn a_status_tells_of_so_many_refused_documents_and_the_number_of_the_other
     let (all, _) = pages(&world, "/v1/policies?refused=true&limit=100", "documents", "after").await;
     assert_eq!(all.len(), 150, "all of them are told there");
 }
+
+/// A hundred documents of the largest size that are refused for what is long in them.
+#[tokio::test]
+async fn texts_of_refused_documents_have_a_bound() {
+    let mut world = World::shop();
+    let name = |n: usize| format!("{n}{}", "n".repeat(250_000));
+    let broken: String = (0..100).map(|n| format!("---\n{{kind: Tenant, name: {}, plan: {n}}}\n", name(n))).collect();
+    world.load(&format!("{SHOP}{broken}"));
+    for path in ["/v1/status", "/v1/policies?refused=true"] {
+        let answer = world.json(path);
+        assert!(answer.await.to_string().len() < 400_000, "{path}");
+    }
+    let page = world.json("/v1/policies?refused=true&limit=1").await;
+    let shown = page["documents"][0]["name"].as_str().unwrap();
+    assert!(shown.len() <= 512 && shown.ends_with(" bytes more)"), "{shown}");
+    assert!(page["next"].as_str().unwrap().len() < 2048, "it goes into an address");
+    let path = format!("/v1/policies/Tenant/{}", shown.replace(' ', "%20").replace('…', "%E2%80%A6"));
+    assert_eq!(world.json(&path).await["name"], shown, "by the name that is shown it is found");
+}
+
+#[tokio::test]
+async fn a_list_tells_the_first_problems_of_a_document_and_the_document_all() {
+    let mut world = World::shop();
+    let limits = "{rate: often}, ".repeat(40);
+    world.load(&format!("{SHOP}---\n{{kind: Plan, name: gold, limits: [{limits}]}}\n"));
+    for list in [
+        world.json("/v1/status").await["refused"].take(),
+        world.json("/v1/policies?refused=true").await["documents"].take(),
+    ] {
+        assert_eq!((list[0]["problems"].as_array().unwrap().len(), &list[0]["problems_more"]), (5, &json!(35)));
+    }
+    let one = world.json("/v1/policies/Plan/gold").await;
+    assert_eq!((one["problems"].as_array().unwrap().len(), &one["problems_more"]), (40, &json!(0)));
+}

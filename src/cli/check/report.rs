@@ -12,7 +12,7 @@ pub(super) fn json(problem: &Problem) -> Value {
         "column": problem.place.as_ref().map(|place| place.column),
         "end_column": problem.place.as_ref().map(|place| place.column + place.width),
         "document": problem.document.as_ref().map(ToString::to_string),
-        "path": problem.path.to_string(),
+        "path": problem.path,
         "message": problem.message,
         "help": problem.help,
     })

@@ -17,7 +17,7 @@ pub(super) fn shown(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => format!("the number {number}"),
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => crate::shown::value(text),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),
     }

@@ -163,7 +163,9 @@ impl Mirror {
     pub(super) fn strange_instances(&self) -> Vec<String> {
         let strange = self.registry.strange();
         let place = |service, name| format!("{}{service}/{name}", self.services);
-        strange.map(|(service, name, why)| format!("{}: {why}", shown::text(&place(service, name)))).collect()
+        strange
+            .map(|(service, name, why)| format!("{}: {why}", shown::bounded(&shown::text(&place(service, name)))))
+            .collect()
     }
 
     /// A large change that cannot be read, as `key, its revision: why`.
@@ -405,7 +407,8 @@ impl Mirror {
     fn origin(&self, key: &str) -> Origin {
         let id = key.strip_prefix(self.policies.as_str()).and_then(|rest| {
             let (kind, name) = rest.split_once('/')?;
-            Kind::parse(kind).filter(|_| !name.is_empty()).map(|kind| DocumentId::new(kind, name))
+            let is_name = (1..=shown::TEXT_BYTES_MAX).contains(&name.len());
+            Kind::parse(kind).filter(|_| is_name).map(|kind| DocumentId::new(kind, name))
         });
         Origin::Key { key: key.into(), id }
     }

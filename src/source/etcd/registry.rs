@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::clock::Timestamp;
 use crate::document::Instance;
+use crate::shown;
 
 /// Time that a departure is remembered.
 const MEMORY_NANOS: u64 = 60_000_000_000;
@@ -150,7 +151,7 @@ fn parse(value: &[u8]) -> Result<Instance, String> {
     let long: Result<Long, _> = serde_json::from_str(text);
     let long = long.map_err(|error| {
         let what = "expected an IP address and port, as in 10.0.0.7:8080, or JSON with address, weight and zone";
-        if text.starts_with('{') { format!("{error}; {what}") } else { format!("found {text:?}, {what}") }
+        if text.starts_with('{') { format!("{error}; {what}") } else { format!("found {}, {what}", shown::value(text)) }
     })?;
     let weight = long.weight.unwrap_or(1);
     if !(1..=1000).contains(&weight) {
