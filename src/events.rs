@@ -14,6 +14,9 @@ use crate::clock::Timestamp;
 pub const EVENTS_MAX: usize = 1000;
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// An id that no event of this process has: those begin with the time.
+const BEFORE_ALL: u64 = 0;
+
 #[derive(Debug)]
 pub struct Events {
     ring: Mutex<Ring>,
@@ -81,14 +84,15 @@ impl Events {
         self.changed.send_replace(());
     }
 
-    /// Follows from after the event with this id; 0: from the oldest that is kept; `None`: from now on.
+    /// Follows from after the event with this id; 0: from the oldest that is kept; `None`: from now on. Who has one that was never
+    /// given has it from another process, and nobody knows what it missed.
     pub fn follow(self: &Arc<Self>, after: Option<u64>) -> Follower {
         let ring = self.ring.lock();
         let last = match after {
             Some(0) => ring.before_oldest(),
-            // An id that was never given is nobody's.
-            Some(after) if after <= ring.newest => after,
-            _ => ring.newest,
+            Some(after) if after > ring.newest => BEFORE_ALL,
+            Some(after) => after,
+            None => ring.newest,
         };
         let last_second = ring.traffic.as_ref().map_or(0, |(number, _)| *number);
         Follower { events: Arc::clone(self), changed: self.changed.subscribe(), last, last_second }
@@ -199,7 +203,6 @@ mod tests {
         assert_eq!(told(&mut events.follow(Some(FIRST + 1))), ["2 node b", "3 change c"]);
         assert_eq!(told(&mut events.follow(Some(FIRST + 3))), [""; 0]);
         assert_eq!(told(&mut events.follow(Some(0))), ["1 node a", "2 node b", "3 change c"]);
-        assert_eq!(told(&mut events.follow(Some(FIRST + 4))), [""; 0], "of nobody knows where");
     }
 
     #[test]
@@ -208,6 +211,21 @@ mod tests {
         assert_eq!(told(&mut events.follow(Some(7))), ["lost up to 0"]);
         events.publish("node", "a".to_owned());
         assert_eq!(told(&mut events.follow(Some(7))), ["lost up to 0", "1 node a"]);
+    }
+
+    /// Of a replica that started later, or of one whose clock was ahead before it started again.
+    #[test]
+    fn who_comes_back_with_an_id_that_was_never_given_is_told_that_it_missed_something() {
+        let events = events();
+        events.publish("node", "a".to_owned());
+        for never_given in [FIRST + 2, FIRST + 3_600_000_000, u64::MAX] {
+            let mut follower = events.follow(Some(never_given));
+            assert_eq!(told(&mut follower), ["lost up to 0", "1 node a"], "{never_given}");
+            assert_eq!(told(&mut follower), [""; 0], "once");
+        }
+        let mut follower = events.follow(Some(FIRST + 2));
+        events.publish("node", "b".to_owned());
+        assert_eq!(told(&mut follower), ["lost up to 0", "1 node a", "2 node b"], "be it given by then");
     }
 
     #[test]
