@@ -12,18 +12,26 @@ use std::io;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Timestamp;
+use crate::metrics::{Metrics, ReasonLabels};
 use crate::shown;
 use file::AuditFile;
 use recent::{Change, Recent};
 use writer::Waiting;
 
 pub use writer::WAITING_MAX;
+
+/// The time that a line may take until it is on the disk. Whoever asks for a change is not kept for longer.
+pub const NOTED_WITHIN: Duration = Duration::from_secs(5);
+/// The time after which a line that waits is trouble.
+const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 
 /// Where changes are noted.
 #[derive(Clone, Debug)]
@@ -40,6 +48,7 @@ pub struct Audit {
     /// `None`: the lines go to the log.
     queue: Option<mpsc::Sender<Waiting>>,
     state: Arc<Mutex<State>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is known of the log without reading it.
@@ -48,6 +57,30 @@ struct State {
     recent: Recent,
     last_hash: Option<String>,
     trouble: Option<String>,
+    /// The lines that are being written: how many, and when the first of them was to be noted.
+    writing: Option<(usize, Timestamp)>,
+}
+
+/// Why a line is not noted, so that what it is about must not be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unnoted {
+    #[error("{0}")]
+    Failed(Arc<io::Error>),
+    /// The disk hangs, or has too much to do.
+    #[error("it was not written within {} s", NOTED_WITHIN.as_secs())]
+    Late,
+}
+
+impl Unnoted {
+    pub const REASONS: [&str; 2] = ["error", "late"];
+
+    fn reason(&self) -> &'static str {
+        let [error, late] = Self::REASONS;
+        match self {
+            Self::Failed(_) => error,
+            Self::Late => late,
+        }
+    }
 }
 
 /// The state of the file, for people.
@@ -58,7 +91,7 @@ pub struct Report {
     pub last_hash: String,
     /// The lines that wait to be written.
     pub waiting: usize,
-    /// Why the last line could not be written. Changes are refused meanwhile.
+    /// Why the last line could not be written, or how long the oldest one has been waiting for it. Changes are refused meanwhile.
     #[schema(required = true)]
     pub trouble: Option<String>,
 }
@@ -119,18 +152,18 @@ impl<'a> Line<'a> {
 
 impl Audit {
     /// Appends to the file, which is made where there is none. The last changes are those at its end.
-    pub fn open(settings: AuditSettings) -> io::Result<Self> {
+    pub fn open(settings: AuditSettings, metrics: Arc<Metrics>) -> io::Result<Self> {
         let path = settings.path.clone();
         let file = AuditFile::open(settings)?;
-        let recent = if path.is_file() { recent_in(&path) } else { Recent::default() };
+        let recent = recent_in(&path);
         let last_hash = file.head().map(str::to_owned);
         tracing::info!(target: "audit", last_hash, "--audit-log {}", shown::path(&path));
-        let state = Arc::new(Mutex::new(State { recent, last_hash, trouble: None }));
+        let state = Arc::new(Mutex::new(State { recent, last_hash, ..State::default() }));
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let of_writer = Arc::clone(&state);
         let writer = std::thread::Builder::new().name("audit".to_owned());
         writer.spawn(move || writer::run(file, waiting, &of_writer))?;
-        Ok(Self { queue: Some(queue), state })
+        Ok(Self { queue: Some(queue), state, metrics })
     }
 
     /// The last changes, the newest first: so many of them, from before the one with this number.
@@ -149,24 +182,36 @@ impl Audit {
     }
 
     /// `None`: there is no file.
-    pub fn report(&self) -> Option<Report> {
+    pub fn report(&self, now: Timestamp) -> Option<Report> {
         let queue = self.queue.as_ref()?;
         let state = self.state.lock();
+        let (writing, since) = state.writing.unwrap_or((0, now));
+        let waits_for = now.since(since);
+        let hangs = (waits_for > TROUBLE_AFTER)
+            .then(|| format!("the oldest line has been waiting for {} s to be written", waits_for.as_secs()));
         Some(Report {
             last_hash: state.last_hash.clone().unwrap_or_default(),
-            waiting: queue.max_capacity() - queue.capacity(),
-            trouble: state.trouble.clone(),
+            waiting: queue.max_capacity() - queue.capacity() + writing,
+            trouble: hangs.or_else(|| state.trouble.clone()),
         })
     }
 
-    /// Appends a line. When this returns without an error, the line outlives a power failure.
-    pub async fn note(&self, entry: &Entry, at: Timestamp) -> Result<(), Arc<io::Error>> {
-        let Some(queue) = &self.queue else { return self.note_in_log(entry, at).map_err(Arc::new) };
-        let (told, answer) = oneshot::channel();
-        let waiting = Waiting { entry: entry.clone(), at, told };
-        let has_ended = || Arc::new(io::Error::other("the thread that writes it has ended"));
-        queue.send(waiting).await.map_err(|_| has_ended())?;
-        answer.await.unwrap_or_else(|_| Err(has_ended()))
+    /// Appends a line. When this returns without an error, the line outlives a power failure. With one, what is asked for must
+    /// not be done: the line is not there, or a second one says that nobody waited for it. What came of a change is written
+    /// also where that is late, if it can be.
+    pub async fn note(&self, entry: &Entry, at: Timestamp) -> Result<(), Unnoted> {
+        let failed = |error| Unnoted::Failed(Arc::new(error));
+        let noted = match &self.queue {
+            Some(queue) => note_in_file(queue, entry, at).await,
+            None => self.note_in_log(entry, at).map_err(failed),
+        };
+        noted.inspect_err(|unnoted| {
+            self.metrics.audit_lines_unnoted.get_or_create(&ReasonLabels { reason: unnoted.reason() }).inc();
+            let Entry { change, who, result, .. } = entry;
+            if let Some(result) = result {
+                tracing::error!(target: "audit", change, who, ?result, "what came of a change is not noted: {unnoted}");
+            }
+        })
     }
 
     fn note_in_log(&self, entry: &Entry, at: Timestamp) -> io::Result<()> {
@@ -176,6 +221,24 @@ impl Audit {
         self.state.lock().recent.take(entry, at);
         Ok(())
     }
+}
+
+async fn note_in_file(queue: &mpsc::Sender<Waiting>, entry: &Entry, at: Timestamp) -> Result<(), Unnoted> {
+    let deadline = Instant::now() + NOTED_WITHIN;
+    let has_ended = || Unnoted::Failed(Arc::new(io::Error::other("the thread that writes it has ended")));
+    let (told, mut answer) = oneshot::channel();
+    let waiting = Waiting { entry: entry.clone(), at, told };
+    let queued = timeout_at(deadline, queue.send(waiting)).await.map_err(|_| Unnoted::Late)?;
+    queued.map_err(|_| has_ended())?;
+    let answered = match timeout_at(deadline, &mut answer).await {
+        Ok(answered) => answered.ok(),
+        Err(_) => {
+            // From here on it is late, whatever the thread does: it is told so where it would answer.
+            answer.close();
+            Some(answer.try_recv().map_err(|_| Unnoted::Late)?)
+        }
+    };
+    answered.ok_or_else(has_ended)?.map_err(Unnoted::Failed)
 }
 
 /// What is not read is not shown: the chain alone has to be known to go on with it.

@@ -51,6 +51,7 @@ pub struct Metrics {
     pub access_reloads: Family<ReloadLabels, Counter>,
     pub admin_logins_failed: Family<ReasonLabels, Counter>,
     pub admin_turned_away: Family<ReasonLabels, Counter>,
+    pub audit_lines_unnoted: Family<ReasonLabels, Counter>,
     pub identity_denials: Family<PortLabels, Counter>,
     /// In seconds since 1970.
     pub certificate_expiration: Family<FileLabels, Gauge>,
@@ -238,6 +239,12 @@ impl Default for Metrics {
                 r,
                 "admin_turned_away",
                 "Requests at the admin port that were turned away and showed nothing wrong, by why",
+                Family::default(),
+            ),
+            audit_lines_unnoted: register(
+                r,
+                "audit_lines_unnoted",
+                "Lines of the audit log that could not be noted, or not in time, by why",
                 Family::default(),
             ),
             identity_denials: register(

@@ -1,16 +1,31 @@
-//! Files that are read again while Tierflow runs, whatever somebody puts in their place: a pipe would keep whoever opens it
+//! Files that are opened again while Tierflow runs, whatever somebody puts in their place: a pipe would keep whoever opens it
 //! waiting for ever, and a device might never end.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// Opens a file, or what a link leads to, if it is a regular one.
 pub fn open(path: &Path) -> io::Result<File> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("is not a regular file"));
+    open_with(OpenOptions::new().read(true), path)
+}
+
+/// The same to do something else with it than to read it.
+pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // To open a device may be to do something with it, so it is looked at before; and after, because it may be another one then.
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(irregular()),
+        Ok(_) => {}
+        // It may be about to be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    File::open(path)
+    // A pipe is opened without waiting for its other end (open(2)); of a regular file it changes nothing.
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
 }
 
 /// All of it.
@@ -18,6 +33,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn irregular() -> io::Error {
+    io::Error::other("is not a regular file")
 }
 
 #[cfg(test)]
@@ -31,6 +50,8 @@ mod tests {
         assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert_eq!(read(&path).unwrap_err().to_string(), "is not a regular file");
+        let appended = open_with(OpenOptions::new().create(true).append(true), &path);
+        assert_eq!(appended.unwrap_err().to_string(), "is not a regular file");
         assert!(read(folder.path()).is_err());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(folder.path().join("other"), "text").unwrap();

@@ -123,15 +123,14 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let rls_listener = listen::bind("--rls-listen", config.rls_listen)?;
     let admin_listener = listen::bind("--admin-listen", config.admin_listen)?;
     let listeners = Listeners { xds: xds_listener.address, rls: rls_listener.address, admin: admin_listener.address };
-    let audit = match &config.audit_log {
-        Some(settings) => {
-            Audit::open(settings.clone()).map_err(|error| StartError::Audit(settings.path.clone(), error))?
-        }
-        None => Audit::default(),
-    };
     let state = config.state_dir.as_deref().map(|folder| StateDir::open(folder, load::identity(&config.source)));
     let state = state.transpose()?;
     let (shared, writer) = Shared::new(config, listeners);
+    let audit = match &config.audit_log {
+        Some(settings) => Audit::open(settings.clone(), Arc::clone(&shared.metrics))
+            .map_err(|error| StartError::Audit(settings.path.clone(), error))?,
+        None => Audit::default(),
+    };
     let port = Port { bound: listeners.admin, is_tls: config.tls.is_some() };
     let metrics = Arc::clone(&shared.metrics);
     let access = access::Followed::open(&config.admin_access, port, config.admin_metrics_open, metrics);

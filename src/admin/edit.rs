@@ -18,7 +18,7 @@ use super::gate::{Asker, Gate};
 use super::openapi::{Made, Problem, RefusedChange};
 use super::{Admin, in_background, to_the_end};
 use crate::access::Role;
-use crate::audit::{Entry, Outcome};
+use crate::audit::{Entry, Outcome, Unnoted};
 use crate::editor::draft::{Draft, drafts};
 use crate::editor::{Edit, EditError, Edited, Editor, Outlook};
 use crate::names::{DocumentId, Kind, Revision};
@@ -232,10 +232,7 @@ pub(super) async fn noted<T: Send + 'static>(
 ) -> Result<T, ProblemDetails> {
     let (audit, clock) = (Arc::clone(&admin.audit), admin.clock);
     to_the_end(async move {
-        audit.note(&entry, clock.now()).await.map_err(|_| {
-            let detail = "the audit log cannot be written, so nothing is changed";
-            ProblemDetails::of(StatusCode::INSUFFICIENT_STORAGE, detail)
-        })?;
+        audit.note(&entry, clock.now()).await.map_err(not_noted)?;
         let made = change.await;
         entry.result = Some(outcome(&made));
         // It is done or not done by now; what cannot be noted any more is an alarm, and no other answer.
@@ -243,6 +240,14 @@ pub(super) async fn noted<T: Send + 'static>(
         Ok(made)
     })
     .await
+}
+
+fn not_noted(unnoted: Unnoted) -> ProblemDetails {
+    let detail = match unnoted {
+        Unnoted::Failed(_) => "the audit log cannot be written, so nothing is changed",
+        Unnoted::Late => "the audit log was not written in time, so nothing is changed",
+    };
+    ProblemDetails::of(StatusCode::INSUFFICIENT_STORAGE, detail)
 }
 
 fn answer(edited: Edited, outlook: &Outlook) -> Response {

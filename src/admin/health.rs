@@ -78,7 +78,7 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Read
         Check::of_certificates(&admin),
         Check::of_identities(&admin),
     ];
-    checks.extend(admin.audit.report().map(Check::of_audit));
+    checks.extend(admin.audit.report(admin.clock.now()).map(Check::of_audit));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks }))
 }

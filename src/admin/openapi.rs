@@ -204,7 +204,7 @@ fn meaning(status: u16) -> &'static str {
         429 => "Too many wrong tokens came from that address.",
         503 => "No policy set is loaded yet, or something that is needed does not answer.",
         504 => "It is not known whether the change was made: etcd did not answer in time.",
-        507 => "The audit log cannot be written, so nothing is changed.",
+        507 => "The audit log cannot be written, or not in time, so nothing is changed.",
         _ => "It cannot be done.",
     }
 }

@@ -302,7 +302,7 @@ impl Status {
             held_more,
             counters: CounterStore::of(&admin.counters),
             access_trouble: admin.access.trouble(),
-            audit: admin.audit.report(),
+            audit: admin.audit.report(admin.clock.now()),
             listeners: admin.listeners,
             denied: admin.denials.last().into_iter().take(DENIED_MAX).map(Denied::of).collect(),
             gateways_without_envoys: admin

@@ -259,9 +259,12 @@ async fn a_change_that_etcd_cannot_be_asked_for_may_be_sent_again_and_one_of_fil
 #[tokio::test]
 async fn a_change_that_cannot_be_noted_is_not_made() {
     let mut world = World::shop().with_editor();
-    // A device that is always full.
-    let full = AuditSettings { path: "/dev/full".into(), bytes_max: None, files_max: NonZeroU32::MIN };
-    world.admin.audit = Arc::new(Audit::open(full).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let settings = AuditSettings { path: path.clone(), bytes_max: None, files_max: NonZeroU32::MIN };
+    world.admin.audit = Arc::new(Audit::open(settings, Arc::clone(&world.admin.metrics)).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
     let base = [("x-config-base-version", "0")];
     for (method, path) in [("DELETE", "/v1/policies/Plan/gold"), ("DELETE", "/v1/counters?api=create&limit=api-minute")]
     {

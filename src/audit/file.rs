@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::chain::{Chain, Said, read_line};
 use super::{AuditSettings, Entry, Line};
 use crate::clock::Timestamp;
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// What is read of the end of a file, in bytes. A large change is a line of some 3 MB.
 pub(super) const TAIL_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -81,13 +81,8 @@ impl Open {
     fn resume(settings: &AuditSettings) -> io::Result<Self> {
         let path = &settings.path;
         let file = create(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            // A pipe or a device tells nothing of what was written.
-            return Ok(Self { file, head: Chain::default().hash(), is_cut: false });
-        }
         let before = rotated(path, 1);
-        let (chain, is_cut) = match metadata.len() {
+        let (chain, is_cut) = match file.metadata()?.len() {
             0 if before.is_file() => (chain_in(&before)?.0, false),
             _ => chain_in(path)?,
         };
@@ -104,7 +99,7 @@ impl Open {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => {
                 self.file = create(path)?;
-                self.is_cut = self.file.metadata()?.is_file() && is_cut(path)?;
+                self.is_cut = is_cut(path)?;
                 tracing::info!(target: "audit", last_hash = self.head, "--audit-log {}: a new file", shown::path(path));
                 Ok(())
             }
@@ -113,8 +108,8 @@ impl Open {
 
     /// Moves a file away that is full. One that cannot be moved is written on: what is noted counts for more than its size.
     fn rotate(&mut self, AuditSettings { path, bytes_max, files_max }: &AuditSettings) -> io::Result<()> {
-        let metadata = self.file.metadata()?;
-        if !metadata.is_file() || bytes_max.is_none_or(|max| metadata.len() < max.get()) {
+        let bytes = self.file.metadata()?.len();
+        if bytes_max.is_none_or(|max| bytes < max.get()) {
             return Ok(());
         }
         let moved = (1..files_max.get()).rev().try_for_each(|number| {
@@ -131,13 +126,11 @@ impl Open {
     }
 }
 
-/// Opens a file to append to, which nobody else may write meanwhile: two chains in one file are none.
+/// Opens a file to append to, which nobody else may write meanwhile: two chains in one file are none. A pipe or a device tells
+/// nothing of what was written.
 fn create(path: &Path) -> io::Result<File> {
     let is_new = !path.exists();
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(file);
-    }
+    let file = regular_file::open_with(OpenOptions::new().create(true).append(true), path)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process writes it")),
         // Some file systems of networks know no locks.
@@ -177,7 +170,7 @@ fn chain_in(path: &Path) -> io::Result<(Chain, bool)> {
 
 /// That of a large file whose end has no line with a hash.
 fn chain_of_all(path: &Path) -> io::Result<Chain> {
-    let (mut reader, mut line, mut chain) = (BufReader::new(File::open(path)?), Vec::new(), Chain::default());
+    let (mut reader, mut line, mut chain) = (BufReader::new(regular_file::open(path)?), Vec::new(), Chain::default());
     while read_line(&mut reader, &mut line)? {
         chain.follow(&line);
     }
@@ -186,7 +179,7 @@ fn chain_of_all(path: &Path) -> io::Result<Chain> {
 
 /// The end of the file from the beginning of a line, and whether that is all of it.
 pub(super) fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    let mut file = File::open(path)?;
+    let mut file = regular_file::open(path)?;
     let begin = file.metadata()?.len().saturating_sub(TAIL_BYTES_MAX);
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
@@ -199,7 +192,7 @@ pub(super) fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
 }
 
 fn is_cut(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
+    let mut file = regular_file::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(false);
     }

@@ -54,7 +54,7 @@ impl Log {
     /// A run begins: that before it has ended as soon as its thread has.
     fn open(&self) -> Audit {
         for _ in 0..30_000 {
-            match Audit::open(self.settings(&self.path())) {
+            match Audit::open(self.settings(&self.path()), Arc::default()) {
                 Err(error) if error.to_string() == "another process writes it" => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -135,7 +135,7 @@ async fn a_change_has_a_line_before_it_and_one_that_says_what_came_of_it() {
         expected.push(format!("{{{at},{asked},{what},\"previous\":\"{previous}\"}}\n"));
     }
     assert_eq!(log.lines(), expected);
-    assert_eq!(audit.report().unwrap().last_hash, sha256(expected[2].as_bytes()));
+    assert_eq!(audit.report(AT).unwrap().last_hash, sha256(expected[2].as_bytes()));
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn the_chain_goes_on_over_restarts_and_begins_after_lines_of_older_version
     let verified = verified.unwrap();
     assert_eq!((verified.lines, verified.begin.line, &*verified.last_hash), (3, 3, &*sha256(lines[4].as_bytes())));
     assert_eq!(told, ["from a line 1 on lines say no hash; a line 3 says that of all of them: the chain begins there"]);
-    assert_eq!(log.open().report().unwrap().last_hash, verified.last_hash, "of the next run, too");
+    assert_eq!(log.open().report(AT).unwrap().last_hash, verified.last_hash, "of the next run, too");
     let changed = log.text().replacen("true", "false", 1);
     assert!(broken(&[&changed]).starts_with("a line 3: it does not follow"), "{}", broken(&[&changed]));
     assert!(broken(&[older]).starts_with("no line says a hash"));
@@ -246,7 +246,7 @@ async fn a_full_file_is_moved_away_and_the_chain_goes_on_in_a_new_one() {
     for change in 0..15 {
         let name = change.to_string();
         audit.note(&named(&name), AT).await.unwrap();
-        hashes.push(audit.report().unwrap().last_hash);
+        hashes.push(audit.report(AT).unwrap().last_hash);
         names.push(name);
     }
     drop(audit);
@@ -266,7 +266,7 @@ async fn a_full_file_is_moved_away_and_the_chain_goes_on_in_a_new_one() {
         if is_made {
             std::fs::write(log.path(), "").unwrap();
         }
-        assert_eq!(Some(&log.open().report().unwrap().last_hash), hashes.last());
+        assert_eq!(Some(&log.open().report(AT).unwrap().last_hash), hashes.last());
         std::fs::remove_file(log.path()).unwrap();
     }
 }
@@ -300,7 +300,7 @@ async fn a_file_that_was_moved_away_is_left_and_a_new_one_goes_on_with_the_chain
 #[tokio::test]
 async fn a_log_that_cannot_be_opened_or_written_is_an_error() {
     let log = Log::new();
-    let open = |path: &Path| Audit::open(log.settings(path));
+    let open = |path: &Path| Audit::open(log.settings(path), Arc::default());
     assert!(open(log.folder.path()).is_err(), "a folder");
     assert!(open(&log.folder.path().join("gone/audit.jsonl")).is_err());
     let audit = log.open();
@@ -311,25 +311,38 @@ async fn a_log_that_cannot_be_opened_or_written_is_an_error() {
     let elsewhere = log.folder.path().with_extension("elsewhere");
     std::fs::rename(log.folder.path(), &elsewhere).unwrap();
     assert!(audit.note(&named("2"), AT).await.is_err());
-    assert!(audit.report().unwrap().trouble.is_some());
+    assert!(audit.report(AT).unwrap().trouble.is_some());
     std::fs::rename(&elsewhere, log.folder.path()).unwrap();
     audit.note(&named("3"), AT).await.unwrap();
-    assert_eq!(audit.report().unwrap().trouble, None);
+    assert_eq!(audit.report(AT).unwrap().trouble, None);
     assert_eq!(verify(&[&log.text()], None, None).0.unwrap().lines, 2);
 }
 
-/// Linux has a device that is always full.
+/// A pipe would keep whoever opens it waiting for ever.
 #[tokio::test]
-#[cfg(target_os = "linux")]
-async fn what_came_of_a_change_is_known_also_where_it_cannot_be_written() {
+async fn a_pipe_in_the_place_of_the_log_is_told_and_not_waited_for() {
     let log = Log::new();
-    let full = Audit::open(log.settings(Path::new("/dev/full"))).unwrap();
-    let error = full.note(&entry(None), AT).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-    assert_eq!(full.changes(None, 10), [], "it is not made");
-    assert!(full.note(&entry(Some(Outcome::Reset(3))), AT).await.is_err());
-    assert_eq!(full.changes(None, 10)[0].result, Some(Outcome::Reset(3)));
-    assert!(full.report().unwrap().trouble.unwrap().contains("No space left"));
+    let metrics = Arc::<Metrics>::default();
+    let audit = Audit::open(log.settings(&log.path()), Arc::clone(&metrics)).unwrap();
+    audit.note(&named("1"), AT).await.unwrap();
+    std::fs::remove_file(log.path()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(log.path()).status().unwrap().success());
+    let told = audit.note(&named("2"), AT).await.unwrap_err();
+    assert!(matches!(&told, Unnoted::Failed(error) if error.to_string() == "is not a regular file"), "{told}");
+    assert_eq!(audit.report(AT).unwrap().trouble.as_deref(), Some("is not a regular file"));
+    assert_eq!(audit.changes(None, 10).len(), 1, "what was asked for is not done");
+    assert!(audit.note(&Entry { result: Some(Outcome::Reset(3)), ..named("1") }, AT).await.is_err());
+    assert_eq!(
+        audit.changes(None, 10)[0].result,
+        Some(Outcome::Reset(3)),
+        "what came of a change is known all the same"
+    );
+    let unnoted = metrics.audit_lines_unnoted.get_or_create(&ReasonLabels { reason: "error" }).get();
+    assert_eq!(unnoted, 2);
+    assert!(Audit::open(log.settings(&log.path()), Arc::default()).is_err(), "nor does a run begin with one");
+    std::fs::remove_file(log.path()).unwrap();
+    audit.note(&named("3"), AT).await.unwrap();
+    assert_eq!((log.lines().len(), audit.report(AT).unwrap().trouble), (1, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,7 +358,7 @@ async fn lines_that_come_at_once_follow_each_other() {
     tasks.join_all().await;
     let verified = verify(&[&log.text()], None, None).0.unwrap();
     assert_eq!(verified.lines, 4 * WAITING_MAX as u64);
-    assert_eq!(audit.report().map(|report| (report.last_hash, report.waiting)), Some((verified.last_hash, 0)));
+    assert_eq!(audit.report(AT).map(|report| (report.last_hash, report.waiting)), Some((verified.last_hash, 0)));
 }
 
 #[tokio::test]
@@ -366,7 +379,7 @@ async fn the_last_changes_are_those_at_the_end_of_the_file() {
     let unwritten = Audit::default();
     unwritten.note(&entry(None), at).await.unwrap();
     assert_eq!(unwritten.changes(None, 10)[0].change, "7f");
-    assert!(unwritten.report().is_none());
+    assert!(unwritten.report(AT).is_none());
 }
 
 #[tokio::test]
@@ -389,7 +402,7 @@ async fn no_more_of_a_large_file_is_read_than_its_end() {
         let changes = audit.changes(None, usize::MAX);
         let newest = text.lines().count() - 1;
         assert_eq!((changes.len(), &*changes[0].change), (CHANGES_MAX, &*newest.to_string()));
-        assert_eq!(audit.report().unwrap().last_hash, sha256(last.as_bytes()));
+        assert_eq!(audit.report(AT).unwrap().last_hash, sha256(last.as_bytes()));
     }
 }
 
@@ -404,7 +417,7 @@ proptest! {
         let _ = verify(&[&text], None, None);
         let log = Log::new();
         std::fs::write(log.path(), &text).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(log.note(&["1"]));
         let of_last = log.text();
         let last = of_last.lines().next_back().unwrap();

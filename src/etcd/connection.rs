@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::{EtcdSettings, Tls};
 
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// The deadline of a question that etcd answers from memory.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ pub(super) fn end_of(prefix: &str) -> Vec<u8> {
 /// Read anew for each connection, so that files that were renewed are taken.
 fn tls_options(tls: &Tls) -> Result<TlsOptions, Failure> {
     let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| Failure::Refused(format!("{}: {error}", shown::path(path))))
+        regular_file::read(path).map_err(|error| Failure::Refused(format!("{}: {error}", shown::path(path))))
     };
     let mut options = TlsOptions::new();
     if let Some(ca) = &tls.ca {

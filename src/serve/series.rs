@@ -1,6 +1,7 @@
 //! Series that are there before anything was counted in them. An alarm on what happens for the first time needs one that
 //! stands at 0, and who finds none cannot tell what never happened from what is not measured.
 
+use crate::audit::Unnoted;
 use crate::counters::redis::Failure;
 use crate::limiter::matcher::Tier;
 use crate::metrics::totals::{OF_LIMITS, OF_REQUESTS};
@@ -31,7 +32,8 @@ pub(super) fn begin(metrics: &Metrics) {
         }
     }
     let errors = (&metrics.counter_store_errors, Failure::REASONS.as_slice());
-    for (family, reasons) in [errors, (&metrics.source_resyncs, &Doubt::REASONS)] {
+    let unnoted = (&metrics.audit_lines_unnoted, Unnoted::REASONS.as_slice());
+    for (family, reasons) in [errors, unnoted, (&metrics.source_resyncs, &Doubt::REASONS)] {
         for reason in reasons {
             drop(family.get_or_create(&ReasonLabels { reason }));
         }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::document::{self, DOCUMENTS_MAX, Document, Origin};
-use crate::shown;
+use crate::{regular_file, shown};
 
 pub use watch::Watcher;
 
@@ -140,7 +140,7 @@ impl Reader {
         if !self.is_inside(path) {
             return Err(LEADS_OUT.to_owned());
         }
-        fs::read(path).map_err(|error| format!("cannot be read: {error}"))
+        regular_file::read(path).map_err(|error| format!("cannot be read: {error}"))
     }
 
     fn is_inside(&self, path: &Path) -> bool {

@@ -1,21 +1,27 @@
 //! The audit log as those meet it who keep it: its chain over runs and files, a disk that is full, clients that leave.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{Tierflow, eventually, tierflow as run};
+use crate::harness::{Tierflow, any_addresses, eventually, tierflow as run};
 use crate::kit::client::Answer;
 use crate::store::{Store, document, rate, serves_rate};
 
 /// A shop that is served and can be changed.
 async fn serving(store: &Store, flags: &[&str]) -> Tierflow {
-    let log = format!("--audit-log={}", audit_of(store).display());
-    let flags: Vec<String> = std::iter::once(log).chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-    let tierflow = store.tierflow_at(store.endpoint(), &flags).await;
+    serving_with_env(store, flags, &[]).await
+}
+
+async fn serving_with_env(store: &Store, flags: &[&str], env: &[(&str, &Path)]) -> Tierflow {
+    let audit = format!("--audit-log={}", audit_of(store).display());
+    let flags: Vec<String> = std::iter::once(audit).chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+    let log = store.path("tierflow.log");
+    let tierflow = Tierflow::serve_with_env(env, &log, store.endpoint(), &flags, any_addresses()).await;
     eventually("it may write", async || {
         let replicas = tierflow.status().await["replicas"].as_array().unwrap().len();
         (replicas == 1 && rate(&tierflow).await.is_some()).then_some(())
@@ -117,6 +123,47 @@ async fn on_a_full_disk_nothing_is_changed_and_the_chain_stays_whole() {
     assert_eq!(tierflow.status().await["audit"]["trouble"], Value::Null);
     let (is_well, told) = verify(&[], &[&audit_of(&store)]);
     assert!(is_well && told.contains("4 lines follow each other"), "{told}");
+}
+
+/// As one of a network does, or one that somebody froze.
+#[tokio::test]
+async fn on_a_disk_that_hangs_nobody_waits_for_ever_and_nothing_is_changed() {
+    let store = Store::start_shop().await;
+    let [library, hung, hangs] = ["hung_disk.so", "hung", "hung.hangs"].map(|name| store.path(name));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/hung_disk.c");
+    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(&library).status();
+    assert!(cc.unwrap().success());
+    let tierflow = serving_with_env(&store, &[], &[("LD_PRELOAD", &library), ("HUNG_DISK", &hung)]).await;
+    assert_eq!(put(&tierflow, 2).await.status, 200);
+    serves_rate(&tierflow, 2).await;
+
+    std::fs::write(&hung, "").unwrap();
+    let later = async {
+        eventually("a line is being written", async || hangs.exists().then_some(())).await;
+        put(&tierflow, 4).await
+    };
+    for refused in <[Answer; 2]>::from(tokio::join!(put(&tierflow, 3), later)) {
+        assert_eq!(refused.status, 507, "{refused:?}");
+        assert!(refused.text().contains("not written in time, so nothing is changed"), "{refused:?}");
+    }
+    let trouble = tierflow.status().await["audit"]["trouble"].as_str().unwrap().to_owned();
+    assert!(trouble.contains("the oldest line has been waiting for"), "{trouble}");
+    let ready = tierflow.json("/readyz").await;
+    let row = ready["checks"].as_array().unwrap().iter().find(|row| row["name"] == "audit_log").unwrap();
+    assert_eq!(row["ok"], false, "{ready}");
+    let metrics = tierflow.ask("/metrics").await.text();
+    assert!(metrics.contains("tierflow_audit_lines_unnoted_total{reason=\"late\"} 2"), "{metrics}");
+
+    std::fs::remove_file(&hung).unwrap();
+    eventually("it is well again", async || tierflow.status().await["audit"]["trouble"].is_null().then_some(())).await;
+    assert_eq!(rate(&tierflow).await, Some(2));
+    assert_eq!(put(&tierflow, 5).await.status, 200);
+    let text = std::fs::read_to_string(audit_of(&store)).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let results: Vec<String> = lines.iter().map(|line| line["result"].to_string()).collect();
+    assert_eq!(lines.len(), 6, "the line that waited was not written: {text}");
+    assert!(lines[2]["change"] == lines[3]["change"] && results[3].contains("nothing is changed"), "{text}");
+    assert!(verify(&[], &[&audit_of(&store)]).0);
 }
 
 /// A change whose client has gone is made all the same, and what came of it is known.

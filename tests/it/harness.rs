@@ -133,13 +133,20 @@ impl Tierflow {
     }
 
     /// With policies from any source, and further flags.
-    pub(crate) async fn serve(
+    pub(crate) async fn serve(log: &Path, source: Vec<String>, flags: &[String], addresses: [SocketAddr; 3]) -> Self {
+        Self::serve_with_env(&[], log, source, flags, addresses).await
+    }
+
+    /// As [`Self::serve`], with further variables of the environment.
+    pub(crate) async fn serve_with_env(
+        env: &[(&str, &Path)],
         log: &Path,
         source: Vec<String>,
         flags: &[String],
         [xds, rls, admin]: [SocketAddr; 3],
     ) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+            .envs(env.iter().copied())
             .args(["serve", "--log-format", "json"])
             .args(&source)
             .args(flags)

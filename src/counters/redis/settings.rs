@@ -1,6 +1,6 @@
 //! How the servers of the store are reached.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
@@ -8,7 +8,7 @@ use redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisCo
 use super::Failure;
 use super::url::{RedisForm, RedisUrl, ServerAddress};
 
-use crate::shown;
+use crate::{regular_file, shown};
 
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -108,16 +108,16 @@ impl RedisSettings {
             }
             None => None,
         };
-        let root_cert = self.tls.ca.as_ref().map(read).transpose()?;
+        let root_cert = self.tls.ca.as_deref().map(read).transpose()?;
         Ok(TlsCertificates { client_tls, root_cert })
     }
 }
 
-fn password(file: &PathBuf) -> Result<String, Failure> {
+fn password(file: &Path) -> Result<String, Failure> {
     let password = read(file)?;
     Ok(String::from_utf8_lossy(&password).trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::File(format!("{}: {error}", shown::path(path))))
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    regular_file::read(path).map_err(|error| Failure::File(format!("{}: {error}", shown::path(path))))
 }
