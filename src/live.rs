@@ -154,6 +154,7 @@ impl Writer {
     fn take(&mut self, documents: &Documents, now: Timestamp) -> Adopted {
         let is_empty = documents.documents.is_empty();
         if is_empty && !self.settings.allow_empty {
+            self.forget_refused();
             return Adopted::Empty;
         }
         let announced = std::mem::take(&mut *self.live.announced.lock());
@@ -182,6 +183,15 @@ impl Writer {
         let next = Arc::new(self.base.next(number, parts, &changed));
         self.publish(next, refused, now);
         Adopted::Served
+    }
+
+    /// What is not there any more is not refused. What was made of the set before is gone on with once there is another.
+    fn forget_refused(&self) {
+        let served = self.live.served();
+        if !served.refused.is_empty() {
+            let (generation, refused) = (served.generation.clone(), Arc::new(served.refused.forgotten()));
+            self.live.served.store(Arc::new(Served { generation, refused, read_at: served.read_at }));
+        }
     }
 
     fn registered(&mut self, instances: Instances, policies: &PolicySet, changed: &BTreeSet<DocumentId>) -> Registered {

@@ -67,12 +67,14 @@ struct Check {
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Readiness>) {
     let generation = admin.live.generation().map(|generation| generation.number);
     let ready = generation.is_some();
-    let lag = admin.board.read().lag(admin.clock.now());
+    let source = admin.board.read();
+    let lag = source.lag(admin.clock.now());
     let refused = admin.live.refused().len();
     let is_heard = lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX);
     let mut checks = vec![
         Check::new("policies", ready, generation, "a generation is served"),
         Check::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()),
+        Check::new("documents", !source.is_emptied, source.held, "one, or --allow-empty"),
         Check::new("refused_documents", refused == 0, refused, 0),
         Check::of_counters(&admin.counters),
         Check::of_certificates(&admin),

@@ -129,7 +129,7 @@ struct SourceStatus {
     /// How long ago all of it was last compared with what is known here.
     #[schema(required = true)]
     compared_seconds_ago: Option<f64>,
-    /// Why it is not heard now.
+    /// Why it is not heard now, or that it holds nothing, which is taken for an accident.
     #[schema(required = true)]
     trouble: Option<String>,
     serves_last_good_of_earlier_run: bool,
@@ -498,9 +498,9 @@ impl SourceStatus {
         Self {
             lag_seconds: health.lag(now).map(|lag| lag.as_secs_f64()),
             compared_seconds_ago: health.compared_at.map(|at| now.since(at).as_secs_f64()),
+            trouble: health.trouble().map(str::to_owned),
             place: health.place,
             revision: health.revision.0,
-            trouble: health.trouble,
             serves_last_good_of_earlier_run: health.is_restored,
             strange_instances,
             strange_instances_more,

@@ -307,15 +307,21 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
         let ok = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check["ok"].as_bool().unwrap());
         checks.as_array().unwrap().iter().map(ok).collect::<BTreeMap<_, _>>()
     };
-    let all = ["certificates", "counter_keys", "identities", "policies", "refused_documents", "source"];
+    let all = ["certificates", "counter_keys", "documents", "identities", "policies", "refused_documents", "source"];
     let all = all.map(|name| (name.to_owned(), true));
     assert_eq!(oks(&world).await, BTreeMap::from(all.clone()));
     world.load(&format!("{SHOP}---\n{{kind: Plan, name: bad}}\n"));
     let mut expected = BTreeMap::from(all);
     expected.insert("refused_documents".to_owned(), false);
     assert_eq!(oks(&world).await, expected);
+    world.admin.board.holds(0, true);
+    expected.insert("documents".to_owned(), false);
+    assert_eq!(oks(&world).await, expected);
+    let trouble = world.json("/v1/status").await["source"]["trouble"].take();
+    assert!(trouble.as_str().unwrap().starts_with("the source holds no document"), "{trouble}");
     // It was never heard.
     world.admin.board = Arc::default();
+    expected.insert("documents".to_owned(), true);
     expected.insert("source".to_owned(), false);
     assert_eq!(oks(&world).await, expected);
     // Nobody is asked for a certificate.

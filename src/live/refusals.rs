@@ -83,6 +83,12 @@ impl Refusals {
         self.missing_gateways > 0
     }
 
+    /// None of them any more. Whether a gateway is missing is known no better than with them: an Envoy that waits for one keeps
+    /// what it has.
+    pub(super) fn forgotten(&self) -> Self {
+        Self { missing_gateways: self.missing_gateways, ..Self::default() }
+    }
+
     pub(super) fn has(&self, place: &Place) -> bool {
         self.by_place.contains_key(place)
     }

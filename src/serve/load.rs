@@ -17,7 +17,7 @@ use crate::live::{Adopted, Generation, Live, Refusal, Writer};
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::names::Revision;
 use crate::shown;
-use crate::source::board::Board;
+use crate::source::board::{Board, EMPTIED};
 use crate::source::{self, Source};
 
 /// The time that a source may be silent before what was kept from an earlier run is served...
@@ -145,14 +145,14 @@ impl Loader {
             Adopted::Empty => empty,
         };
         match adopted {
-            Adopted::Empty => tracing::warn!(
-                "the source holds no document; what was served stays (--allow-empty takes it at its word)"
-            ),
+            Adopted::Empty => tracing::warn!("{EMPTIED}"),
             _ => tracing::info!(
                 generation = number, revision = %documents.revision, refused = refused.len(), "policies {result}"
             ),
         }
-        if adopted != Adopted::Empty {
+        let is_emptied = adopted == Adopted::Empty;
+        self.board.holds(documents.documents.len(), is_emptied);
+        if !is_emptied {
             self.board.restored(false);
         }
         if adopted == Adopted::Served {
@@ -246,9 +246,28 @@ mod tests {
         load(&mut loader, BROKEN);
         assert_eq!(counted(&loader), [1, 2, 0, 1, 1], "the last good version goes on");
         load(&mut loader, "");
-        assert_eq!(counted(&loader), [1, 2, 1, 1, 1]);
+        assert_eq!(counted(&loader), [1, 2, 1, 1, 0], "what is not there any more is not refused");
         load(&mut loader, &PLAN.replace("1/m", "2/m"));
         assert_eq!(counted(&loader), [2, 2, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_source_that_holds_nothing_is_in_trouble_until_it_holds_something() {
+        let (mut loader, _kept) = loader();
+        load(&mut loader, &format!("{PLAN}\n---\n{{kind: Gateway, name: often}}"));
+        let told = |loader: &Loader| {
+            let (health, refused) = (loader.board.read(), loader.live.refused());
+            let trouble = health.trouble().is_some();
+            (health.held, trouble, refused.len(), refused.may_miss_gateways())
+        };
+        assert_eq!(told(&loader), (Some(2), false, 1, true));
+        load(&mut loader, "");
+        assert_eq!(told(&loader), (Some(0), true, 0, true), "whether a gateway is missing is known no better");
+        load(&mut loader, &format!("{PLAN}\n---\n{{kind: Gateway, name: often}}"));
+        assert_eq!(told(&loader), (Some(2), false, 1, true), "as if nothing had been");
+        load(&mut loader, "");
+        load(&mut loader, PLAN);
+        assert_eq!(told(&loader), (Some(1), false, 0, false));
     }
 
     #[test]

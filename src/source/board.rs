@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 use crate::clock::Timestamp;
 use crate::names::Revision;
 
+/// What is said of a source that holds nothing.
+pub const EMPTIED: &str = "the source holds no document; what was served stays (--allow-empty takes it at its word)";
+
 #[derive(Debug, Default)]
 pub struct Board(Mutex<Health>);
 
@@ -24,6 +27,10 @@ pub struct Health {
     pub revision: Revision,
     /// The reason why it is not heard now.
     pub trouble: Option<String>,
+    /// The number of documents that it held when it was last looked at.
+    pub held: Option<usize>,
+    /// True where it holds none, and that is not taken for a wish.
+    pub is_emptied: bool,
     /// True where what is served was kept from an earlier run, because the source was never heard.
     pub is_restored: bool,
     /// The replicas of Tierflow that share the source, this one among them.
@@ -50,6 +57,11 @@ pub struct Replica {
 }
 
 impl Health {
+    /// What is wrong with it, be it heard or not.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref().or(self.is_emptied.then_some(EMPTIED))
+    }
+
     /// The time since the source was heard; `None` before the first time.
     pub fn lag(&self, now: Timestamp) -> Option<Duration> {
         self.heard_at.map(|heard_at| now.since(heard_at))
@@ -72,6 +84,12 @@ impl Board {
     /// Notes whether what was kept from an earlier run is served.
     pub fn restored(&self, is_restored: bool) {
         self.0.lock().is_restored = is_restored;
+    }
+
+    /// Notes how many documents there are, and whether there being none is taken for an accident.
+    pub fn holds(&self, documents: usize, is_emptied: bool) {
+        let mut health = self.0.lock();
+        (health.held, health.is_emptied) = (Some(documents), is_emptied);
     }
 
     /// All that the source holds was seen.
@@ -147,6 +165,15 @@ mod tests {
         board.lost("again".to_owned());
         board.compared(Revision(8), at(9));
         assert_eq!(board.read().trouble, None);
+        // An empty one is heard.
+        board.holds(0, true);
+        board.compared(Revision(9), at(10));
+        assert_eq!(board.read().trouble(), Some(EMPTIED));
+        board.lost("gone".to_owned());
+        assert_eq!(board.read().trouble(), Some("gone"));
+        board.holds(1, false);
+        board.heard(Revision(9), at(11));
+        assert_eq!(board.read().trouble(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, Tierflow, World, eventually};
+use crate::harness::{Setup, Tierflow, World, eventually, tierflow};
 
 const GOOD: &str = "
 kind: Api
@@ -148,18 +148,54 @@ async fn what_was_behind_a_link_that_leads_out_now_is_kept() {
     assert!(is_served("root").await && is_served("file").await);
 }
 
-/// A folder that is emptied is more often an accident than a wish.
+/// A folder that is emptied is more often an accident than a wish: it changes nothing, and is told until it holds something.
 #[tokio::test]
-async fn an_emptied_folder_changes_nothing() {
+async fn an_emptied_folder_changes_nothing_and_is_trouble() {
     let world = World::start(Setup { policies: GOOD, ..Default::default() }).await;
-    for file in ["policies.yaml", "gateway.yaml"] {
-        std::fs::remove_file(world.path(file)).unwrap();
-    }
-    eventually("the empty folder is seen", async || {
-        let metrics = world.tierflow.ask("/metrics").await.text();
-        metrics.contains(r#"tierflow_reload_total{result="empty"}"#).then_some(())
+    world.save("broken.yaml", "{kind: Api, name: broken}");
+    refusal(&world).await;
+    let [api, gateway] =
+        ["policies.yaml", "gateway.yaml"].map(|file| std::fs::read_to_string(world.path(file)).unwrap());
+    // Should it be read between two of these, the Api keeps its gateway.
+    let files = ["broken.yaml", "gateway.yaml", "policies.yaml"];
+    files.iter().for_each(|file| std::fs::remove_file(world.path(file)).unwrap());
+    let trouble = eventually("the empty folder is told of", async || {
+        let status = world.tierflow.status().await;
+        status["source"]["trouble"].as_str().map(str::to_owned)
+    });
+    assert!(trouble.await.starts_with("the source holds no document; what was served stays"));
+    let status = world.tierflow.status().await;
+    assert_eq!(
+        (&status["refused"], &status["ready"]),
+        (&json!([]), &json!(true)),
+        "what is gone is not refused: {status:#}"
+    );
+    let documents = async || {
+        let ready = world.tierflow.json("/readyz").await;
+        ready["checks"].as_array().unwrap().iter().find(|row| row["name"] == "documents").unwrap().clone()
+    };
+    let row = documents().await;
+    assert_eq!((&row["ok"], &row["value"]), (&json!(false), &json!(0)));
+    let server = format!("--server=http://{}", world.tierflow.admin());
+    let is_well = || tierflow(&["status", &server]).status.success();
+    assert!(!is_well());
+    assert_eq!(world.edge.get("/pay").await.status, 200);
+
+    // One file is back: what it needs goes on, and is named as missing; what was refused is gone for good.
+    world.save("policies.yaml", &api);
+    let named = eventually("the gateway is missed", async || {
+        let status = world.tierflow.status().await;
+        let problem = status["refused"][0]["problems"][0]["message"].as_str()?.to_owned();
+        status["source"]["trouble"].is_null().then_some((status["refused"].as_array().unwrap().len(), problem))
     })
     .await;
+    let missing = "is gone from the source, but Api pay still refers to it; its last version stays";
+    assert_eq!(named, (2, missing.to_owned()), "the gateway and the service");
+    assert!(documents().await["ok"] == true && !is_well());
+    assert_eq!(world.edge.get("/pay").await.status, 200);
+
+    world.save("gateway.yaml", &gateway);
+    eventually("it is as it was", async || is_well().then_some(())).await;
     assert_eq!(world.edge.get("/pay").await.status, 200);
 }
 

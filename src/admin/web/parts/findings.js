@@ -12,6 +12,7 @@ export function findingsOf(status) {
   const add = (tone, words, link) => found.push({ tone, words, link });
   if (source?.trouble) add('bad', `The source of policies: ${source.trouble}`);
   if (status.access_trouble) add('bad', `Who may ask is as it was before: ${status.access_trouble}`);
+  if (status.audit?.trouble) add('bad', `The audit log cannot be written, so nothing is changed: ${status.audit.trouble}`);
   if (source?.serves_last_good_of_earlier_run) add('warn', 'The last good set of an earlier run is served: the source was not heard yet');
   if (source?.unreadable_change) add('bad', `A large change cannot be read: ${source.unreadable_change}`);
   if (refused.length) add('bad', `${plural(refused.length + status.refused_more, 'document is', 'documents are')} refused`, href(['policies'], { refused: 'true' }));

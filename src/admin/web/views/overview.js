@@ -71,7 +71,7 @@ function MostDenied({ top }) {
   return html`<${TenantTable} tenants=${tenants} />`;
 }
 
-const CHECKS = { policies: 'Policies', source: 'Source of policies', refused_documents: 'Refused documents', counter_keys: 'Counters in memory', counter_store: 'Store of counters', audit_log: 'Audit log' };
+const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', counter_keys: 'Counters in memory', counter_store: 'Store of counters', audit_log: 'Audit log' };
 const SECONDS_CHECKS = ['source'];
 
 function Health() {
@@ -88,6 +88,7 @@ function Health() {
 
 function measured({ name, value, threshold }) {
   if (SECONDS_CHECKS.includes(name)) return value === null ? 'never heard' : `heard ${duration(value)} ago`;
+  if (name === 'documents') return value === null ? 'not read yet' : count(value);
   if (name === 'policies') return value === null ? 'none yet' : `generation ${value}`;
   if (name === 'counter_keys') return `${count(value)} of ${count(threshold)}`;
   if (name === 'audit_log') return value ? `${count(value)} waiting` : '';
