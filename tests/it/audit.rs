@@ -125,14 +125,19 @@ async fn on_a_full_disk_nothing_is_changed_and_the_chain_stays_whole() {
     assert!(is_well && told.contains("4 lines follow each other"), "{told}");
 }
 
+/// What hangs whoever syncs data while the file stands that HUNG_DISK names.
+pub(crate) fn build_hung_disk(library: &Path) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/hung_disk.c");
+    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(library).status();
+    assert!(cc.unwrap().success());
+}
+
 /// As one of a network does, or one that somebody froze.
 #[tokio::test]
 async fn on_a_disk_that_hangs_nobody_waits_for_ever_and_nothing_is_changed() {
     let store = Store::start_shop().await;
     let [library, hung, hangs] = ["hung_disk.so", "hung", "hung.hangs"].map(|name| store.path(name));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/hung_disk.c");
-    let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(&library).status();
-    assert!(cc.unwrap().success());
+    build_hung_disk(&library);
     let tierflow = serving_with_env(&store, &[], &[("LD_PRELOAD", &library), ("HUNG_DISK", &hung)]).await;
     assert_eq!(put(&tierflow, 2).await.status, 200);
     serves_rate(&tierflow, 2).await;
