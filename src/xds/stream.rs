@@ -35,7 +35,7 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most names of a type that an Envoy can ask for, at once and in all, and how long one can be.
 const NAMES_MAX: usize = 100_000;
 const NAME_BYTES_MAX: usize = 4096;
-/// The longest `node.id` and `node.cluster`, and the most of its metadata that is looked at: the rest selects nothing.
+/// The longest `node.id`, `node.cluster` and version, and the most of its metadata that is looked at: the rest selects nothing.
 const IDENTITY_BYTES_MAX: usize = 1024;
 const METADATA_MAX: usize = 64;
 
@@ -202,11 +202,13 @@ impl<V: Variant> Stream<V> {
     fn join(&mut self, node: Option<wire::Node>) -> Result<(), Status> {
         let node = node.filter(|node| !node.id.is_empty());
         let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream needs node.id"))?;
-        if node.id.len().max(node.cluster.len()) > IDENTITY_BYTES_MAX {
-            let message = format!("node.id and node.cluster have at most {IDENTITY_BYTES_MAX} bytes");
+        let envoy_version = version(&node);
+        if [&node.id, &node.cluster, &envoy_version].iter().any(|text| text.len() > IDENTITY_BYTES_MAX) {
+            let message = format!(
+                "node.id, node.cluster and node.user_agent_version have at most {IDENTITY_BYTES_MAX} bytes each"
+            );
             return Err(Status::invalid_argument(message));
         }
-        let envoy_version = version(&node);
         let release = EnvoyVersion::parse(&envoy_version);
         let identity = Arc::new(identity(node, self.certificate.clone()));
         // Before anybody sees it on the board: it may have the name of another.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -388,10 +389,14 @@ async fn a_request_that_is_too_much_is_refused_with_the_bound() {
     let names: Vec<String> = (0..100_001).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let long_id = "i".repeat(1025);
+    let mut of_long_version = first("one", ResourceType::Route, &[]);
+    let version = UserAgentVersionType::UserAgentVersion("9".repeat(1025));
+    of_long_version.node.as_mut().unwrap().user_agent_version_type = Some(version);
     let too_much = [
         (first("one", ResourceType::Route, &[&name]), Code::ResourceExhausted, "4096 bytes"),
         (first("one", ResourceType::Route, &names), Code::ResourceExhausted, "100000 names"),
         (first(&long_id, ResourceType::Route, &[]), Code::InvalidArgument, "1024 bytes"),
+        (of_long_version, Code::InvalidArgument, "1024 bytes"),
     ];
     for (request, code, bound) in too_much {
         let mut sotw = Sotw::open(&shop.tierflow).await;
