@@ -1,7 +1,7 @@
 //! From policies to xDS: the only place that knows how Envoy wants things expressed.
 //!
 //! ```text
-//! Gateway -> Listener (HTTP connection manager, rate limit filter) and, for TLS, Secret
+//! Gateway -> Listener (HTTP connection manager, rate limit filter) and, for TLS, Secret; for traces, Cluster
 //! Api     -> routes of the gateway's RouteConfiguration, with the actions that report to the rate limit service
 //! Service -> Cluster, ClusterLoadAssignment where its endpoints are listed, and, for TLS, Secrets
 //! ```
@@ -22,6 +22,7 @@ mod pb;
 mod rate_limit;
 mod route;
 mod server;
+mod spans;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -174,6 +175,8 @@ pub fn compile_gateway(
         let addresses = endpoint::of_hosts(server::RATE_LIMIT_CLUSTER, &rate_limit_service.addresses);
         resources.push(encode(ResourceType::Endpoint, server::RATE_LIMIT_CLUSTER, &addresses));
     }
+    let collector = gateway.tracing.as_ref().map(server::collector);
+    resources.extend(collector.map(|cluster| encode(ResourceType::Cluster, server::COLLECTOR_CLUSTER, &cluster)));
     let certificate = gateway.tls.as_ref().map(|files| tls::identity(secret::of_gateway(&gateway.name), files));
     resources.extend(certificate.map(|secret| encode(ResourceType::Secret, &secret.name, &secret)));
     let services: BTreeSet<_> = policies.apis.of_gateway(&gateway.name).map(|api| &api.service).collect();

@@ -23,4 +23,5 @@ pub mod services;
 pub mod set;
 pub mod tenant;
 mod text;
+pub mod tracing;
 pub mod tree;

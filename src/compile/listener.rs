@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
 
-use super::{access_log, any, cluster::CONNECTION_BUFFER_BYTES, filters, local_replies, pb, tls};
+use super::{access_log, any, cluster::CONNECTION_BUFFER_BYTES, filters, local_replies, pb, spans, tls};
 use crate::names::secret;
 use crate::policy::gateway::{ClientIp, EscapedSlashes, Gateway};
 
@@ -51,6 +51,8 @@ fn connection_manager(gateway: &Gateway) -> HttpConnectionManager {
         http_filters: filters::http_filters(gateway),
         access_log: access_log::access_log(gateway),
         local_reply_config: Some(local_replies::local_replies()),
+        tracing: spans::tracing(gateway),
+        early_header_mutation_extensions: spans::early_mutations(gateway),
         // The connection's address, or what the trusted proxies in front saw: never what a client says of itself.
         use_remote_address: pb::boolean(detection.is_empty()),
         xff_num_trusted_hops: trusted_hops,

@@ -1,4 +1,5 @@
-//! How Envoys reach Tierflow itself: for xDS, by their bootstrap, and for decisions; both with TLS where its ports have it.
+//! How Envoys reach Tierflow itself: for xDS, by their bootstrap, and for decisions; both with TLS where its ports have it. And
+//! how they reach the collector of their spans.
 
 use std::time::Duration;
 
@@ -20,10 +21,12 @@ use super::{
     AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, Secrets, ServerTls, endpoint, pb, secret_file, tls,
 };
 use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound, SubjectName};
+use crate::policy::tracing::Tracing;
 
 /// Names with a colon, which no service's name can have.
 pub(super) const XDS_CLUSTER: &str = "tierflow:xds";
 pub(super) const RATE_LIMIT_CLUSTER: &str = "tierflow:rls";
+pub(super) const COLLECTOR_CLUSTER: &str = "tierflow:otlp";
 
 /// The service's name in `grpc.health.v1`.
 const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -87,6 +90,11 @@ pub(super) fn rate_limit_service(service: &RateLimitService, secrets: Secrets<'_
         )
     };
     if service.is_discovered() { cluster_of_endpoints(cluster) } else { cluster }
+}
+
+pub(super) fn collector(tracing: &Tracing) -> Cluster {
+    let collector = HostPort { host: tracing.collector_host.clone(), port: tracing.collector_port };
+    cluster(COLLECTOR_CLUSTER, std::slice::from_ref(&collector), None, Http2ProtocolOptions::default())
 }
 
 /// Has Envoy ask for the addresses.

@@ -12,6 +12,7 @@ use super::Request;
 use crate::policy::gateway::{ClientIp, Gateway};
 use crate::policy::matches::name_length;
 use crate::policy::normalize::{Normalized, normalize};
+use crate::policy::tracing::TRACE_CONTEXT;
 
 /// The most bytes of a request's head that Envoy reads (`HttpConnectionManager.max_request_headers_kb`).
 const HEAD_BYTES_MAX: usize = 60 * 1024;
@@ -112,7 +113,8 @@ pub(super) fn arrive(gateway: &Gateway, request: &Request) -> Result<Request, An
 }
 
 /// The headers with what Envoy says of the scheme: in `x-forwarded-proto`, unless a trusted proxy has said it there; and in
-/// `:scheme`, which is that of a whole URL, else what stands there.
+/// `:scheme`, which is that of a whole URL, else what stands there. Without what says of which trace the request is, where that
+/// is not believed.
 fn headers_with_scheme(
     gateway: &Gateway,
     headers: &[(String, String)],
@@ -124,6 +126,9 @@ fn headers_with_scheme(
     let is_trusted = !matches!(gateway.client_ip, ClientIp::TrustedHops(0));
     let mut headers = headers.to_vec();
     headers.retain(|(name, _)| is_trusted || name != FORWARDED_PROTO);
+    if gateway.tracing.as_ref().is_some_and(|tracing| !tracing.continues_traces) {
+        headers.retain(|(name, _)| !TRACE_CONTEXT.contains(&name.as_str()));
+    }
     let forwarded = headers.iter().find(|(name, _)| name == FORWARDED_PROTO).map(|(_, value)| value.clone());
     if forwarded.is_none() {
         headers.push((FORWARDED_PROTO.to_owned(), of_connection.to_owned()));

@@ -13,6 +13,7 @@ use super::raw::{
     RawClientIp, RawEscapedSlashes, RawGateway, RawLimiter, RawNodes, RawOnError, RawPathRules, RawTenantRule,
     RawTenantSource, RawTls,
 };
+use super::tracing::Tracing;
 use super::{identities, text};
 use crate::names::certificate::{San, allows};
 use crate::names::{Kind, Name, NodeIdentity, TenantName};
@@ -36,6 +37,7 @@ pub struct Gateway {
     /// The folder of the Envoys' own secrets; `None`: their bootstrap has them.
     pub sds_dir: Option<String>,
     pub access_log: Option<AccessLog>,
+    pub tracing: Option<Tracing>,
 }
 
 /// What a node is to a gateway.
@@ -208,6 +210,8 @@ impl Gateway {
             let tenant = tenant.as_ref().and_then(Option::as_ref);
             findings.within("access_log", |findings| AccessLog::read(raw, tenant, findings))
         });
+        let tracing =
+            raw.tracing.as_ref().map(|raw| findings.within("tracing", |findings| Tracing::read(raw, findings)));
         Some(Self {
             name: name?,
             nodes: nodes?,
@@ -221,6 +225,7 @@ impl Gateway {
             limiter: limiter?,
             sds_dir: text::optional(sds_dir)?,
             access_log: text::optional(access_log)?,
+            tracing: text::optional(tracing)?,
         })
     }
 

@@ -69,6 +69,8 @@ pub struct RawGateway {
     pub sds_dir: Option<String>,
     /// The file in which Envoy writes down each request. Default: none.
     pub access_log: Option<RawAccessLog>,
+    /// The spans that Envoy makes of requests. Default: none.
+    pub tracing: Option<RawTracing>,
     /// Keys of etcd that this document was made with. While one of them is another one, the last good version of the
     /// document stays.
     pub requires: Option<Vec<Requirement>>,
@@ -114,6 +116,20 @@ pub enum RawAccessLogFormat {
     Json,
     /// Envoy's own format. It has no header that says whose a request is.
     Text,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTracing {
+    /// The collector that takes the spans: a host and a port for OTLP over gRPC without TLS, as in `127.0.0.1:4317`.
+    pub otlp: String,
+    /// The number of requests that are traced of 10000, 0 to 10000. Default: 100, one percent.
+    #[schemars(range(max = 10_000))]
+    pub sample_per_10000: Option<u32>,
+    /// Requests that come with a `traceparent` go on with that trace, and it says whether they are traced, whatever
+    /// `sample_per_10000` is. Whoever reaches the Envoy is believed. Default: false; `traceparent` and `tracestate` of
+    /// requests are removed then.
+    pub continue_traces: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -123,6 +123,14 @@ pub(super) fn host_name(text: &str) -> Option<String> {
     (text.len() <= 253 && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())
 }
 
+/// A host name, with a dot at its end where the name is whole, and a port.
+pub(super) fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    let name = host.strip_suffix('.').unwrap_or(host);
+    host_name(name).map(|_| (host.to_owned(), port))
+}
+
 /// A text without control characters that is neither empty nor very long.
 pub(super) fn plain(text: &str) -> Result<String, String> {
     let well_formed = (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);

@@ -107,11 +107,7 @@ impl Discovery {
 }
 
 fn parse_dns(dns: &str) -> Result<(String, u16), &'static str> {
-    let expected = "a host name and a port, as in order.internal:8080";
-    let (host, port) = dns.rsplit_once(':').ok_or(expected)?;
-    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(expected)?;
-    let name = host.strip_suffix('.').unwrap_or(host);
-    text::host_name(name).map(|_| (host.to_owned(), port)).ok_or(expected)
+    text::host_and_port(dns).ok_or("a host name and a port, as in order.internal:8080")
 }
 
 #[cfg(test)]

@@ -106,6 +106,10 @@ impl Draw {
                 true => self.header(),
                 false => self.of_letters(TOKEN, 1..=256),
             },
+            "RawTracing.otlp" => match self.random.bool() {
+                true => self.address(),
+                false => format!("{}:{}", self.host(), self.random.u16(1..)),
+            },
             "RawUpstreamTls.sni" => self.host(),
             "RawUpstreamTls.verify_san" => match self.random.u8(..3) {
                 0 => self.host(),
