@@ -15,9 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
-use futures_util::FutureExt;
-use http::Request;
-use http_body_util::Full;
+use http::HeaderMap;
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
 use tierflow::clock::Clock;
@@ -32,7 +30,7 @@ use tierflow::limiter::older::OlderForms;
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::{Name, Revision};
-use tierflow::rls::{Failures, RateLimitServer, Rls};
+use tierflow::rls::{Decision, Failures, RateLimitServer, Rls};
 
 /// The program's.
 #[global_allocator]
@@ -112,10 +110,13 @@ fn admit(
 fn whole(api: &str, tenants: usize) -> f64 {
     let world = World::new(api);
     let messages: Vec<Bytes> = (0..tenants).map(|tenant| message(&world.id, &name(tenant))).collect();
+    let headers = HeaderMap::new();
     let mut call = |tenant: usize| {
         let Some(message) = messages.get(tenant) else { return };
-        let request = Request::new(Full::new(message.clone()));
-        black_box(world.service.call(None, request).now_or_never().expect("memory never waits"));
+        let mut call = world.service.begin(&headers).ok().unwrap();
+        world.service.receive(&mut call, message.clone()).ok().unwrap();
+        let Decision::Made(reply) = world.service.decide(call, None) else { panic!("memory never waits") };
+        black_box(reply.into_parts());
     };
     nanos(tenants, &mut call)
 }

@@ -4,13 +4,14 @@
 //! Call --RateLimitRequest--> Matcher::find --charges--> one Counters::admit over all limits --> Answer
 //! ```
 //!
-//! A handler loads the generation once and keeps it to the end. It waits for nothing but the store of counters.
+//! A call loads the generation once and keeps it to the end. It waits for nothing but the store of counters.
 
 mod answer;
 mod call;
 mod denial;
 mod failures;
 mod message;
+mod reply;
 mod service;
 mod wire;
 
@@ -35,9 +36,10 @@ use answer::Answer;
 use denial::Denial;
 use wire::RateLimitRequest;
 
-pub use call::{Call, Reply};
+pub use call::Call;
 pub use failures::Failures;
-pub use service::RateLimitServer;
+pub use reply::Reply;
+pub use service::{Decision, RateLimitServer};
 
 /// The service's name in `grpc.health.v1`, which the generated clusters ask for.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -53,7 +55,7 @@ pub struct Rls {
 }
 
 /// The certificate of whoever asks, where it had to show one.
-type Shown<'a> = Option<&'a Arc<ClientCertificate>>;
+pub type Shown<'a> = Option<&'a Arc<ClientCertificate>>;
 
 /// How old the routes are that a request came by, where they are not the newest: as metrics have it.
 pub const FORMS: [&str; 2] = ["older", "unknown"];

@@ -10,9 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
-use futures_util::FutureExt;
-use http::Request;
-use http_body_util::Full;
+use http::{HeaderMap, Response};
 use prost::Message;
 use tierflow::clock::{Clock, Timestamp};
 use tierflow::compile::RateLimitService;
@@ -26,7 +24,7 @@ use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::certificate::{ClientCertificate, San};
 use tierflow::names::{Name, Revision};
-use tierflow::rls::{Failures, RateLimitServer, Rls};
+use tierflow::rls::{Decision, Failures, RateLimitServer, Rls};
 use tierflow::top::notes::{self, Counter, Notes};
 use tierflow::top::{self, Top};
 
@@ -252,14 +250,12 @@ impl World {
     }
 
     /// The whole of a call, to the trailers of its answer.
-    fn call(&self, message: &Bytes) -> Option<Bytes> {
-        let request = Request::new(Full::new(message.clone()));
-        let answer = self.service.call(Some(&self.certificate), request).now_or_never().expect("memory never waits");
-        let mut body = answer.into_body();
-        let mut data = None;
-        while let Some(frame) = http_body_util::BodyExt::frame(&mut body).now_or_never().unwrap() {
-            data = frame.unwrap().into_data().ok().or(data);
+    fn call(&self, message: &Bytes) -> (Response<()>, Option<(Bytes, HeaderMap)>) {
+        let mut call = self.service.begin(&HeaderMap::new()).ok().unwrap();
+        self.service.receive(&mut call, message.clone()).ok().unwrap();
+        match self.service.decide(call, Some(&self.certificate)) {
+            Decision::Made(reply) => reply.into_parts(),
+            Decision::Asked(_) => panic!("memory never waits"),
         }
-        data
     }
 }

@@ -1,22 +1,13 @@
-//! A call of the rate limit service's one method, on a path of its own: the request is read in place, the answer written
-//! into one buffer, and where counters are in memory nothing in between waits or is put on the heap. What gRPC asks of a
-//! server is in "gRPC over HTTP2" of its documentation.
+//! A call of the rate limit service's one method: its request, as far as it has come. What gRPC asks of a server is in "gRPC
+//! over HTTP2" of its documentation.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
-use hyper::body::{Body, Frame};
+use http::HeaderMap;
 use prost::bytes::{Buf as _, Bytes, BytesMut};
 use tonic::Status;
 
-use super::Rls;
-use super::answer::Answer;
 use crate::clock::Timestamp;
-use crate::names::certificate::ClientCertificate;
 use crate::names::descriptor::{LIST_ACTIONS_MAX, VALUE_BYTES_MAX};
 
 /// The largest request, in bytes: more than any Envoy sends for our routes, whatever its clients send, or a long value
@@ -25,98 +16,42 @@ const REQUEST_BYTES_MAX: usize = (LIST_ACTIONS_MAX + 16) * VALUE_BYTES_MAX;
 /// Before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// The future of a call. It does not fail: what goes wrong is in the answer's status.
-pub struct Call<B> {
-    rls: Arc<Rls>,
-    /// That of the connection, where the caller had to show one.
-    certificate: Option<Arc<ClientCertificate>>,
+pub struct Call {
     came: Timestamp,
-    /// When all of the request was there. `None` before.
-    decided_from: Option<Timestamp>,
     /// The time that the caller waits.
     timeout: Option<Duration>,
-    stage: Stage<B>,
+    message: Received,
 }
 
-enum Stage<B> {
-    Refused(Status),
-    Reading {
-        body: B,
-        message: Received,
-    },
-    /// A store elsewhere is asked.
-    Asking(Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>),
-}
-
-impl<B> Call<B> {
-    pub(super) fn new(rls: Arc<Rls>, certificate: Option<Arc<ClientCertificate>>, request: Request<B>) -> Self {
-        let (came, timeout) = (rls.clock.now(), timeout(request.headers()));
-        let stage = match encoding(request.headers()) {
-            Ok(()) => Stage::Reading { body: request.into_body(), message: Received::default() },
-            Err(status) => Stage::Refused(status),
-        };
-        Self { rls, certificate, came, decided_from: None, timeout, stage }
+impl Call {
+    /// A call with these headers. Fails where its message is in a form that is not read here.
+    pub(super) fn new(headers: &HeaderMap, came: Timestamp) -> Result<Self, Status> {
+        encoding(headers)?;
+        Ok(Self { came, timeout: timeout(headers), message: Received::default() })
     }
-}
 
-impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Call<B> {
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<Answer, Status>> {
-        loop {
-            match &mut self.stage {
-                Stage::Refused(status) => return Poll::Ready(Err(status.clone())),
-                Stage::Asking(answer) => return answer.as_mut().poll(context),
-                Stage::Reading { body, message } => match ready!(Pin::new(body).poll_frame(context)) {
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            message.take(data)?;
-                        }
-                    }
-                    Some(Err(error)) => return Poll::Ready(Err(Status::cancelled(error.to_string()))),
-                    None => {
-                        let message = std::mem::take(message).finish()?;
-                        // Its hits are counted as of now: the caller may have taken long to send all of it.
-                        let now = self.rls.clock.now();
-                        self.decided_from = Some(now);
-                        match self.decide_now(&message, now)? {
-                            Some(answer) => return Poll::Ready(Ok(answer)),
-                            None => self.stage = self.ask(message, now),
-                        }
-                    }
-                },
-            }
+    /// Adds bytes that have come of the request.
+    pub(super) fn receive(&mut self, data: Bytes) -> Result<(), Status> {
+        self.message.take(data)
+    }
+
+    /// True once its caller has gone on without an answer.
+    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+        self.timeout.is_some_and(|timeout| now.since(self.came) >= timeout)
+    }
+
+    /// The message, of which all has come. Fails where nobody waits for its answer any more: nothing is charged that nobody
+    /// hears of.
+    pub(super) fn into_message(self, now: Timestamp) -> Result<Bytes, Status> {
+        if self.is_late(now) {
+            return Err(late());
         }
-    }
-
-    fn decide_now(&self, message: &[u8], now: Timestamp) -> Result<Option<Answer>, Status> {
-        if self.timeout.is_some_and(|timeout| now.since(self.came) >= timeout) {
-            // Its caller has gone on without an answer: nothing is charged that nobody hears of.
-            return Err(Status::deadline_exceeded("the caller does not wait any more"));
-        }
-        self.rls.decide_now(message, self.certificate.as_ref(), now)
-    }
-
-    fn ask(&self, message: Bytes, now: Timestamp) -> Stage<B> {
-        let (rls, certificate) = (Arc::clone(&self.rls), self.certificate.clone());
-        Stage::Asking(Box::pin(async move { rls.decide(&message, certificate.as_ref(), now).await }))
+        self.message.finish()
     }
 }
 
-impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Future for Call<B> {
-    type Output = Response<Reply>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.poll_answer(context));
-        if let Some(from) = self.decided_from {
-            self.rls.metrics.decision_seconds.observe(self.rls.clock.now().since(from));
-        }
-        Poll::Ready(match answer {
-            Ok(answer) => reply(answer),
-            Err(status) => {
-                self.rls.failures.note(&status);
-                status.into_http::<tonic::body::Body>().map(|_| Reply::default())
-            }
-        })
-    }
+pub(super) fn late() -> Status {
+    Status::deadline_exceeded("the caller does not wait any more")
 }
 
 /// The bytes that have come of a message. Nearly always they come at once, and are not copied.
@@ -203,42 +138,10 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn reply(answer: Answer) -> Response<Reply> {
-    let mut response = Response::new(Reply { message: Some(answer.into_bytes()), has_trailers: true });
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
-}
-
-/// The body of an answer: a message and the trailers that say it is whole, or nothing after a status in the headers.
-#[derive(Default)]
-pub struct Reply {
-    message: Option<Bytes>,
-    has_trailers: bool,
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(message) = self.message.take() {
-            return Poll::Ready(Some(Ok(Frame::data(message))));
-        }
-        let has_trailers = std::mem::take(&mut self.has_trailers);
-        Poll::Ready(has_trailers.then(|| Ok(Frame::trailers(ok()))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.message.is_none() && !self.has_trailers
-    }
-}
-
-fn ok() -> HeaderMap {
-    HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn received(chunks: &[&[u8]]) -> Result<Bytes, tonic::Code> {

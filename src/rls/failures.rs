@@ -14,7 +14,8 @@ use crate::metrics::{CodeLabels, Metrics};
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Those that there are series of from the start: an alarm on failures needs them before the first one.
-const CODES: [Code; 6] = [
+const CODES: [Code; 7] = [
+    Code::Cancelled,
     Code::DeadlineExceeded,
     Code::Internal,
     Code::InvalidArgument,

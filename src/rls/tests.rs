@@ -1,17 +1,10 @@
 //! Decisions without a store of counters. With one they are tested through gRPC and through Envoy.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use futures_util::FutureExt;
-use http_body_util::Full;
-use hyper::body::{Body, Frame};
-use parking_lot::Mutex;
 use prost::Message as _;
 use prost::bytes::Bytes;
 
@@ -194,35 +187,16 @@ fn framed(message: &[u8]) -> Bytes {
     [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat().into()
 }
 
-/// A body that comes when somebody puts it there.
-#[derive(Clone, Default)]
-struct Late(Arc<Mutex<Option<Bytes>>>, bool);
-
-impl Body for Late {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.1 {
-            return Poll::Ready(None);
-        }
-        let came = self.0.lock().take();
-        self.1 = came.is_some();
-        came.map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
-    }
-}
-
 #[tokio::test]
 async fn a_request_counts_from_when_all_of_it_came() {
     let decider = Decider::with_memory();
     let message = decider.request("pay", "acme");
     let charge = decider.charge(&message);
-    let body = Late::default();
-    let mut call = Call::new(Arc::clone(&decider.rls), None, http::Request::new(body.clone()));
-    assert!((&mut call).now_or_never().is_none());
+    let service = RateLimitServer(Arc::clone(&decider.rls));
+    let mut call = service.begin(&http::HeaderMap::new()).ok().unwrap();
     let before = decider.rls.clock.now();
-    *body.0.lock() = Some(framed(&message));
-    assert!(call.now_or_never().is_some(), "memory never waits");
+    service.receive(&mut call, framed(&message)).ok().unwrap();
+    assert!(matches!(service.decide(call, None), Decision::Made(_)), "memory never waits");
     let (usage, now) = decider.look(charge).await;
     let usage = usage.unwrap();
     // A minute after the hit there is room for another.
@@ -236,10 +210,13 @@ async fn a_request_that_nobody_waits_for_any_more_is_charged_nothing() {
     let message = decider.request("pay", "acme");
     let charge = decider.charge(&message);
     for (timeout, status, used) in [("1n", Some("4"), None), ("1H", None, Some(1))] {
-        let request = http::Request::builder().header("grpc-timeout", timeout);
-        let call = Call::new(Arc::clone(&decider.rls), None, request.body(Full::new(framed(&message))).unwrap());
-        let reply = call.now_or_never().unwrap();
-        let told = reply.headers().get("grpc-status").map(|status| status.to_str().unwrap());
+        let service = RateLimitServer(Arc::clone(&decider.rls));
+        let headers = http::HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), timeout.parse().unwrap())]);
+        let mut call = service.begin(&headers).ok().unwrap();
+        service.receive(&mut call, framed(&message)).ok().unwrap();
+        let Decision::Made(reply) = service.decide(call, None) else { panic!("memory never waits") };
+        let (head, _) = reply.into_parts();
+        let told = head.headers().get("grpc-status").map(|status| status.to_str().unwrap());
         assert_eq!((told, decider.look(charge).await.0.map(|usage| usage.used)), (status, used), "{timeout}");
     }
 }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -18,7 +16,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listener;
-use super::protocol::Protocol;
+use super::protocol::{Protocol, Speaking};
 use super::tls::{Accepted, Acceptor};
 use super::workers::Places;
 use crate::clock::wall;
@@ -227,7 +225,7 @@ async fn talk(
     leave: &CancellationToken,
 ) {
     // On the heap: a future that holds this one would set aside room for it twice.
-    let mut speaking = Box::pin(protocol.speak(TokioIo::new(io), peer.clone()));
+    let mut speaking = Box::pin(protocol.speak(io, peer.clone()));
     let unused = async {
         leave.run_until_cancelled(sleep(UNUSED_MAX)).await;
         if peer.is_heard.load(Ordering::Relaxed) {

@@ -9,22 +9,22 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Says of itself that it writes no pieces together: [`Write::is_write_vectored`] is false unless it is said otherwise.
+/// Says of itself that it writes no pieces together: [`AsyncWrite::is_write_vectored`] is false unless it is said otherwise.
 pub(super) struct OneBuffer<Io>(pub(super) Io);
 
-impl<Io: Read + Unpin> Read for OneBuffer<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for OneBuffer<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }
 
-impl<Io: Write + Unpin> Write for OneBuffer<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for OneBuffer<Io> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
@@ -49,7 +49,7 @@ mod tests {
     use hyper::server::conn::http2;
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+    use tokio::io::DuplexStream;
 
     use super::*;
 
@@ -98,10 +98,10 @@ mod tests {
     }
 
     /// The writes that it takes a server to answer calls that come together.
-    async fn writes<Io: Read + Write + Unpin + Send + 'static>(over: fn(TokioIo<Counted>) -> Io) -> usize {
+    async fn writes<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(over: fn(Counted) -> Io) -> usize {
         let (near, far) = tokio::io::duplex(1 << 20);
         let writes = Arc::<AtomicUsize>::default();
-        let io = over(TokioIo::new(Counted { io: near, writes: Arc::clone(&writes) }));
+        let io = TokioIo::new(over(Counted { io: near, writes: Arc::clone(&writes) }));
         let answer = service_fn(async |_: http::Request<Incoming>| {
             Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(ANSWER))))
         });

@@ -1,6 +1,7 @@
 //! What is spoken on a connection once it stands: gRPC, or HTTP of either version.
 
-use std::convert::Infallible;
+use std::fmt::Display;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +10,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use futures_util::future::{self, FutureExt, Map};
-use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,14 +22,10 @@ use tonic::service::Routes;
 use tower_service::Service;
 
 use super::connections::{Io, Peer};
-use super::one_buffer::OneBuffer;
-use crate::rls::{Call, RateLimitServer, Reply};
+use super::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
 
-/// Peers that are gone are noticed within 25 s: 10 s to the next ping, 15 s for its answer.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// RFC 9113, section 10.5.1: what all headers of a request may take.
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The same of HTTP/1.1, with the first line.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// The number of these headers.
@@ -42,14 +37,30 @@ const UNREAD_MAX: Duration = Duration::from_secs(30);
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes of a call's answer that are taken before the peer has read those before them, besides what its window holds.
 /// The rest need not be there yet.
-const SEND_BUFFER_BYTES: usize = 16 * 1024;
+pub(super) const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Calls under way on an HTTP/2 connection of a browser or a script.
 const HTTP_STREAMS_MAX: u32 = 64;
 
 pub(super) trait Protocol: Clone + Send + 'static {
-    type Connection: GracefulConnection<Error: std::fmt::Display> + Send;
+    type Connection: Speaking + Send;
 
-    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection;
+    fn speak(&self, io: Io, peer: Peer) -> Self::Connection;
+}
+
+/// A connection on which a protocol is spoken. Ends when it is closed.
+pub(super) trait Speaking: Future<Output = Result<(), <Self as Speaking>::Error>> {
+    type Error: Display;
+
+    /// Lets the calls that are under way end, and then the connection.
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<C: GracefulConnection<Error: Display>> Speaking for C {
+    type Error = <C as GracefulConnection>::Error;
+
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        GracefulConnection::graceful_shutdown(self);
+    }
 }
 
 #[derive(Clone)]
@@ -62,70 +73,17 @@ pub(super) struct Grpc {
 impl Protocol for Grpc {
     type Connection = http2::Connection<TokioIo<Io>, TowerToHyperService<Calls<Routes>>, TokioExecutor>;
 
-    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
+    fn speak(&self, io: Io, peer: Peer) -> Self::Connection {
         let calls = Calls { service: self.routes.clone(), peer, tell: connection };
-        http2(self.streams_max).serve_connection(io, TowerToHyperService::new(calls))
-    }
-}
-
-fn http2(streams_max: u32) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_concurrent_streams(streams_max);
-    builder
-}
-
-/// The rate limit service, and beside it what every gRPC port has.
-#[derive(Clone)]
-pub(super) struct RateLimit {
-    pub(super) service: RateLimitServer,
-    pub(super) others: Routes,
-    pub(super) streams_max: u32,
-}
-
-impl Protocol for RateLimit {
-    type Connection = http2::Connection<OneBuffer<TokioIo<Io>>, RateLimitCalls, TokioExecutor>;
-
-    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
-        let calls = RateLimitCalls { service: self.service.clone(), others: self.others.clone(), peer };
-        let mut builder = http2(self.streams_max);
-        // An Envoy takes back what is not answered in time. Where a busy service reads many calls at once, it reads that some
-        // of them are taken back, too: with hyper's 20 of these the connection of an honest Envoy would be closed, and all
-        // calls on it lost, just then. There are no more of them than calls may be under way.
-        builder.max_pending_accept_reset_streams(self.streams_max as usize);
-        builder.serve_connection(OneBuffer(io), calls)
-    }
-}
-
-/// The calls of one connection to the rate limit port.
-pub(super) struct RateLimitCalls {
-    service: RateLimitServer,
-    others: Routes,
-    peer: Peer,
-}
-
-type Limited = Map<Call<Incoming>, fn(http::Response<Reply>) -> Result<http::Response<AnswerBody>, Infallible>>;
-type OtherCall = Pin<Box<dyn Future<Output = Result<http::Response<AnswerBody>, Infallible>> + Send>>;
-type AnswerBody = Either<Reply, tonic::body::Body>;
-
-impl hyper::service::Service<http::Request<Incoming>> for RateLimitCalls {
-    type Response = http::Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = future::Either<Limited, OtherCall>;
-
-    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        self.peer.is_heard.store(true, Ordering::Relaxed);
-        if request.uri().path() == RateLimitServer::PATH {
-            let call = self.service.call(self.peer.certificate.as_ref(), request);
-            return future::Either::Left(call.map(|reply| Ok(reply.map(Either::Left))));
-        }
-        let mut others = self.others.clone();
-        future::Either::Right(Box::pin(async move { Ok(others.call(request).await?.map(Either::Right)) }))
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_concurrent_streams(self.streams_max);
+        builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(calls))
     }
 }
 
@@ -141,8 +99,8 @@ type HttpConnection<I> = auto::Connection<'static, Read<I>, TowerToHyperService<
 impl Protocol for Http {
     type Connection = HttpConnection<Io>;
 
-    fn speak(&self, io: TokioIo<Io>, peer: Peer) -> Self::Connection {
-        self.speak_on(io.into_inner(), peer)
+    fn speak(&self, io: Io, peer: Peer) -> Self::Connection {
+        self.speak_on(io, peer)
     }
 }
 
@@ -290,92 +248,5 @@ mod tests {
         };
         let (read, ended) = tokio::join!(reading, connection);
         assert!(read > 1 << 20 && ended.is_ok(), "{read} {ended:?}");
-    }
-
-    /// RFC 9113, section 6: types of frames, and two of their flags.
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const GOAWAY: u8 = 7;
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-
-    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    }
-
-    /// The head of a call without a message, as HPACK has it (RFC 7541) without its table of earlier headers.
-    fn head() -> Vec<u8> {
-        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-        let (post, http) = (0x83, 0x86);
-        [&[post, http, 0x04][..], &text(RateLimitServer::PATH), &[0x01], &text("rls")].concat()
-    }
-
-    fn rate_limit() -> RateLimit {
-        let settings = crate::live::Settings {
-            rate_limit_service: crate::compile::RateLimitService::default(),
-            counter_keys: crate::limiter::key::KeyHasher::seeded([0; 16]),
-            allow_empty: false,
-        };
-        let (clock, metrics) = (crate::clock::Clock::start(), Arc::<crate::metrics::Metrics>::default());
-        let rls = crate::rls::Rls {
-            live: crate::live::Live::new(settings).0,
-            counters: crate::counters::Counters::Away,
-            failures: crate::rls::Failures::new(Arc::clone(&metrics), clock),
-            denials: Arc::new(crate::denials::Denials::new(Arc::clone(&metrics), clock)),
-            metrics,
-            top: Arc::default(),
-            clock,
-        };
-        RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 }
-    }
-
-    /// What a service that was busy finds when it reads again.
-    #[tokio::test]
-    async fn who_takes_back_calls_that_were_not_read_yet_keeps_its_connection() {
-        let (mut sent, last) = (Vec::new(), 2001);
-        for stream in (1..last).step_by(2) {
-            sent.extend(frame(HEADERS, END_HEADERS, stream, &head()));
-            sent.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
-        }
-        sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, last, &head()));
-        answered(&sent, last).await;
-    }
-
-    /// Has the service find these frames when it reads for the first time. Ends with the answer on a stream.
-    async fn answered(frames: &[u8], stream: u32) {
-        let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, address) = listener.accept().await.unwrap();
-        let (mut reading, mut writing) = client.into_split();
-        let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
-        let mut writing = tokio::spawn(async move { writing.write_all(&sent).await.map(|()| writing) });
-        // As much as the system takes; the rest follows what is read. Its end is kept, or the connection would be at its end.
-        let _writing = timeout(Duration::from_millis(200), &mut writing).await;
-        let peer = Peer {
-            address,
-            connection: crate::xds::Connection::default(),
-            is_heard: Arc::default(),
-            certificate: None,
-        };
-        let connection = rate_limit().speak(TokioIo::new(tokio_util::either::Either::Left(server)), peer);
-        let reading = async {
-            loop {
-                let mut head = [0; 9];
-                reading.read_exact(&mut head).await.expect("a frame");
-                let [_, high, low, kind, _, on @ ..] = head;
-                let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-                reading.read_exact(&mut payload).await.expect("a payload");
-                assert_ne!(kind, GOAWAY, "{}", String::from_utf8_lossy(&payload));
-                if (kind, u32::from_be_bytes(on)) == (HEADERS, stream) {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = reading => {}
-            ended = connection => panic!("the connection ended: {ended:?}"),
-        }
     }
 }

@@ -1,0 +1,232 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
+
+use super::*;
+use crate::clock::Clock;
+use crate::compile::RateLimitService;
+use crate::counters::Counters;
+use crate::denials::Denials;
+use crate::limiter::key::KeyHasher;
+use crate::live::{Live, Settings};
+use crate::metrics::Metrics;
+use crate::rls::{Failures, Rls};
+use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
+
+/// RFC 9113, section 6: types of frames, and two of their flags.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// What an Envoy takes a call back with.
+const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
+/// A message without a domain: it is answered at once, and said to be invalid.
+const MESSAGE: [u8; 5] = [0; 5];
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header as HPACK has it that is not of its tables (RFC 7541, section 6.2.2).
+fn header(name: &[u8], value: &str) -> Vec<u8> {
+    [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
+}
+
+/// The frame of a call's headers, with these at their end.
+fn head(stream: u32, more: &[u8]) -> Vec<u8> {
+    let (post, http) = (0x83, 0x86);
+    let block = [&[post, http], &*header(&[0x04], RateLimitServer::PATH), &*header(&[0x01], "rls"), more].concat();
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+fn call(stream: u32) -> Vec<u8> {
+    [head(stream, &[]), frame(DATA, END_STREAM, stream, &MESSAGE)].concat()
+}
+
+/// The other end of a connection.
+struct Client {
+    io: DuplexStream,
+    metrics: Arc<Metrics>,
+}
+
+/// A connection whose client has sent its preface and these frames before anything of it is read.
+fn connect(frames: &[u8]) -> (Client, Calls<DuplexStream>) {
+    let (mut client, connection) = open();
+    let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
+    let writing = futures_util::FutureExt::now_or_never(client.io.write_all(&sent));
+    writing.expect("there is room for all of it").unwrap();
+    (client, connection)
+}
+
+fn open() -> (Client, Calls<DuplexStream>) {
+    let settings = Settings {
+        rate_limit_service: RateLimitService::default(),
+        counter_keys: KeyHasher::seeded([0; 16]),
+        allow_empty: false,
+    };
+    let (clock, metrics) = (Clock::start(), Arc::<Metrics>::default());
+    let rls = Rls {
+        live: Live::new(settings).0,
+        counters: Counters::Away,
+        failures: Failures::new(Arc::clone(&metrics), clock),
+        denials: Arc::new(Denials::new(Arc::clone(&metrics), clock)),
+        metrics: Arc::clone(&metrics),
+        top: Arc::default(),
+        clock,
+    };
+    let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 };
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let peer = Peer::new(([127, 0, 0, 1], 1).into(), None);
+    (Client { io: client, metrics }, rate_limit.speak_on(server, peer))
+}
+
+impl Client {
+    /// The next frame of a stream: its type, its stream, and what it says.
+    async fn next(&mut self) -> (u8, u32, Vec<u8>) {
+        loop {
+            let mut head = [0; 9];
+            self.io.read_exact(&mut head).await.expect("a frame");
+            let [_, high, low, kind, _, on @ ..] = head;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+            self.io.read_exact(&mut payload).await.expect("a payload");
+            assert_ne!(kind, GOAWAY, "{}", String::from_utf8_lossy(&payload));
+            let stream = u32::from_be_bytes(on);
+            if stream > 0 {
+                return (kind, stream, payload);
+            }
+        }
+    }
+
+    fn failed(&self, code: &str) -> u64 {
+        failed(&self.metrics, code)
+    }
+}
+
+/// Calls that ended with this status.
+fn failed(metrics: &Metrics, code: &str) -> u64 {
+    let text = metrics.render();
+    let name = format!("tierflow_decision_errors_total{{code=\"{code}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+}
+
+/// Ends with what comes first: what a client waits for.
+async fn during<T>(connection: Calls<DuplexStream>, client: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        told = client => told,
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    }
+}
+
+/// What a service that was busy finds when it reads again.
+#[tokio::test]
+async fn who_takes_back_calls_that_were_not_read_yet_keeps_its_connection() {
+    let (mut sent, last) = (Vec::new(), 2001);
+    for stream in (1..last).step_by(2) {
+        sent.extend(head(stream, &[]));
+        sent.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+    }
+    sent.extend(call(last));
+    let (mut client, connection) = connect(&sent);
+    let (kind, stream, _) = during(connection, client.next()).await;
+    assert_eq!((kind, stream, client.failed("CANCELLED")), (HEADERS, last, 1000));
+}
+
+#[tokio::test]
+async fn as_many_calls_as_may_be_under_way_are_all_answered() {
+    let sent: Vec<u8> = (0..4096).flat_map(|number| call(2 * number + 1)).collect();
+    let (mut client, connection) = connect(&sent);
+    let answers = async {
+        let mut answers = std::collections::BTreeSet::new();
+        while answers.len() < 4096 {
+            answers.insert(client.next().await.1);
+        }
+    };
+    during(connection, answers).await;
+    assert_eq!(client.failed("UNAVAILABLE"), 4096);
+}
+
+#[tokio::test]
+async fn of_more_calls_than_have_a_turn_the_newest_are_answered_first() {
+    let count = u32::try_from(3 * TURN).unwrap();
+    let sent: Vec<u8> = (0..count).flat_map(|number| call(2 * number + 1)).collect();
+    let (mut client, connection) = connect(&sent);
+    let answers = async {
+        let mut answers = Vec::new();
+        for _ in 0..count {
+            answers.push(client.next().await.1);
+        }
+        answers
+    };
+    let newest_first: Vec<u32> = (0..count).rev().map(|number| 2 * number + 1).collect();
+    assert_eq!(during(connection, answers).await, newest_first);
+}
+
+/// It is charged nothing, and takes none of the time of those that are waited for.
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_closed_and_not_decided() {
+    let late = [head(1, &header(b"\0\x0cgrpc-timeout", "1n")), frame(DATA, END_STREAM, 1, &MESSAGE)].concat();
+    let (mut client, connection) = connect(&[late, call(3)].concat());
+    let told = async { [client.next().await, client.next().await] };
+    let mut told = during(connection, told).await;
+    told.sort();
+    let [answered, closed] = told;
+    assert_eq!((answered.0, answered.1), (HEADERS, 3));
+    assert_eq!(closed, (RST_STREAM, 1, CANCEL.to_vec()));
+    assert_eq!((client.failed("DEADLINE_EXCEEDED"), client.failed("UNAVAILABLE")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_in_pieces_is_answered_when_all_of_it_came() {
+    let (mut client, connection) = connect(&[head(1, &[]), frame(DATA, 0, 1, &MESSAGE[..2])].concat());
+    let answer = async {
+        client.io.write_all(&call(3)).await.unwrap();
+        assert_eq!(client.next().await.1, 3, "others do not wait for it");
+        client.io.write_all(&frame(DATA, 0, 1, &MESSAGE[2..])).await.unwrap();
+        client.io.write_all(&frame(DATA, END_STREAM, 1, &[])).await.unwrap();
+        client.next().await
+    };
+    let (kind, stream, _) = during(connection, answer).await;
+    assert_eq!((kind, stream, client.failed("UNAVAILABLE")), (HEADERS, 1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_come_to_its_end_is_left() {
+    let (client, connection) = open();
+    let asking = async {
+        let (mut send, answering) = h2::client::handshake(client.io).await.unwrap();
+        let request = http::Request::post(format!("http://rls{}", RateLimitServer::PATH)).body(()).unwrap();
+        let (answer, _request) = send.send_request(request, false).unwrap();
+        tokio::select! {
+            answer = answer => answer.unwrap_err().reason(),
+            ended = answering => panic!("the client's side ended: {ended:?}"),
+        }
+    };
+    let closed = timeout(REQUEST_MAX * 2, during(connection, asking)).await.unwrap();
+    assert_eq!((closed, failed(&client.metrics, "CANCELLED")), (Some(h2::Reason::CANCEL), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_no_sign_of_life_is_left() {
+    let (_client, connection) = connect(&[]);
+    let lasts = PING_INTERVAL + PING_TIMEOUT;
+    tokio::pin!(connection);
+    timeout(lasts - Duration::from_millis(10), &mut connection).await.expect_err("it has time to answer");
+    timeout(Duration::from_secs(1), connection).await.expect("the connection is closed").unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_pings_stays() {
+    let (client, connection) = open();
+    let (_send, answering) = h2::client::handshake(client.io).await.unwrap();
+    tokio::select! {
+        ended = timeout(20 * PING_INTERVAL, connection) => ended.expect_err("it stays").to_string(),
+        ended = answering => panic!("the client's side ended: {ended:?}"),
+    };
+}
