@@ -30,7 +30,7 @@ use tierflow::limiter::older::OlderForms;
 use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::{Name, Revision};
-use tierflow::rls::{Decision, Failures, RateLimitServer, Rls};
+use tierflow::rls::{Decision, Failures, Followers, RateLimitServer, Rls};
 
 /// The program's.
 #[global_allocator]
@@ -173,8 +173,18 @@ impl World {
         let failures = Failures::new(Arc::clone(&metrics), clock);
         let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service = Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures, denials }
-            .into_service();
+        let followers = Followers::default();
+        let service = Rls {
+            live: Arc::clone(&live),
+            counters,
+            metrics,
+            top: Arc::default(),
+            clock,
+            failures,
+            denials,
+            followers,
+        }
+        .into_service();
         Self { live, memory, clock, service, id }
     }
 }

@@ -121,6 +121,8 @@ impl Store {
             admin_access: Default::default(),
             admin_metrics_open: false,
             audit_log: None,
+            denial_log: None,
+            traces: None,
             counters: CountersConfig::Memory { keys_max: 100_000 },
             allow_empty: false,
         })

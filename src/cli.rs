@@ -27,6 +27,7 @@ mod status;
 mod tests;
 mod token;
 mod top;
+mod traces;
 mod usage;
 
 use std::io::{BufRead, BufReader, IsTerminal as _};

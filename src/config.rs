@@ -9,7 +9,9 @@ use crate::access::file::AccessFiles;
 use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::counters::redis::RedisSettings;
+use crate::denial_log::DenialLogSettings;
 use crate::etcd::EtcdSettings;
+use crate::traces::TracesSettings;
 use crate::xds::AdmissionLimits;
 
 #[derive(Clone, Debug)]
@@ -34,6 +36,10 @@ pub struct Config {
     pub admin_metrics_open: bool,
     /// The audit log. `None`: changes are noted in the ordinary log.
     pub audit_log: Option<AuditSettings>,
+    /// The log of denials. `None`: there is none.
+    pub denial_log: Option<DenialLogSettings>,
+    /// The spans of decisions. `None`: there are none.
+    pub traces: Option<TracesSettings>,
     pub counters: CountersConfig,
     /// True where a source without any document means that nothing is to be served.
     pub allow_empty: bool,

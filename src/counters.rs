@@ -58,6 +58,15 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreAway;
 
+/// A question to a store elsewhere, as it is told to whoever traces requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trip {
+    pub asked: Timestamp,
+    pub answered: Timestamp,
+    /// Why there was no answer, in the words of the metric.
+    pub failure: Option<&'static str>,
+}
+
 impl Admission {
     /// A request that meets no limit.
     fn of_nothing() -> Self {
@@ -86,13 +95,24 @@ impl Counters {
     ///
     /// Where two charges name the same key, each is judged by the hits of both. A request without charges asks no store.
     pub async fn admit(&self, charges: &[Charge], now: Timestamp, on_error: OnError) -> Result<Admission, StoreAway> {
+        self.admit_traced(charges, now, on_error, None).await
+    }
+
+    /// The same, and says when a store elsewhere was asked, where one was.
+    pub async fn admit_traced(
+        &self,
+        charges: &[Charge],
+        now: Timestamp,
+        on_error: OnError,
+        trip: Option<&mut Option<Trip>>,
+    ) -> Result<Admission, StoreAway> {
         if charges.is_empty() {
             return Ok(Admission::of_nothing());
         }
         match self {
             Self::Memory(memory) => Ok(memory.admit(charges, now, on_error)),
-            Self::Redis(redis) if on_error == OnError::Local => Ok(redis.admit_or_decide(charges).await),
-            Self::Redis(redis) => redis.admit(charges).await,
+            Self::Redis(redis) if on_error == OnError::Local => Ok(redis.admit_or_decide_traced(charges, trip).await),
+            Self::Redis(redis) => redis.admit_traced(charges, trip).await,
             #[cfg(test)]
             Self::Away => {
                 tokio::task::yield_now().await;

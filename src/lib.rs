@@ -70,11 +70,13 @@ pub mod explain;
 pub mod limiter;
 // the outside, behind narrow seams
 pub mod counters;
+pub mod denial_log;
 pub mod etcd;
 pub mod last_good;
 pub mod pem;
 pub mod regular_file;
 pub mod source;
+pub mod traces;
 // who may ask the admin port (time is an argument)
 pub mod access;
 // the served state

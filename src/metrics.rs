@@ -1,6 +1,7 @@
 //! What is measured. Labels are bounded: names of policies and types of resources, never tenants or keys.
 
 mod decisions;
+mod exemplars;
 mod parts;
 mod streams;
 pub mod totals;
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub counter_store_hits_handed_over: Counter,
     pub counter_store_hits_dropped: Counter,
     pub leases: LeaseMetrics,
+    pub spans: SpanMetrics,
+    pub denial_log: DenialLogMetrics,
     pub generation: Gauge,
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
@@ -80,6 +83,33 @@ pub struct LeaseMetrics {
     pub decisions_by_lease: Counter,
     pub decisions_by_store: Counter,
     pub denials_from_memory: Counter,
+}
+
+/// Spans of traces, by what became of them.
+#[derive(Clone, Debug, Default)]
+pub struct SpanMetrics {
+    pub exported: Counter,
+    /// There was no room for them.
+    pub dropped: Counter,
+    /// The collector did not take them.
+    pub failed: Counter,
+}
+
+/// Denials, by what became of their line in the log of them.
+#[derive(Clone, Debug, Default)]
+pub struct DenialLogMetrics {
+    pub written: Counter,
+    /// There were more in that second than are written.
+    pub left_out: Counter,
+    /// There was no room for them.
+    pub dropped: Counter,
+    /// The file took no more.
+    pub failed: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabels {
+    pub result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -204,6 +234,8 @@ impl Default for Metrics {
             counter_keys: register(r, "counter_keys", "Counters that are kept", Gauge::default()),
             counter_keys_max: register(r, "counter_keys_max", "The most counters that are kept", Gauge::default()),
             leases: LeaseMetrics::registered(r),
+            spans: SpanMetrics::registered(r),
+            denial_log: DenialLogMetrics::registered(r),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
             reloads: register(
                 r,
@@ -312,6 +344,29 @@ impl Default for Metrics {
     }
 }
 
+impl SpanMetrics {
+    fn registered(registry: &mut Registry) -> Self {
+        let help = "Spans of traces, by what became of them";
+        let spans: Family<_, Counter> = register(registry, "trace_spans", help, Family::default());
+        let spans = |result| spans.get_or_create_owned(&ResultLabels { result });
+        Self { exported: spans("exported"), dropped: spans("dropped"), failed: spans("failed") }
+    }
+}
+
+impl DenialLogMetrics {
+    fn registered(registry: &mut Registry) -> Self {
+        let help = "Denials, by what became of their line in --denials-log";
+        let denials: Family<_, Counter> = register(registry, "denials_logged", help, Family::default());
+        let denials = |result| denials.get_or_create_owned(&ResultLabels { result });
+        Self {
+            written: denials("written"),
+            left_out: denials("left_out"),
+            dropped: denials("dropped"),
+            failed: denials("failed"),
+        }
+    }
+}
+
 impl LeaseMetrics {
     fn registered(registry: &mut Registry) -> Self {
         let help = "Leases that were taken of counters in the store";
@@ -349,7 +404,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
-        text
+        self.decision_seconds.exemplars().add_to(text, "tierflow_decision_seconds")
     }
 }
 

@@ -10,6 +10,7 @@ mod answer;
 mod call;
 mod denial;
 mod failures;
+mod followers;
 mod message;
 mod reply;
 mod service;
@@ -32,12 +33,15 @@ use crate::names::Name;
 use crate::names::certificate::{ClientCertificate, denial};
 use crate::top::Top;
 use crate::top::notes::{Counter, Notes};
+use crate::traces::{Span, TraceContext};
 use answer::Answer;
 use denial::Denial;
+use followers::Told;
 use wire::RateLimitRequest;
 
 pub use call::Call;
 pub use failures::Failures;
+pub use followers::Followers;
 pub use reply::Reply;
 pub use service::{Decision, RateLimitServer};
 
@@ -52,6 +56,7 @@ pub struct Rls {
     pub clock: Clock,
     pub failures: Failures,
     pub denials: Arc<Denials>,
+    pub followers: Followers,
 }
 
 /// The certificate of whoever asks, where it had to show one.
@@ -60,11 +65,22 @@ pub type Shown<'a> = Option<&'a Arc<ClientCertificate>>;
 /// How old the routes are that a request came by, where they are not the newest: as metrics have it.
 pub const FORMS: [&str; 2] = ["older", "unknown"];
 
+/// Whoever asks, and when.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    shown: Shown<'a>,
+    now: Timestamp,
+    /// The trace that the call is part of, where somebody follows decisions.
+    trace: Option<TraceContext>,
+    /// That of the decision, where it is to be exported.
+    span: Option<Span>,
+}
+
 /// What is asked, and of which policies.
 struct Question<'a> {
     matcher: &'a Matcher,
     asked: Asked<'a>,
-    now: Timestamp,
+    caller: Caller<'a>,
 }
 
 impl Rls {
@@ -73,7 +89,7 @@ impl Rls {
     }
 
     /// Decides at once; `None` where a store elsewhere may have to be asked.
-    fn decide_now(&self, message: &[u8], shown: Shown<'_>, now: Timestamp) -> Result<Option<Answer>, Status> {
+    fn decide_now(&self, message: &[u8], caller: Caller<'_>) -> Result<Option<Answer>, Status> {
         if !self.counters.never_waits() {
             return Ok(None);
         }
@@ -82,31 +98,34 @@ impl Rls {
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, (shown, now))? else {
-            return Ok(Some(self.answer_unknown(&request)));
+        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, caller)? else {
+            return Ok(Some(self.answer_unknown(&request, &caller)));
         };
         if let Some(answer) = self.answer_uncounted(&question, &found) {
             return Ok(Some(answer));
         }
-        let admission = self.counters.admit_now(limits(&found), now, found.on_error);
+        let admission = self.counters.admit_now(limits(&found), caller.now, found.on_error);
         Ok(admission.map(|admission| self.conclude(&question, &found, Ok(&admission))))
     }
 
     /// Decides, and waits for the store of counters.
-    async fn decide(&self, message: &[u8], shown: Shown<'_>, now: Timestamp) -> Result<Answer, Status> {
+    async fn decide(&self, message: &[u8], caller: Caller<'_>) -> Result<Answer, Status> {
         let served = self.live.served();
         let (generation, older) = (generation(&served)?, self.live.forms.older());
         let mut request = RateLimitRequest::default();
         read(&mut request, message)?;
         let descriptors = request.described();
-        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, (shown, now))? else {
-            return Ok(self.answer_unknown(&request));
+        let Some((question, found)) = self.find(&request, &descriptors, generation, &older, caller)? else {
+            return Ok(self.answer_unknown(&request, &caller));
         };
         if let Some(answer) = self.answer_uncounted(&question, &found) {
             return Ok(answer);
         }
         let charges: SmallVec<[Charge; 8]> = limits(&found).iter().map(|applied| applied.charge).collect();
-        let admission = self.counters.admit(&charges, now, found.on_error).await;
+        let mut trip = None;
+        let traced = caller.span.is_some().then_some(&mut trip);
+        let admission = self.counters.admit_traced(&charges, caller.now, found.on_error, traced).await;
+        self.followers.tell_trip(&caller, trip);
         Ok(self.conclude(&question, &found, admission.as_ref().map_err(|away| *away)))
     }
 
@@ -117,13 +136,13 @@ impl Rls {
         descriptors: &'a [Described<'a>],
         generation: &'a Generation,
         older: &'a OlderForms,
-        (shown, now): (Shown<'_>, Timestamp),
+        caller: Caller<'a>,
     ) -> Result<Option<(Question<'a>, Found<'a>)>, Status> {
         let Some(gateway) = request.gateway() else { return Ok(None) };
         let (matcher, asked) = (&generation.matcher, Asked { gateway, descriptors });
-        let found = matcher.find_for(shown.map(|certificate| &**certificate), &asked, older);
-        let found = found.map_err(|Denied { gateway }| self.deny(gateway, shown))?;
-        Ok(found.map(|found| (Question { matcher, asked, now }, found)))
+        let found = matcher.find_for(caller.shown.map(|certificate| &**certificate), &asked, older);
+        let found = found.map_err(|Denied { gateway }| self.deny(gateway, caller.shown))?;
+        Ok(found.map(|found| (Question { matcher, asked, caller }, found)))
     }
 
     #[cold]
@@ -134,9 +153,12 @@ impl Rls {
     }
 
     /// The answer to a request that no policy is about.
-    fn answer_unknown(&self, request: &RateLimitRequest<'_>) -> Answer {
+    fn answer_unknown(&self, request: &RateLimitRequest<'_>, caller: &Caller<'_>) -> Answer {
         let nothing = Decided { gateway: None, api: None, tier: "", limit: None, result: "no_match" };
         self.metrics.decisions.count(&nothing);
+        if caller.span.is_some() {
+            self.followers.tell_other(caller, nothing.result, None, self.clock.now());
+        }
         Answer::unknown(request.descriptors.len())
     }
 
@@ -145,13 +167,15 @@ impl Rls {
         if let Err(denial) = found.limits {
             self.count_age(found.age);
             self.count_of(found, None, denial::result(denial));
-            self.top.take(question.now, |notes| question.note(notes, found, None, true));
+            self.top.take(question.caller.now, |notes| question.note(notes, found, None, true));
+            self.tell(question, found, || Told::new(denial::result(denial), true));
             return Some(Answer::denied(&Denial::Tenant(denial)));
         }
         if found.is_uncountable {
             self.count_age(found.age);
             self.count_of(found, None, "uncountable");
-            self.top.take(question.now, |notes| question.note(notes, found, None, false));
+            self.top.take(question.caller.now, |notes| question.note(notes, found, None, false));
+            self.tell(question, found, || Told::new("uncountable", found.on_error == OnError::Deny));
             return Some(uncounted(found.on_error, &Denial::NoRoom));
         }
         None
@@ -164,7 +188,7 @@ impl Rls {
         admission: Result<&Admission, StoreAway>,
     ) -> Answer {
         self.count_age(found.age);
-        self.top.take(question.now, |notes| {
+        self.top.take(question.caller.now, |notes| {
             let admission = admission.ok();
             question.note(notes, found, admission, admission.is_some_and(|admission| !admission.admitted))
         });
@@ -172,13 +196,32 @@ impl Rls {
         match admission {
             Ok(admission) => {
                 self.count_admission(found, limits, admission);
+                self.tell(question, found, || Told::of(limits, admission));
                 Answer::judged(limits, admission)
             }
             Err(StoreAway) => {
                 self.count_of(found, None, "store_away");
                 let may_deny = limits.iter().any(|applied| applied.charge.is_enforced());
-                uncounted(if may_deny { found.on_error } else { OnError::Allow }, &Denial::StoreAway)
+                let on_error = if may_deny { found.on_error } else { OnError::Allow };
+                self.tell(question, found, || Told::new("store_away", on_error == OnError::Deny));
+                uncounted(on_error, &Denial::StoreAway)
             }
+        }
+    }
+
+    fn tell<'t>(&self, question: &Question<'_>, found: &Found<'_>, told: impl FnOnce() -> Told<'t>) {
+        if question.caller.span.is_some() || self.followers.denial_log.is_some() {
+            self.followers.tell(question, found, told(), || self.clock.now());
+        }
+    }
+
+    /// Observes a decision that has ended.
+    fn observe(&self, decided_from: Timestamp, ended: Timestamp, span: Option<&Span>) {
+        let took = ended.since(decided_from);
+        self.metrics.decision_seconds.observe(took);
+        if let Some(span) = span {
+            let at = ended.since(Timestamp::default());
+            self.metrics.decision_seconds.exemplify(span.trace().to_string(), took, at);
         }
     }
 

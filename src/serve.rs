@@ -1,7 +1,8 @@
 //! The composition root: every listener, runtime and task of a running Tierflow is started here.
 //!
 //! ```text
-//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, who may ask, sweeping of counters, the pulse
+//! source runtime: source -> live -> last good set on disk; older forms, the ports' certificate, who may ask, sweeping of counters, the pulse; the
+//!                 export of spans, the log of denials
 //! lease runtime:  this replica's key in etcd
 //! xDS runtime:    ADS, health, reflection
 //! admin runtime:  HTTP API
@@ -18,6 +19,7 @@ mod certificates;
 mod connections;
 mod counters;
 mod files;
+mod followers;
 mod forms;
 mod keep;
 mod keep_alive;
@@ -66,7 +68,7 @@ use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pem;
-use crate::rls::{Failures, Rls};
+use crate::rls::{Failures, Followers, Rls};
 use crate::rollout::Rollout;
 use crate::shown;
 use crate::source::Source;
@@ -74,6 +76,7 @@ use crate::source::board::Board;
 use crate::source::dir::Watcher;
 use crate::source::etcd::Etcd;
 use crate::top::Top;
+use crate::traces;
 use crate::traffic::Traffic;
 use crate::version::VERSION;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
@@ -105,6 +108,10 @@ pub enum StartError {
     Policies(std::io::Error),
     #[error("--audit-log {file}: {error}", file = shown::path(.0), error = .1)]
     Audit(PathBuf, std::io::Error),
+    #[error("--denials-log {file}: {error}", file = shown::path(.0), error = .1)]
+    DenialLog(PathBuf, std::io::Error),
+    #[error(transparent)]
+    Traces(#[from] traces::Unusable),
     #[error("who may ask the admin port: {0}")]
     Access(String),
     #[error("--state-dir: {0}")]
@@ -156,7 +163,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), on(xds_runtime), shutdown())?;
     tasks.spawn_on(xds, xds_runtime.handle());
     let places = Places::over(workers.handles());
-    tasks.spawn_on(servers::rls(shared.rls(), rls_listener, grpc, places, shutdown())?, first_worker);
+    let followers = followers::open(config, &shared.metrics, (&mut tasks, source_runtime.handle()), &shared.shutdown)?;
+    tasks.spawn_on(servers::rls(shared.rls(followers), rls_listener, grpc, places, shutdown())?, first_worker);
     let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -282,7 +290,7 @@ impl Shared {
         }
     }
 
-    fn rls(&self) -> Rls {
+    fn rls(&self, followers: Followers) -> Rls {
         Rls {
             live: Arc::clone(&self.live),
             counters: self.counters.clone(),
@@ -291,6 +299,7 @@ impl Shared {
             clock: self.clock,
             failures: Failures::new(Arc::clone(&self.metrics), self.clock),
             denials: Arc::clone(&self.denials),
+            followers,
         }
     }
 

@@ -24,7 +24,7 @@ use tierflow::live::{Live, Settings};
 use tierflow::metrics::Metrics;
 use tierflow::names::certificate::{ClientCertificate, San};
 use tierflow::names::{Name, Revision};
-use tierflow::rls::{Decision, Failures, RateLimitServer, Rls};
+use tierflow::rls::{Decision, Failures, Followers, RateLimitServer, Rls};
 use tierflow::top::notes::{self, Counter, Notes};
 use tierflow::top::{self, Top};
 
@@ -202,8 +202,18 @@ impl World {
         let failures = Failures::new(Arc::clone(&metrics), clock);
         let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
         let counters = Counters::Memory(Arc::clone(&memory));
-        let service = Rls { live: Arc::clone(&live), counters, metrics, top: Arc::default(), clock, failures, denials }
-            .into_service();
+        let followers = Followers::default();
+        let service = Rls {
+            live: Arc::clone(&live),
+            counters,
+            metrics,
+            top: Arc::default(),
+            clock,
+            failures,
+            denials,
+            followers,
+        }
+        .into_service();
         let sans = vec![San::Dns("other.shop".to_owned()), San::Uri("spiffe://shop/edge".to_owned())];
         let certificate = Arc::new(ClientCertificate { sans, not_after: None });
         Self { live, memory, clock, service, certificate }

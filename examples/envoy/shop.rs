@@ -174,6 +174,8 @@ fn config(policies: &Path, ports: &Ports) -> Config {
         admin_access: Default::default(),
         admin_metrics_open: false,
         audit_log: None,
+        denial_log: None,
+        traces: None,
         counters: CountersConfig::Memory { keys_max: 100_000 },
         allow_empty: false,
     }

@@ -12,10 +12,12 @@ use super::Failure;
 use super::checked::{Check, Checked, Typed};
 use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
+use super::traces::TracesArgs;
 use crate::access::file::AccessFiles;
 use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
+use crate::denial_log::{DenialLogSettings, Target};
 use crate::serve;
 use crate::telemetry::{self, LogFormat};
 use crate::xds::AdmissionLimits;
@@ -90,6 +92,14 @@ pub(super) struct Args {
     /// The number of audit logs that were moved away and are kept. Older ones are deleted.
     #[arg(long, value_name = "N", default_value = "10", requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_FILES_MAX")]
     audit_log_files_max: NonZeroU32,
+    /// File that requests which were denied are noted in, as JSON lines; `-` is the standard output.
+    #[arg(long, value_name = "FILE", env = "TIERFLOW_DENIALS_LOG")]
+    denials_log: Option<PathBuf>,
+    /// The most denials that are noted in a second. The file says how many it leaves out.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = parse_per_second, requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_PER_SECOND")]
+    denials_log_per_second: NonZeroU32,
+    #[command(flatten)]
+    traces: Checked<TracesArgs>,
     #[command(flatten)]
     counters: Checked<CountersArgs>,
     /// Serve nothing when the source holds no document. Without it what was served stays.
@@ -106,6 +116,11 @@ pub(super) struct Args {
 fn parse_replica_id(text: &str) -> Result<String, String> {
     let is_well_formed = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
     is_well_formed.then(|| text.to_owned()).ok_or_else(|| "expected 1 to 128 printable characters without /".to_owned())
+}
+
+fn parse_per_second(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroU32| number.get() <= 100_000);
+    number.ok_or_else(|| "expected a number of 1 to 100000".to_owned())
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
@@ -159,6 +174,7 @@ impl Args {
             Some(settings) => SourceConfig::Etcd(settings),
             None => SourceConfig::Dir(self.policies),
         };
+        let traces = self.traces.0.settings(self.replica_id.as_deref())?;
         let tls = self.tls_cert.zip(self.tls_key);
         Ok(Config {
             source,
@@ -183,6 +199,11 @@ impl Args {
                 bytes_max: self.audit_log_bytes_max,
                 files_max: self.audit_log_files_max,
             }),
+            denial_log: self.denials_log.map(|path| DenialLogSettings {
+                target: if path.as_os_str() == "-" { Target::StandardOutput } else { Target::File(path) },
+                per_second: self.denials_log_per_second,
+            }),
+            traces,
             counters: self.counters.0.config()?,
             allow_empty: self.allow_empty,
         })

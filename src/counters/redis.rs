@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{Admission, StoreAway};
+use super::{Admission, StoreAway, Trip};
 use crate::clock::Clock;
 use crate::limiter::Charge;
 use crate::limiter::kept::Kept;
@@ -161,14 +161,31 @@ impl Redis {
 
     /// As [`super::Counters::admit`].
     pub async fn admit(&self, charges: &[Charge]) -> Result<Admission, StoreAway> {
-        self.ask(charges, &|_, _, _| {}).await
+        self.admit_traced(charges, None).await
+    }
+
+    /// As [`super::Counters::admit_traced`].
+    pub(super) async fn admit_traced(
+        &self,
+        charges: &[Charge],
+        trip: Option<&mut Option<Trip>>,
+    ) -> Result<Admission, StoreAway> {
+        self.ask(charges, &|_, _, _| {}, trip).await
     }
 
     /// The same where this replica decides by itself while the store gives no answer.
     pub async fn admit_or_decide(&self, charges: &[Charge]) -> Admission {
+        self.admit_or_decide_traced(charges, None).await
+    }
+
+    pub(super) async fn admit_or_decide_traced(
+        &self,
+        charges: &[Charge],
+        trip: Option<&mut Option<Trip>>,
+    ) -> Admission {
         if self.asks_from.is_reached(self.clock.now()) {
             let follow = |charge: &Charge, kept: &Kept, at| self.local.follow(charge, kept, at);
-            if let Ok(admission) = self.ask(charges, &follow).await {
+            if let Ok(admission) = self.ask(charges, &follow, trip).await {
                 return admission;
             }
             if !self.is_there() {
@@ -204,7 +221,13 @@ impl Redis {
         self.local.mirror.sweeps_per_round()
     }
 
-    async fn ask(&self, charges: &[Charge], follow: Follow<'_>) -> Result<Admission, StoreAway> {
+    async fn ask(
+        &self,
+        charges: &[Charge],
+        follow: Follow<'_>,
+        trip: Option<&mut Option<Trip>>,
+    ) -> Result<Admission, StoreAway> {
+        let asked = trip.is_some().then(|| self.clock.now());
         let decided = match self.leases.as_ref().map(|leases| leases.take(charges, self.clock.now())) {
             Some(Take::Admitted(admission)) => {
                 self.metrics.leases.decisions_by_lease.inc();
@@ -219,6 +242,10 @@ impl Redis {
             None => Box::pin(self.decide(charges, follow)).await,
         };
         self.metrics.leases.decisions_by_store.inc();
+        if let Some((trip, asked)) = trip.zip(asked) {
+            let failure = decided.as_ref().err().map(Failure::reason);
+            *trip = Some(Trip { asked, answered: self.clock.now(), failure });
+        }
         decided.map_err(|failure| {
             failure.count(&self.metrics);
             StoreAway

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
+use super::exemplars::Exemplars;
+
 /// A counter in parts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PartedCounter(Arc<Mutex<Parts>>);
@@ -85,6 +87,7 @@ pub struct PartedHistogram {
     /// The upper bounds, ascending.
     bounds: Arc<[Duration]>,
     stripes: Arc<[Stripe]>,
+    exemplars: Arc<Exemplars>,
 }
 
 /// Of one thread. Aligned to two lines of the processor's cache, which it fetches in pairs.
@@ -102,16 +105,29 @@ impl PartedHistogram {
             std::iter::successors(Some(first), |bound| Some(*bound * 2)).take(buckets).collect();
         let counts = || (0..=buckets).map(|_| AtomicU64::new(0)).collect();
         let stripes = (0..STRIPES).map(|_| Stripe { counts: counts(), nanos: AtomicU64::new(0) }).collect();
-        Self { bounds, stripes }
+        Self { bounds, stripes, exemplars: Arc::new(Exemplars::of(buckets + 1)) }
     }
 
     pub fn observe(&self, duration: Duration) {
-        let bucket = self.bounds.partition_point(|bound| *bound < duration);
+        let bucket = self.bucket(duration);
         let stripe = self.stripes.get(stripe_of_thread());
         if let Some((stripe, count)) = stripe.and_then(|stripe| Some((stripe, stripe.counts.get(bucket)?))) {
             count.fetch_add(1, Ordering::Relaxed);
             stripe.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// Keeps the trace of one of the durations that were observed, which ended so long after 1970.
+    pub fn exemplify(&self, trace: String, duration: Duration, at: Duration) {
+        self.exemplars.keep(self.bucket(duration), trace, duration, at);
+    }
+
+    pub(super) fn exemplars(&self) -> &Exemplars {
+        &self.exemplars
+    }
+
+    fn bucket(&self, duration: Duration) -> usize {
+        self.bounds.partition_point(|bound| *bound < duration)
     }
 
     /// The upper bounds of its buckets, ascending; what is above all has a bucket of its own.

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use crate::clock::Timestamp;
 use crate::names::descriptor::{LIST_ACTIONS_MAX, VALUE_BYTES_MAX};
+use crate::traces::TraceContext;
 
 /// The largest request, in bytes: more than any Envoy sends for our routes, whatever its clients send, or a long value
 /// would be a way round all limits. An Api's own descriptor holds what a request has a few times at most.
@@ -20,14 +21,16 @@ pub struct Call {
     came: Timestamp,
     /// The time that the caller waits.
     timeout: Option<Duration>,
+    /// The trace that it is part of, where somebody follows decisions.
+    pub(super) trace: Option<TraceContext>,
     message: Received,
 }
 
 impl Call {
     /// A call with these headers. Fails where its message is in a form that is not read here.
-    pub(super) fn new(headers: &HeaderMap, came: Timestamp) -> Result<Self, Status> {
+    pub(super) fn new(headers: &HeaderMap, came: Timestamp, trace: Option<TraceContext>) -> Result<Self, Status> {
         encoding(headers)?;
-        Ok(Self { came, timeout: timeout(headers), message: Received::default() })
+        Ok(Self { came, timeout: timeout(headers), trace, message: Received::default() })
     }
 
     /// Adds bytes that have come of the request.

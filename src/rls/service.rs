@@ -12,7 +12,7 @@ use tonic::Status;
 use super::answer::Answer;
 use super::call::{Call, late};
 use super::reply::Reply;
-use super::{Rls, Shown};
+use super::{Caller, Rls, Shown};
 use crate::clock::Timestamp;
 
 #[derive(Clone)]
@@ -30,7 +30,8 @@ impl RateLimitServer {
 
     /// A call that comes now, with these headers.
     pub fn begin(&self, headers: &HeaderMap) -> Result<Call, Reply> {
-        Call::new(headers, self.now()).map_err(|status| self.0.fail(status))
+        let trace = self.0.followers.trace(headers);
+        Call::new(headers, self.now(), trace).map_err(|status| self.0.fail(status))
     }
 
     /// Adds bytes that have come of a call's request.
@@ -42,26 +43,27 @@ impl RateLimitServer {
     /// caller may have taken long to send it.
     pub fn decide(&self, call: Call, certificate: Shown<'_>) -> Decision {
         let now = self.now();
+        let trace = call.trace;
         let message = match call.into_message(now) {
             Ok(message) => message,
             Err(status) => return Decision::Made(self.0.fail(status)),
         };
-        match self.0.decide_now(&message, certificate, now).transpose() {
-            Some(answer) => Decision::Made(self.0.reply(answer, now)),
-            None => Decision::Asked(self.ask(message, certificate, now)),
+        let caller = Caller { shown: certificate, now, trace, span: self.0.followers.begin(trace, now) };
+        match self.0.decide_now(&message, caller).transpose() {
+            Some(answer) => Decision::Made(self.0.reply(answer, &caller)),
+            None => Decision::Asked(self.ask(message, caller)),
         }
     }
 
-    fn ask(
-        &self,
-        message: Bytes,
-        certificate: Shown<'_>,
-        now: Timestamp,
-    ) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
-        let (rls, certificate) = (Arc::clone(&self.0), certificate.cloned());
+    fn ask(&self, message: Bytes, caller: Caller<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+        let (rls, certificate) = (Arc::clone(&self.0), caller.shown.cloned());
+        let Caller { now, trace, span, .. } = caller;
         Box::pin(async move {
-            let answer = rls.decide(&message, certificate.as_ref(), now).await;
-            rls.reply(answer, now)
+            let caller = Caller { shown: certificate.as_ref(), now, trace, span };
+            let under_way = UnderWay { rls: &rls, caller, is_over: false };
+            let answer = rls.decide(&message, caller).await;
+            under_way.end();
+            rls.reply(answer, &caller)
         })
     }
 
@@ -84,10 +86,39 @@ impl RateLimitServer {
     }
 }
 
+/// A decision that may be taken back before it is made: its trace says so then.
+struct UnderWay<'a> {
+    rls: &'a Rls,
+    caller: Caller<'a>,
+    is_over: bool,
+}
+
+impl UnderWay<'_> {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.caller.span.is_some() {
+            let error = Some("the caller took it back");
+            self.rls.followers.tell_other(&self.caller, "cancelled", error, self.rls.clock.now());
+        }
+    }
+}
+
 impl Rls {
-    fn reply(&self, answer: Result<Answer, Status>, decided_from: Timestamp) -> Reply {
-        self.metrics.decision_seconds.observe(self.clock.now().since(decided_from));
-        answer.map_or_else(|status| self.fail(status), |answer| Reply(Ok(answer)))
+    fn reply(&self, answer: Result<Answer, Status>, caller: &Caller<'_>) -> Reply {
+        let ended = self.clock.now();
+        self.observe(caller.now, ended, caller.span.as_ref());
+        match answer {
+            Ok(answer) => Reply(Ok(answer)),
+            Err(status) => {
+                self.followers.tell_other(caller, "error", Some(status.message()), ended);
+                self.fail(status)
+            }
+        }
     }
 
     fn fail(&self, status: Status) -> Reply {

@@ -39,6 +39,10 @@ fn policies(on_error: &str) -> String {
     )
 }
 
+fn caller(shown: Shown<'_>, now: Timestamp) -> Caller<'_> {
+    Caller { shown, now, trace: None, span: None }
+}
+
 struct Decider {
     rls: Arc<Rls>,
 }
@@ -67,11 +71,22 @@ impl Decider {
         let metrics = Arc::new(Metrics::default());
         let failures = Failures::new(Arc::clone(&metrics), clock);
         let denials = Arc::new(Denials::new(Arc::clone(&metrics), clock));
-        Self { rls: Arc::new(Rls { live, counters, metrics, top: Arc::default(), clock, failures, denials }) }
+        Self {
+            rls: Arc::new(Rls {
+                live,
+                counters,
+                metrics,
+                top: Arc::default(),
+                clock,
+                failures,
+                denials,
+                followers: Followers::default(),
+            }),
+        }
     }
 
     async fn ask(&self, api: &str, tenant: &str) -> RateLimitResponse {
-        let answer = self.rls.decide(&self.request(api, tenant), None, self.rls.clock.now()).await.unwrap();
+        let answer = self.rls.decide(&self.request(api, tenant), caller(None, self.rls.clock.now())).await.unwrap();
         answer::fixture::decode(answer)
     }
 
@@ -91,7 +106,7 @@ impl Decider {
         let mut request = wire::RateLimitRequest::default();
         read(&mut request, message).unwrap();
         let descriptors = request.described();
-        let asked = (None, Timestamp::default());
+        let asked = caller(None, Timestamp::default());
         let found = self.rls.find(&request, &descriptors, generation(&served).unwrap(), &older, asked);
         let (_, found) = found.unwrap().unwrap();
         limits(&found)[0].charge
@@ -130,8 +145,8 @@ async fn only_who_shows_an_identity_of_the_gateway_gets_decisions_and_is_counted
         };
         for denied in [None, Some(shown("spiffe://shop/edge2")), Some(shown("shop"))] {
             let both = [
-                decider.rls.decide_now(&message, denied.as_ref(), now).map(drop),
-                decider.rls.decide(&message, denied.as_ref(), now).await.map(drop),
+                decider.rls.decide_now(&message, caller(denied.as_ref(), now)).map(drop),
+                decider.rls.decide(&message, caller(denied.as_ref(), now)).await.map(drop),
             ];
             // Where nothing is decided at once, the first has no answer yet.
             let codes = both.map(|answer| answer.err().map(|status| status.code()));
@@ -140,7 +155,7 @@ async fn only_who_shows_an_identity_of_the_gateway_gets_decisions_and_is_counted
         }
         assert_eq!(decider.counted("ok") + decider.counted("store_away"), 0, "nothing is counted");
         for allowed in ["spiffe://shop/edge", "EDGE.shop"] {
-            decider.rls.decide(&message, Some(&shown(allowed)), now).await.unwrap();
+            decider.rls.decide(&message, caller(Some(&shown(allowed)), now)).await.unwrap();
         }
         assert_eq!(decider.counted("ok") + decider.counted("store_away"), 2);
         let reasons: Vec<_> = decider.rls.denials.last().iter().map(|denial| denial.reason()).collect();

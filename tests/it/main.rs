@@ -97,6 +97,7 @@ mod store;
 mod tidy;
 mod timeouts;
 mod tls;
+mod traces;
 mod upgrades;
 mod upstream_dns;
 mod upstream_tls;

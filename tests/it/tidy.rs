@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 40] = [
+const LAYERS: [(&str, &[&str]); 42] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
     ("shown", &[]),
@@ -22,6 +22,8 @@ const LAYERS: [(&str, &[&str]); 40] = [
     ("pem", &["regular_file", "shown", "x509"]),
     ("certificates", &["pem", "metrics", "shown"]),
     ("metrics", &["names", "version"]),
+    ("traces", &["clock", "metrics", "regular_file", "shown", "version"]),
+    ("denial_log", &["clock", "metrics", "regular_file", "shown"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
@@ -44,7 +46,22 @@ const LAYERS: [(&str, &[&str]); 40] = [
     ("rollout", &["live", "policy", "snapshot", "names", "clock", "shared_map"]),
     ("frames", &[]),
     ("xds", &["denials", "frames", "live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
-    ("rls", &["denials", "live", "limiter", "counters", "clock", "metrics", "names", "top"]),
+    (
+        "rls",
+        &[
+            "denial_log",
+            "denials",
+            "live",
+            "limiter",
+            "counters",
+            "clock",
+            "metrics",
+            "names",
+            "shown",
+            "top",
+            "traces",
+        ],
+    ),
     (
         "admin",
         &[
@@ -75,7 +92,7 @@ const LAYERS: [(&str, &[&str]); 40] = [
     ),
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
-    ("config", &["access", "audit", "compile", "counters", "etcd", "xds"]),
+    ("config", &["access", "audit", "compile", "counters", "denial_log", "etcd", "traces", "xds"]),
     ("telemetry", &[]),
 ];
 
@@ -83,16 +100,33 @@ const LAYERS: [(&str, &[&str]); 40] = [
 const SHELL: [&str; 4] = ["serve", "cli", "main", "lib"];
 
 /// What leads outside, and the modules that may use it: so what is pure stays pure, and protobuf stays at the edges.
-const OUTSIDE: [(&str, &[&str]); 12] = [
+const OUTSIDE: [(&str, &[&str]); 15] = [
     ("axum", &["admin"]),
     ("envoy_types", &["compile", "rls", "xds"]),
     ("etcd_client", &["etcd"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
-    ("std::fs", &["admin", "audit", "counters", "etcd", "last_good", "regular_file", "source"]),
+    ("std::fs", &["admin", "audit", "counters", "denial_log", "etcd", "last_good", "regular_file", "source"]),
     ("redis", &["counters"]),
     (
         "tokio",
-        &["access", "admin", "audit", "counters", "editor", "etcd", "events", "live", "rollout", "source", "xds"],
+        &[
+            "access",
+            "admin",
+            "audit",
+            "counters",
+            "denial_log",
+            "editor",
+            "etcd",
+            "events",
+            "live",
+            "rollout",
+            "source",
+            "traces",
+            "xds",
+        ],
     ),
     ("tonic", &["etcd", "frames", "rls", "xds"]),
     (
@@ -102,12 +136,14 @@ const OUTSIDE: [(&str, &[&str]); 12] = [
             "audit",
             "certificates",
             "counters",
+            "denial_log",
             "denials",
             "editor",
             "etcd",
             "rls",
             "source",
             "telemetry",
+            "traces",
             "xds",
         ],
     ),

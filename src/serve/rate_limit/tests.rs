@@ -12,7 +12,7 @@ use crate::denials::Denials;
 use crate::limiter::key::KeyHasher;
 use crate::live::{Live, Settings};
 use crate::metrics::Metrics;
-use crate::rls::{Failures, Rls};
+use crate::rls::{Failures, Followers, Rls};
 use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
 
 /// RFC 9113, section 6: types of frames, and two of their flags.
@@ -79,6 +79,7 @@ fn open() -> (Client, Calls<DuplexStream>) {
         metrics: Arc::clone(&metrics),
         top: Arc::default(),
         clock,
+        followers: Followers::default(),
     };
     let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 };
     let (client, server) = tokio::io::duplex(1 << 20);
