@@ -5,10 +5,14 @@ mod form;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Failure;
 use super::checked::{Check, Typed};
 use super::output::{self, Streams};
+use crate::document::Document;
+use crate::policy::parse;
+use crate::policy::problem::Problem;
 use crate::{shown, source};
 
 /// Write policies in one form: indentation, spaces, quotes and the ends of lines. Comments, the order of fields and what the
@@ -57,12 +61,12 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
 
 fn of_standard_input(is_check: bool, tally: &mut Tally, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let text = output::read_standard_input()?;
-    let formed = match form::of(&text) {
+    let formed = match form::of(&"standard input".into(), &text) {
         Ok(formed) => formed,
         // Whoever writes it back over the text has lost nothing.
-        Err(why) => {
+        Err(problems) => {
             tally.failed += 1;
-            streams.complain(&format!("standard input: {why}"));
+            streams.tell(&problems);
             return if is_check { Ok(()) } else { streams.print_bytes(&text) };
         }
     };
@@ -78,24 +82,27 @@ fn of_standard_input(is_check: bool, tally: &mut Tally, streams: &mut Streams<'_
 
 fn of_path(path: &Path, is_check: bool, tally: &mut Tally, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let reading = source::dir::read(path).map_err(|error| error.to_string())?;
-    for document in &reading.documents {
-        if let Err(why) = &document.content {
-            tally.failed += 1;
-            streams.complain(&format!("{}: {why}", document.origin));
-        }
+    reading.warnings.iter().for_each(|warning| streams.complain(&format!("warning: {warning}")));
+    let names: Vec<Arc<str>> = reading.files.iter().map(|file| shown::path(file).into()).collect();
+    let is_unread = |document: &&Document| !names.contains(document.origin.container());
+    for document in reading.documents.iter().filter(is_unread) {
+        tally.failed += 1;
+        streams.tell(&parse::written(document).err().unwrap_or_default());
     }
-    // JSON has one form for programs, and no comments.
-    let is_yaml = |file: &&PathBuf| file.extension().is_none_or(|ending| ending != "json");
-    for file in reading.files.iter().filter(is_yaml) {
-        match of_file(file, is_check) {
+    for (file, name) in reading.files.iter().zip(&names) {
+        // JSON has one form for programs, and no comments.
+        if file.extension().is_some_and(|ending| ending == "json") {
+            continue;
+        }
+        match of_file(file, name, is_check) {
             Ok(false) => {}
             Ok(true) => {
                 tally.others += 1;
-                streams.print(&format!("{}\n", shown::path(file)))?;
+                streams.print(&format!("{name}\n"))?;
             }
-            Err(why) => {
+            Err(problems) => {
                 tally.failed += 1;
-                streams.complain(&format!("{}: {why}", shown::path(file)));
+                streams.tell(&problems);
             }
         }
     }
@@ -103,12 +110,13 @@ fn of_path(path: &Path, is_check: bool, tally: &mut Tally, streams: &mut Streams
 }
 
 /// Whether the file has another form than it ought to, or had.
-fn of_file(file: &Path, is_check: bool) -> Result<bool, Failure> {
-    let text = fs::read(file).map_err(|error| error.to_string())?;
-    let formed = form::of(&text)?;
+fn of_file(file: &Path, name: &Arc<str>, is_check: bool) -> Result<bool, Vec<Problem>> {
+    let failed = |error: io::Error| vec![form::problem(name, &error.to_string())];
+    let text = fs::read(file).map_err(failed)?;
+    let formed = form::of(name, &text)?;
     let is_other = formed.as_bytes() != text;
     if is_other && !is_check {
-        replace(file, formed.as_bytes()).map_err(|error| error.to_string())?;
+        replace(file, formed.as_bytes()).map_err(failed)?;
     }
     Ok(is_other)
 }

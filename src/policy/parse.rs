@@ -71,19 +71,10 @@ fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Ref
         problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
         Refused { problems, document: Arc::clone(document), id }
     };
-    let text = match read_text(document) {
-        Ok(text) => text,
+    let mut tree = match read_tree(document) {
+        Ok(tree) => tree,
         Err((message, place)) => {
             let mut refused = refuse(None, vec![of_document(message, None)], None);
-            refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
-            return Err(refused);
-        }
-    };
-    let mut tree = match Tree::parse(text) {
-        Ok(tree) => tree,
-        Err(error) => {
-            let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
-            let mut refused = refuse(None, vec![of_document(error.message, None)], None);
             refused.problems.iter_mut().for_each(|problem| problem.place.clone_from(&place));
             return Err(refused);
         }
@@ -129,11 +120,7 @@ pub fn settings<R: DeserializeOwned, S>(
         let problem = Problem::locate(document, None, of_document(message, None), None);
         vec![Problem { place, ..problem }]
     };
-    let text = read_text(document).map_err(|(message, place)| problem(message, place))?;
-    let tree = Tree::parse(text).map_err(|error| {
-        let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
-        problem(error.message, place)
-    })?;
+    let tree = read_tree(document).map_err(|(message, place)| problem(message, place))?;
     let mut findings = tree.findings();
     let json = tree.to_json();
     if !json.is_object() {
@@ -168,6 +155,21 @@ fn read(kind: Kind, json: Value, made_name: &str, findings: &mut Findings) -> Op
             decoded(json, findings, |raw, findings| RateLimits::read(raw, made_name, findings), Policy::RateLimits)
         }
     }
+}
+
+/// The document as it is written, whatever it means.
+pub fn written(document: &Document) -> Result<Tree, Vec<Problem>> {
+    read_tree(document).map_err(|(message, place)| {
+        let problem = Problem::locate(document, document.claimed_id().as_ref(), of_document(message, None), None);
+        vec![Problem { place, ..problem }]
+    })
+}
+
+fn read_tree(document: &Document) -> Result<Tree, (String, Option<Place>)> {
+    Tree::parse(read_text(document)?).map_err(|error| {
+        let place = error.span.map(|span| Place::of(document, span.line, span.column, span.width));
+        (error.message, place)
+    })
 }
 
 /// The document's text, or what is wrong with its bytes and where.

@@ -3,6 +3,8 @@
 //! YAML is read once into this tree; what it means is then decoded from its JSON form. So every later
 //! check names a field by its path alone, and the tree turns paths into lines and columns.
 
+mod syntax;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_yaml::granit_parser::Parser;
@@ -10,6 +12,7 @@ use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_yaml::{Location, Spanned};
 
 use super::problem::{Finding, Findings, Path, Segment, Target};
+pub use syntax::SyntaxError;
 
 /// The deepest nesting of a document.
 const DEPTH_MAX: usize = 32;
@@ -27,19 +30,14 @@ pub struct Span {
     pub width: u32,
 }
 
-/// A document that is not YAML, or more of it than is taken.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SyntaxError {
-    pub message: String,
-    pub span: Option<Span>,
-}
-
 #[derive(Debug)]
 enum Node {
     Scalar(Value),
     Sequence(Vec<Spanned<Node>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
+    Mapping(Vec<Field>),
 }
+
+type Field = (Spanned<String>, Spanned<Node>);
 
 impl Tree {
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
@@ -59,7 +57,7 @@ impl Tree {
                 max_nodes: NODES_MAX,
             },
         };
-        let tree = serde_yaml::from_str_with_options(text, options).map_err(|error| SyntaxError::from(&error))?;
+        let tree = serde_yaml::from_str_with_options(text, options).map_err(|error| SyntaxError::of(&error, text))?;
         tag(text).map_or(Ok(Self(tree)), Err)
     }
 
@@ -72,6 +70,11 @@ impl Tree {
     /// whose parsers take both.
     pub fn take_keys_as_protobuf_fields(&mut self) {
         self.0.value.rename_keys(&snake_case);
+    }
+
+    /// Whether both say the same, wherever it stands: every field in its order, repeated ones included.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.value.is_same(&other.0.value)
     }
 
     pub fn has_field(&self, name: &str) -> bool {
@@ -125,6 +128,22 @@ impl Node {
                 }
                 Value::Object(map)
             }
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Scalar(a), Self::Scalar(b)) => a == b,
+            (Self::Sequence(a), Self::Sequence(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.value.is_same(&b.value))
+            }
+            (Self::Mapping(a), Self::Mapping(b)) => {
+                let is_same = |((key, value), (other_key, other)): (&Field, &Field)| {
+                    key.value == other_key.value && value.value.is_same(&other.value)
+                };
+                a.len() == b.len() && a.iter().zip(b).all(is_same)
+            }
+            _ => false,
         }
     }
 
@@ -196,7 +215,7 @@ fn tag(text: &str) -> Option<SyntaxError> {
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let span =
         Span { line: narrow(at.line()), column: narrow(at.col() + 1), width: narrow(written.chars().count()).max(1) };
-    let message = format!("has the tag {written}: tags are not taken; leave it out, or put a text in quotes");
+    let message = format!("has the tag {written}: {}", syntax::TAGS);
     Some(SyntaxError { message, span: Some(span) })
 }
 
@@ -205,38 +224,6 @@ impl From<Location> for Span {
         let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let width = u32::try_from(location.span().len()).unwrap_or(1);
         Self { line: narrow(location.line()), column: narrow(location.column()), width: width.max(1) }
-    }
-}
-
-impl From<&serde_yaml::Error> for SyntaxError {
-    fn from(error: &serde_yaml::Error) -> Self {
-        let error = error.without_snippet();
-        let span = error.location().filter(|location| *location != Location::UNKNOWN).map(Span::from);
-        let message = error.to_string();
-        // The library appends the place, which is told apart from the message here.
-        let message = match message.rfind(" at line ") {
-            Some(end) if span.is_some() => message.get(..end).unwrap_or(&message).to_owned(),
-            _ => message,
-        };
-        let message = match message {
-            m if m.contains("Anchors") || m.contains("Aliases") => "anchors and aliases are not taken".to_owned(),
-            m if m.contains("Depth") || m.contains("recursion limit") => {
-                format!("is nested deeper than {DEPTH_MAX} levels")
-            }
-            m if m.contains("Nodes") => format!("has more than {NODES_MAX} values"),
-            m if m.contains("<document start>") => {
-                "does not belong to what stands before it: expected the same indentation, or a line of `---` between \
-                 two documents"
-                    .to_owned()
-            }
-            m if m.contains("multiple YAML documents") => "holds a second document: expected one".to_owned(),
-            m if m.contains("null into string") => "a key is empty: expected the name of a field".to_owned(),
-            m if m.contains("expected string scalar") => "a key is a list or a mapping: expected a text".to_owned(),
-            m if m.contains("non-finite float") => "is no number that counts; put a text in quotes".to_owned(),
-            m if m.contains("merge keys") => "merge keys (<<) are not taken".to_owned(),
-            m => m,
-        };
-        Self { message, span }
     }
 }
 
@@ -352,7 +339,7 @@ mod tests {
         for (text, message) in [
             ("a: &x [1]\nb: *x", "anchors and aliases are not taken"),
             ("<<: {a: 1}\nb: 1", "merge keys (<<) are not taken"),
-            ("a: [1, 2", "unclosed bracket '['"),
+            ("a: [1, 2", "found [ without its end: expected ], or a text in quotes"),
             (&"[".repeat(200_000), "is nested deeper than 32 levels"),
             ("? [x]\n: 1", "a key is a list or a mapping: expected a text"),
             ("a: .nan", "is no number that counts; put a text in quotes"),

@@ -459,7 +459,8 @@ fn fmt_writes_what_has_another_form_and_check_says_which_that_is() {
     std::fs::write(file("broken.yaml"), "kind: [").unwrap();
     let ended = run(&format!("fmt {}", path_of(&shop)));
     assert_eq!(ended.result, Err("1 text cannot be formatted, and not changed".to_owned()));
-    assert!(ended.err.starts_with(file("broken.yaml").to_str().unwrap()), "{}", ended.err);
+    let place = format!("--> {}:1:7\n", file("broken.yaml").to_str().unwrap());
+    assert!(ended.err.contains(&place), "{}", ended.err);
     assert_eq!(std::fs::read_to_string(file("broken.yaml")).unwrap(), "kind: [");
     assert!(failure("fmt /nonexistent/policies").contains("/nonexistent/policies"));
 }
