@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod counters;
+mod described;
 mod diff;
 pub mod directory;
 mod documents;
@@ -46,6 +47,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::editor::Editor;
+use crate::explain::counters::Selection;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::names::Name;
@@ -138,6 +140,15 @@ impl Admin {
             gateways.filter(|gateway| !gateway.identities.is_empty()).map(|gateway| gateway.name.clone()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Fails where a list is asked for what is of a Gateway or an Api that there is not: an empty one would look as if nothing
+    /// were wrong.
+    fn check_names(&self, gateway: Option<&str>, api: Option<&str>) -> Result<(), ProblemDetails> {
+        if gateway.is_none() && api.is_none() {
+            return Ok(());
+        }
+        Selection::of(gateway, api).check(&self.generation()?.policies).map_err(counters::explain)
     }
 
     fn generation(&self) -> Result<Arc<Generation>, ProblemDetails> {
@@ -264,6 +275,7 @@ async fn config_dump(
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     admin.generation()?;
+    admin.check_names(Some(&query.gateway), None)?;
     let offer = admin.rollout.offer();
     let group = offer.group(&query.gateway);
     let group = group.ok_or_else(|| ProblemDetails::not_found(&format!("no Gateway is called {:?}", query.gateway)))?;

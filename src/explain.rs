@@ -27,7 +27,7 @@ use crate::policy::set::PolicySet;
 use arrival::arrive;
 use route::{find_api, is_preflight};
 
-pub use arrival::Answer;
+pub use arrival::{Answer, check_header};
 pub use request::Request;
 
 /// One gateway's way with the request.

@@ -13,7 +13,6 @@ use crate::audit::Outcome;
 use crate::audit::recent::Change;
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     /// The most changes to tell of: 100 by default.

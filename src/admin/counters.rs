@@ -1,5 +1,6 @@
 //! Counters: what is used of a limit, what is left, and when more frees up; and to forget what was counted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ struct CounterQuery {
     path: Option<String>,
     method: Option<String>,
     host: Option<String>,
+    /// What else a limit counts by, as `header.NAME`, `query.NAME`, `cookie.NAME`, `jwt_claim.NAME` and `entry.KEY`.
+    #[param(style = Form, explode, example = json!({ "header.x-session": "7f" }))]
+    parts: Option<BTreeMap<String, String>>,
 }
 
 #[derive(IntoParams)]
@@ -103,8 +107,6 @@ struct ResetCounter {
 }
 
 /// Counters: what is used of limits, what is left, and when more frees up.
-///
-/// What else a limit counts by is said as `header.NAME`, `query.NAME`, `cookie.NAME`, `jwt_claim.NAME` and `entry.KEY`.
 #[utoipa::path(
     get,
     path = "/v1/counters",
@@ -153,8 +155,7 @@ pub(super) async fn look(
 
 /// Forgets what was counted.
 ///
-/// What else a limit counts by is said as `header.NAME`, `query.NAME`, `cookie.NAME`, `jwt_claim.NAME` and `entry.KEY`. At
-/// most 1000 counters are reset at once.
+/// At most 1000 counters are reset at once.
 #[utoipa::path(
     delete,
     path = "/v1/counters",
@@ -239,7 +240,7 @@ fn nothing_to_reset(mut missing: Vec<String>) -> String {
     }
 }
 
-fn explain(error: SelectionError) -> ProblemDetails {
+pub(super) fn explain(error: SelectionError) -> ProblemDetails {
     match error {
         SelectionError::Unknown(why) => ProblemDetails::not_found(&why),
         SelectionError::Unfit(why) => bad(&why),

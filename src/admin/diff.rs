@@ -17,6 +17,7 @@ use super::openapi::RefusedSet;
 use super::{Admin, in_background};
 use crate::diff::Difference;
 use crate::document::split;
+use crate::editor::EditError;
 use crate::live::Generation;
 use crate::names::DocumentId;
 use crate::policy::parse::{parse, parse_for_etcd};
@@ -107,6 +108,11 @@ pub(super) async fn diff(
 
 fn wanted(admin: &Admin, served: &Generation, options: &Options, body: &[u8]) -> Result<Generation, ProblemDetails> {
     let deleted = options.delete.as_deref().map(id_of).transpose()?;
+    if let Some(id) = deleted.as_ref().filter(|id| !served.documents.contains_key(*id)) {
+        // As a deletion would be answered: one that is refused, and of which nothing is served, is there.
+        let is_there = admin.live.refused().of(id).is_some();
+        is_there.then_some(()).ok_or_else(|| ProblemDetails::not_found(&EditError::Missing(id.clone()).to_string()))?;
+    }
     let is_amendment = options.merge || deleted.is_some();
     let wanted = match is_amendment {
         true => amended(admin, served, deleted, body),

@@ -1,7 +1,7 @@
 //! Errors as problem details (RFC 9457).
 
 use axum::Json;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -19,10 +19,28 @@ pub(super) struct ProblemDetails {
     pub(super) detail: String,
     /// Further members (RFC 9457, section 3.2).
     members: Map<String, Value>,
-    /// The time after which it may be worth to ask again, in seconds.
-    retry_after: Option<u16>,
-    /// What would log in (RFC 9110, section 11.6.1: each 401 says it).
-    challenge: Option<&'static str>,
+    header: Option<Asked>,
+}
+
+/// What a status asks of the client, in a header of its own.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// To come again after so many seconds.
+    Later(u16),
+    /// To log in (RFC 9110, section 11.6.1: each 401 says it).
+    Login(&'static str),
+    /// To send the body without a content coding (RFC 9110, section 15.5.16).
+    NoCoding,
+}
+
+impl Asked {
+    fn header(self) -> (HeaderName, HeaderValue) {
+        match self {
+            Self::Later(seconds) => (header::RETRY_AFTER, seconds.into()),
+            Self::Login(challenge) => (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
+            Self::NoCoding => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+        }
+    }
 }
 
 /// Problem details as they are sent.
@@ -60,7 +78,7 @@ impl ProblemDetails {
     pub(super) fn of(status: StatusCode, detail: &str) -> Self {
         // It may repeat what a client asked for.
         let detail = shown::sentences(detail).into_owned();
-        Self { status, detail, members: Map::new(), retry_after: None, challenge: None }
+        Self { status, detail, members: Map::new(), header: None }
     }
 
     pub(super) fn not_found(detail: &str) -> Self {
@@ -83,12 +101,19 @@ impl ProblemDetails {
         if more == 0 { with_list } else { with_list.with(&format!("{member}_more"), more.into()) }
     }
 
+    /// The time after which it may be worth to ask again, in seconds.
     pub(super) fn retry_after(self, seconds: u16) -> Self {
-        Self { retry_after: Some(seconds), ..self }
+        Self { header: Some(Asked::Later(seconds)), ..self }
     }
 
+    /// What would log in (RFC 9110, section 11.6.1: each 401 says it).
     pub(super) fn challenge(self, challenge: &'static str) -> Self {
-        Self { challenge: Some(challenge), ..self }
+        Self { header: Some(Asked::Login(challenge)), ..self }
+    }
+
+    /// A body would be taken without a content coding (RFC 9110, section 15.5.16).
+    pub(super) fn takes_no_coding(self) -> Self {
+        Self { header: Some(Asked::NoCoding), ..self }
     }
 }
 
@@ -106,12 +131,7 @@ impl IntoResponse for ProblemDetails {
         }
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ProblemBody::CONTENT_TYPE));
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
+        response.headers_mut().extend(self.header.map(Asked::header));
         response
     }
 }

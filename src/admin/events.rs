@@ -49,7 +49,6 @@ impl Following {
 }
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     /// As `Last-Event-ID`, which counts where both are there. 0: from the oldest event that is kept. Default: from now on.

@@ -13,7 +13,7 @@ use super::extract::OfJson;
 use super::openapi::Problem;
 use super::{Admin, in_background};
 use crate::counters::Usage;
-use crate::explain::{Answer, ExplainedLimit, Explanation, PassedOver, Request, explain_with_others};
+use crate::explain::{Answer, ExplainedLimit, Explanation, PassedOver, Request, check_header, explain_with_others};
 
 /// A request as a client would send it.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -111,6 +111,7 @@ fn loopback() -> IpAddr {
     responses(
         (status = 200, description = "Why.", body = Explanations),
         Problem<400>,
+        Problem<404>,
         Problem<408>,
         Problem<413>,
         Problem<415>,
@@ -123,6 +124,10 @@ pub(super) async fn answer(
     OfJson(asked): OfJson<AskedRequest>,
 ) -> Result<Json<Explanations>, ProblemDetails> {
     let generation = admin.generation()?;
+    admin.check_names(asked.gateway.as_deref(), None)?;
+    for Header { name, value } in &asked.headers {
+        check_header(name, value).map_err(|expected| bad(&format!("headers: {expected}")))?;
+    }
     let number = generation.number;
     // There may be very many Apis.
     let explanations = in_background(move || {
@@ -133,9 +138,6 @@ pub(super) async fn answer(
         chosen.map(|gateway| explain(gateway)).collect::<Vec<_>>()
     })
     .await;
-    if explanations.is_empty() {
-        return Err(bad("gateway: no Gateway is called that"));
-    }
     let mut told = Vec::with_capacity(explanations.len());
     for explanation in explanations {
         told.push(LiveExplanation::of(&admin, explanation).await?);

@@ -5,6 +5,8 @@
 //!  400, 421        403              401, 403, 429        403
 //! ```
 //!
+//! Whoever is let in is told what of the request is none that its operation takes ([`super::described`]).
+//!
 //! A route is registered by [`Routes::with`], which takes its rule and describes it, so that none is served without one.
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::Admin;
+use super::described::Described;
 use super::error::ProblemDetails;
 use super::openapi::describe_rule;
 use crate::access::hosts::{Authority, Origin};
@@ -62,10 +65,17 @@ impl Routes {
         for item in paths.paths.values_mut() {
             describe_rule(rule, item);
         }
-        let guarded = from_fn(move |mut request: Request, next: Next| async move {
-            match admit(rule, &mut request) {
-                Ok(()) => next.run(request).await,
-                Err(refused) => refused.into_response(),
+        // What the tools of others ask, with parameters of their own, is not about what stands in these.
+        let described = paths.paths.values().filter(|_| matches!(rule, Rule::Role(_)));
+        let described: Arc<[Described]> = described.map(Described::of).collect();
+        let guarded = from_fn(move |mut request: Request, next: Next| {
+            let described = Arc::clone(&described);
+            async move {
+                let admitted = admit(rule, &mut request);
+                match admitted.and_then(|()| described.iter().try_for_each(|item| item.check(&request))) {
+                    Ok(()) => next.run(request).await,
+                    Err(refused) => refused.into_response(),
+                }
             }
         });
         Self(self.0.routes((schemas, paths, router.route_layer(guarded))))

@@ -31,7 +31,6 @@ const OF_APIS: &str = "api";
 pub struct LimitsOfLast(Mutex<Option<(u64, Arc<Limits>)>>);
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     gateway: Option<String>,
@@ -124,7 +123,7 @@ struct Shown {
     path = "/v1/limits",
     operation_id = "list_limits",
     params(Parameters),
-    responses((status = 200, description = "A page of them.", body = LimitPage), Problem<400>, Problem<503>),
+    responses((status = 200, description = "A page of them.", body = LimitPage), Problem<400>, Problem<404>, Problem<503>),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
@@ -133,6 +132,7 @@ pub(super) async fn list(
     let generation = admin.generation()?;
     let limit = page::limit(parameters.limit)?;
     let after = parameters.after.as_deref().map(id_of).transpose()?;
+    admin.check_names(parameters.gateway.as_deref(), parameters.api.as_deref())?;
     let asking = admin.clone();
     let of_page = in_background(move || {
         let limits = admin.limits.of(&generation);

@@ -23,11 +23,11 @@ use crate::nodes::{Node, Place, Refused, Sent, TypeStatus};
 use crate::snapshot::feature::Need;
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct NodeQuery {
     /// A gateway that selects them.
     gateway: Option<String>,
+    #[param(inline)]
     state: Option<NodeState>,
     /// A part of the id, in any case.
     search: Option<String>,
@@ -162,6 +162,8 @@ struct RefusedResources {
     responses(
         Tagged<NodePage>,
         Problem<400>,
+        Problem<404>,
+        Problem<503>,
     ),
 )]
 pub(super) async fn list(
@@ -170,6 +172,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let limit = page::limit(query.limit)?;
+    admin.check_names(query.gateway.as_deref(), None)?;
     let after = query.after.as_deref().map(|after| page::key_of("after", after)).transpose()?;
     let after = after.map(|(id, stream): (Arc<str>, u64)| Place { id, stream: StreamId(stream) });
     let answer = in_background(move || {

@@ -75,7 +75,9 @@ pub(super) fn describe_rule(rule: Rule, item: &mut PathItem) {
             Rule::Metrics => ("viewer", &[400, 401, 403, 421, 429]),
             Rule::Role(role) => (role.as_str(), &[400, 401, 403, 421, 429]),
         };
-        for (status, answer) in statuses.iter().map(|status| problem(*status)) {
+        // Where a body may come it may come with a content coding.
+        let of_body = operation.request_body.as_ref().map(|_| &415);
+        for (status, answer) in statuses.iter().chain(of_body).map(|status| problem(*status)) {
             operation.responses.responses.entry(status).or_insert(answer);
         }
         if role != "none" {
@@ -174,6 +176,9 @@ fn problem(status: u16) -> (String, RefOr<Response>) {
         Ok(StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {
             Some((header::RETRY_AFTER, "The seconds after which it may be worth to ask again."))
         }
+        Ok(StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
+            Some((header::ACCEPT_ENCODING, "The content codings that are taken, where the body's is not."))
+        }
         Ok(StatusCode::UNAUTHORIZED) => Some((header::WWW_AUTHENTICATE, "That a bearer token would do.")),
         _ => None,
     };
@@ -197,7 +202,7 @@ fn meaning(status: u16) -> &'static str {
         409 => "Policies come from files, or the change takes away more than is usual and gives no reason.",
         412 => "It was changed meanwhile; `current` says to what.",
         413 => "It is larger than what is taken.",
-        415 => "The body is no JSON.",
+        415 => "The body is of another type, or has a content coding; it is taken as it is.",
         421 => "Nothing is answered by that Host.",
         422 => "The documents, or the set that they would make, make no sense; `problems` says why.",
         428 => "A change says which revision it was made from.",

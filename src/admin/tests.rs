@@ -204,8 +204,9 @@ fn problem(answer: &Answer) -> (u16, String) {
 async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
     let world = World::shop().with_editor();
     let base = [("x-config-base-version", "0")];
+    let json = [("content-type", "application/json")];
     let too_large = "x".repeat(BODY_BYTES_MAX + 1);
-    let cases: [Case<'_>; 29] = [
+    let cases: [Case<'_>; 42] = [
         ("GET", "/v1/thing", &[], "", 404, "nothing is at /v1/thing"),
         ("PATCH", "/v1/policies", &[], "", 405, "/v1/policies cannot be asked with PATCH"),
         ("POST", "/v1/nodes/a", &[], "", 405, "/v1/nodes/a cannot be asked with POST"),
@@ -214,24 +215,58 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
         ("GET", "/v1/policies/Plan/%ff", &[], "", 400, "Invalid URL"),
         ("GET", "/v1/nodes/%ff", &[], "", 400, "Invalid URL"),
         ("GET", "/v1/nodes/edge-1", &[], "", 404, "no Envoy with the node id \"edge-1\" is connected"),
-        ("GET", "/v1/config_dump", &[], "", 400, "missing field `gateway`"),
+        ("GET", "/v1/config_dump", &[], "", 400, "gateway is missing: expected it in the query, as in ?gateway=..."),
         ("GET", "/v1/config_dump?gateway=side", &[], "", 404, "no Gateway is called \"side\""),
         ("GET", "/v1/policies?limit=0", &[], "", 400, "limit: found 0, expected 1 to 1000"),
         ("GET", "/v1/policies?limit=1001", &[], "", 400, "limit: found 1001"),
-        ("GET", "/v1/policies?kind=Thing", &[], "", 400, "unknown variant `Thing`"),
+        (
+            "GET",
+            "/v1/policies?kind=Thing",
+            &[],
+            "",
+            400,
+            "kind: found \"Thing\", expected Gateway or Service or Api or ",
+        ),
+        ("GET", "/v1/policies?refused=yes", &[], "", 400, "refused: found \"yes\", expected true or false"),
         ("GET", "/v1/policies?after=x", &[], "", 400, "after: found \"x\", expected the `next` of the page before"),
-        ("GET", "/v1/policies?serach=a", &[], "", 400, "unknown field `serach`"),
-        ("GET", "/v1/nodes?limit=-1", &[], "", 400, "invalid digit"),
-        ("GET", "/v1/nodes?state=stale", &[], "", 400, "unknown variant `stale`, expected one of `REFUSED`"),
+        (
+            "GET",
+            "/v1/policies?serach=a",
+            &[],
+            "",
+            400,
+            "unknown parameter \"serach\"; did you mean \"search\"?; expected kind, search, refused, ",
+        ),
+        ("GET", "/v1/nodes?limit=-1", &[], "", 400, "limit: found \"-1\", expected a whole number of 1 to 1000"),
+        ("GET", "/v1/nodes?state=stale", &[], "", 400, "state: found \"stale\", expected REFUSED or HELD or "),
         ("GET", "/v1/nodes?after=W10", &[], "", 400, "after: found \"W10\""),
-        ("GET", "/v1/nodes?colour=red", &[], "", 400, "unknown field `colour`"),
+        ("GET", "/v1/nodes?colour=red", &[], "", 400, "unknown parameter \"colour\"; expected gateway, state, "),
+        ("GET", "/v1/traffic?x=1", &[], "", 400, "unknown parameter \"x\"; expected none"),
+        ("GET", "/v1/nodes?gateway=edeg", &[], "", 404, "no Gateway is called \"edeg\"; did you mean \"edge\"?"),
+        ("GET", "/v1/top?gateway=side", &[], "", 404, "no Gateway is called \"side\""),
+        ("GET", "/v1/top?api=pay", &[], "", 404, "no Api is called \"pay\""),
+        ("GET", "/v1/limits?gateway=side", &[], "", 404, "no Gateway is called \"side\""),
+        ("GET", "/v1/limits?api=pay", &[], "", 404, "no Api is called \"pay\""),
+        ("POST", "/v1/check?delete=Plan/gold", &[], "", 404, "no Plan gold is there to be deleted"),
+        ("POST", "/v1/diff?delete=Plan/gold", &[], "", 404, "no Plan gold is there to be deleted"),
+        ("POST", "/v1/check?merge=1", &[], "", 400, "merge: found \"1\", expected true or false"),
+        ("POST", "/v1/explain", &json, r#"{"path": "/", "gateway": "side"}"#, 404, "no Gateway is called \"side\""),
+        ("POST", "/v1/explain", &json, r#"{"path": "/", "headers": [{"name": "x y", "value": "1"}]}"#, 400, "\"x y\""),
+        (
+            "POST",
+            "/v1/explain",
+            &json,
+            r#"{"path": "/", "headers": [{"name": "x", "value": "\u007f"}]}"#,
+            400,
+            "U+007F",
+        ),
         ("GET", "/v1/counters?colour=red", &[], "", 400, "colour"),
         ("GET", "/v1/counters?offset=-1", &[], "", 400, "offset: found \"-1\", expected a whole number"),
         ("GET", "/v1/counters?api=pay", &[], "", 404, "pay"),
         ("DELETE", "/v1/counters", &[], "", 400, "say what is to be reset"),
         ("DELETE", "/v1/counters?api=create&tenant=acme%20inc/7", &[], "", 400, "that names no counter"),
         ("PUT", "/v1/policies/Plan/gold", &base, &too_large, 413, "length limit exceeded"),
-        ("PUT", "/v1/policies/Plan/gold?force=a&force=b", &base, "", 400, "duplicate field `force`"),
+        ("PUT", "/v1/policies/Plan/gold?force=a&force=b", &base, "", 400, "force stands twice"),
         ("PUT", "/v1/policies/Plan/gold", &base, "{kind: Plan}", 422, "make no sense"),
         ("DELETE", "/v1/policies/Plan/gold", &[], "", 428, "say in X-Config-Base-Version"),
         ("POST", "/v1/apply", &base, "", 400, "the change holds nothing"),
@@ -242,6 +277,52 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
         assert_eq!(told, status, "{method} {path}: {detail}");
         assert!(detail.contains(words), "{method} {path}: {detail}");
     }
+}
+
+#[tokio::test]
+async fn a_body_with_a_content_coding_is_refused_with_what_would_be_taken() {
+    let world = World::shop().with_editor();
+    let base = ("x-config-base-version", "0");
+    for (method, path) in [
+        ("POST", "/v1/apply"),
+        ("PUT", "/v1/policies/Plan/gold"),
+        ("POST", "/v1/check"),
+        ("POST", "/v1/diff"),
+        ("POST", "/v1/explain"),
+    ] {
+        for codings in [&["gzip"][..], &["identity", "br"], &["gzip, identity"]] {
+            let codings = codings.iter().map(|coding| ("content-encoding", *coding));
+            let headers: Vec<_> = codings.chain([base, ("content-type", "application/json")]).collect();
+            let answer = world.send(method, path, &headers, "\u{1f}\u{8b}").await;
+            assert_eq!(answer.headers[header::ACCEPT_ENCODING], "identity", "{method} {path}");
+            let (status, detail) = problem(&answer);
+            assert_eq!((status, detail.contains("expected a body without one")), (415, true), "{detail}");
+        }
+        let answer = world.send(method, path, &[("content-encoding", "Identity"), base], "").await;
+        assert_eq!(answer.headers.get(header::ACCEPT_ENCODING), None, "{method} {path}");
+    }
+    // Nothing comes that could be encoded.
+    assert_eq!(world.send("GET", "/v1/status", &[("content-encoding", "gzip")], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_parameter_that_nothing_takes_is_refused_by_every_operation_that_needs_a_role() {
+    let world = World::shop();
+    let document = world.json("/openapi.json").await;
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let is_open = path == "/v1/counters" || operation["x-role"] == "none" || path == "/metrics";
+            let path = path.replace("{kind}", "Plan").replace(['{', '}'], "");
+            let answer = world.send(&method.to_uppercase(), &format!("{path}?no_such=1"), &[], "").await;
+            assert_eq!((answer.status == 400, &*path), (!is_open || path == "/v1/counters", &*path), "{method} {path}");
+            if !is_open {
+                assert!(problem(&answer).1.starts_with("unknown parameter \"no_such\""), "{method} {path}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 15, "{asked}");
 }
 
 #[tokio::test]
@@ -452,7 +533,11 @@ async fn a_list_that_the_client_has_is_not_sent_again_until_it_changes() {
 
 #[tokio::test]
 async fn envoys_come_in_pages_and_can_be_narrowed_down() {
-    let world = World::shop();
+    let mut world = World::new();
+    let gateway = |name: &str| {
+        format!("---\n{{kind: Gateway, name: {name}, nodes: {{clusters: [{name}]}}, listen: '127.0.0.1:2'}}\n")
+    };
+    world.load(&[SHOP, &gateway("side"), &gateway("none")].concat());
     let seats: Vec<Seat> = (0..25).map(|n| world.join(&format!("Edge-{n:02}"), &[["edge", "side"][n % 2]])).collect();
     seats[4].stands(Standing::Live, 1, world.admin.clock.now());
     let _twice = world.join("Edge-07", &["side"]);

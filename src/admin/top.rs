@@ -17,7 +17,6 @@ use crate::top::{Counts, Measure, Question};
 const LIMIT_DEFAULT: usize = 20;
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     gateway: Option<String>,
@@ -102,13 +101,14 @@ pub struct BusyKey {
     path = "/v1/top",
     operation_id = "get_top",
     params(Parameters),
-    responses((status = 200, description = "The largest first.", body = Busiest), Problem<400>),
+    responses((status = 200, description = "The largest first.", body = Busiest), Problem<400>, Problem<404>, Problem<503>),
 )]
 pub(super) async fn busiest(
     State(admin): State<Admin>,
     OfQuery(parameters): OfQuery<Parameters>,
 ) -> Result<Json<Busiest>, ProblemDetails> {
     let limit = page::limit(parameters.limit.or(Some(LIMIT_DEFAULT)))?;
+    admin.check_names(parameters.gateway.as_deref(), parameters.api.as_deref())?;
     let report = in_background(move || {
         let by = match parameters.by {
             By::Decisions => Measure::Decisions,

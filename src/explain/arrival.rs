@@ -13,6 +13,7 @@ use crate::policy::gateway::{ClientIp, Gateway};
 use crate::policy::matches::name_length;
 use crate::policy::normalize::{Normalized, normalize};
 use crate::policy::tracing::TRACE_CONTEXT;
+use crate::shown;
 
 /// The most bytes of a request's head that Envoy reads (`HttpConnectionManager.max_request_headers_kb`).
 const HEAD_BYTES_MAX: usize = 60 * 1024;
@@ -55,6 +56,21 @@ const METHODS: [&str; 35] = [
     "UNLOCK",
     "UNSUBSCRIBE",
 ];
+
+/// Fails where no request can have the header: Envoy's codecs take none whose name is no token (RFC 9110, section 5.6.2), or
+/// whose value has control characters other than tabs (section 5.5).
+pub fn check_header(name: &str, value: &str) -> Result<(), String> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        let found = shown::value(name);
+        return Err(format!("found the header name {found}, expected letters, digits and signs as in x-tenant-id"));
+    }
+    let is_forbidden = |c: &char| c.is_ascii_control() && *c != '\t';
+    match value.chars().find(is_forbidden) {
+        Some(c) => Err(format!("found U+{:04X} in the value of {name}, expected no control characters", u32::from(c))),
+        None => Ok(()),
+    }
+}
 
 /// An answer that Envoy gives by itself, whatever Apis there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]

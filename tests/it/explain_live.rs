@@ -165,7 +165,7 @@ async fn explain_without_policies_asks_the_server() {
     for (body, expected) in [
         ("{}", "missing field `path`"),
         (r#"{"path": "/", "client_ip": "me"}"#, "client_ip"),
-        (r#"{"path": "/", "gateway": "shop"}"#, "no Gateway is called that"),
+        (r#"{"path": "/", "gateway": "shop"}"#, "no Gateway is called \\\"shop\\\""),
         (r#"{"path": "/", "pth": "/"}"#, "unknown field `pth`"),
     ] {
         let answer = world.tierflow.send("POST", "/v1/explain", &[("content-type", "application/json")], body).await;

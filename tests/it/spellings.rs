@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tierflow::compile::RateLimitService;
 use tierflow::document::Documents;
-use tierflow::explain::{Explanation, Request, explain};
+use tierflow::explain::{Explanation, Request, check_header, explain};
 use tierflow::limiter::key::KeyHasher;
 use tierflow::live::{Generation, Settings};
 use tierflow::names::Revision;
@@ -83,6 +83,35 @@ async fn an_escaped_slash_is_what_the_gateway_makes_of_it() {
         let kept = gateways.ask("keep", path).await;
         assert_eq!((kept.status, kept.echoed_target()), (200, Some(path)));
         assert_eq!(gateways.ask("refuse", path).await.status, 400);
+    }
+}
+
+/// Each byte in a name and in a value, but for those that end a name or a line.
+#[tokio::test]
+async fn a_header_that_explain_refuses_is_one_that_no_request_can_have() {
+    let apis = "{kind: Api, name: GATEWAY-all, gateway: GATEWAY, service: echo, match: {path_prefix: /}}\n";
+    let gateways = Gateways::start(apis).await;
+    for byte in 0..=u8::MAX {
+        let shown = char::from(byte);
+        let line = |before: &str, after: &str| [before.as_bytes(), &[byte], after.as_bytes()].concat();
+        let headers = [
+            (line("x-a", "b: v"), check_header(&format!("x-a{shown}b"), "v"), ":\r\n"),
+            (line("x-a: v", "w"), check_header("x-a", &format!("v{shown}w")), "\r\n"),
+        ];
+        for (line, checked, ends) in headers {
+            if ends.contains(shown) {
+                assert!(checked.is_err(), "{shown:?}");
+                continue;
+            }
+            let answer = send(gateways.listen[0], "GET", b"/", &[b"host: shop.example", &line]).await;
+            let told = String::from_utf8_lossy(&line).into_owned();
+            assert_eq!(
+                (answer.status == 400, told.clone()),
+                (checked.is_err(), told),
+                "{}: {checked:?}",
+                answer.status
+            );
+        }
     }
 }
 

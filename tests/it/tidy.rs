@@ -32,7 +32,7 @@ const LAYERS: [(&str, &[&str]); 42] = [
     ("snapshot", &["names", "shared_map"]),
     ("compile", &["policy", "snapshot", "names", "document"]),
     ("limiter", &["policy", "names", "clock", "shared_map"]),
-    ("explain", &["policy", "limiter", "names"]),
+    ("explain", &["policy", "limiter", "names", "shown"]),
     ("diff", &["policy", "snapshot", "names"]),
     ("access", &["policy", "document", "names", "clock", "shown"]),
     ("counters", &["limiter", "clock", "metrics", "regular_file", "shown"]),

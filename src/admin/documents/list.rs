@@ -23,9 +23,9 @@ use crate::names::{DocumentId, Kind, has_part};
 use crate::policy::parse::Parsed;
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in crate::admin) struct DocumentQuery {
+    #[param(inline)]
     kind: Option<Kind>,
     /// A part of the name, in any case.
     search: Option<String>,

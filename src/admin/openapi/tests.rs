@@ -71,6 +71,18 @@ async fn whatever_is_referred_to_is_in_the_document() {
     }
 }
 
+/// They are checked by it, where it stands.
+#[tokio::test]
+async fn every_parameter_of_a_query_has_its_schema_in_its_place() {
+    let document = described().await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let operations = item.as_object().unwrap().values();
+        for parameter in operations.flat_map(|operation| operation["parameters"].as_array().into_iter().flatten()) {
+            assert!(parameter["in"] != "query" || parameter["schema"]["type"].is_string(), "{path}: {parameter}");
+        }
+    }
+}
+
 fn collect(value: &Value, references: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {

@@ -245,7 +245,7 @@ async fn what_is_not_served_is_guarded_as_well() {
 #[tokio::test]
 async fn a_change_that_needs_a_reason_needs_an_admin_however_the_reason_is_spelled() {
     let guarded = Guarded::new();
-    for query in ["force=a%20slow%20day", "f%6Frce=x", "x=1&force=x", "force="] {
+    for query in ["force=a%20slow%20day", "f%6Frce=x", "&force=x", "force="] {
         for (method, path) in [("PUT", "/v1/policies/Plan/a"), ("DELETE", "/v1/policies/Plan/a"), ("POST", "/v1/apply")]
         {
             let path = format!("{path}?{query}");

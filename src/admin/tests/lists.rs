@@ -30,14 +30,14 @@ async fn questions_for_pages_that_make_no_sense_say_what_was_expected() {
     for (path, words) in [
         ("/v1/audit?limit=0", "limit: found 0, expected 1 to 1000"),
         ("/v1/audit?limit=1001", "limit: found 1001, expected 1 to 1000"),
-        ("/v1/audit?limit=many", "limit: invalid digit"),
+        ("/v1/audit?limit=many", "limit: found \"many\", expected a whole number of 1 to 1000"),
         ("/v1/audit?before=yesterday", "before: found \"yesterday\", expected the `next` of the page before"),
-        ("/v1/audit?since=1", "unknown field `since`, expected `limit` or `before`"),
+        ("/v1/audit?since=1", "unknown parameter \"since\"; expected limit, before"),
         ("/v1/limits?limit=0", "limit: found 0, expected 1 to 1000"),
         ("/v1/limits?after=WzFd", "after: found \"WzFd\", expected the `next` of the page before"),
         // Well formed, and of no limit: ["a","b","c","d"].
         ("/v1/limits?after=WyJhIiwiYiIsImMiLCJkIl0", "after: found"),
-        ("/v1/limits?tenant=a", "unknown field `tenant`"),
+        ("/v1/limits?tenant=a", "unknown parameter \"tenant\"; expected gateway, api, "),
     ] {
         let (status, detail) = problem(&world.get(path).await);
         assert_eq!(status, 400, "{path}: {detail}");
@@ -165,7 +165,6 @@ async fn every_limit_is_told_with_what_it_denied() {
     assert_eq!((&all["limits"], all.get("next")), (&expected, None));
     for (query, count) in [
         ("gateway=edge", 2),
-        ("gateway=side", 0),
         ("api=create", 1),
         ("search=CREATE", 1),
         ("search=minute", 1),

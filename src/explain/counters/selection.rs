@@ -50,6 +50,10 @@ impl SelectionError {
 }
 
 impl Selection {
+    pub fn of(gateway: Option<&str>, api: Option<&str>) -> Self {
+        Self { gateway: gateway.map(str::to_owned), api: api.map(str::to_owned), ..Self::default() }
+    }
+
     /// Reads it from parameters and their values.
     pub fn parse<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, SelectionError> {
         let mut selection = Self::default();
@@ -97,6 +101,11 @@ impl Selection {
         }
         *place = Some(value.to_owned());
         Ok(())
+    }
+
+    /// Whether there are the Gateway and the Api that are named.
+    pub fn check(&self, policies: &PolicySet) -> Result<(), SelectionError> {
+        self.gateways(policies).map(drop)
     }
 
     /// The gateways whose counters may be meant, in the order of their names.
