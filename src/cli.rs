@@ -30,11 +30,12 @@ mod top;
 mod traces;
 mod usage;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::checked::Checked;
 use self::output::{Colours, Streams};
@@ -89,7 +90,8 @@ pub fn run() -> ExitCode {
     let is_watched = std::io::stderr().is_terminal();
     let colours = Colours::of(&out, &err, |variable| std::env::var_os(variable));
     let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched, colours };
-    match Cli::parse().verb.run(&mut streams) {
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match cli.verb.run(&mut streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_empty() {
@@ -98,6 +100,17 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What somebody typed. An error ends with how the verb is used that it is about.
+fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let mut matches = command.try_get_matches_from_mut(line)?;
+    let verb = matches.subcommand_name().unwrap_or_default().to_owned();
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| match command.find_subcommand_mut(&verb) {
+        Some(verb) => error.format(verb),
+        None => error.format(&mut command),
+    })
 }
 
 impl Verb {
@@ -121,7 +134,7 @@ impl Verb {
             Self::Token(args) => token::run(&args, streams),
             Self::Audit(args) => audit::run(&args, streams),
             Self::Schema(args) => schema::run(&args, streams),
-            Self::Completions { shell } => streams.print(&String::from_utf8_lossy(&complete::script(shell)?)),
+            Self::Completions { shell } => streams.print_bytes(&complete::script(shell)?),
             Self::Man { folder } => {
                 let written = clap_mangen::generate_to(Cli::command(), &folder);
                 written.map_err(|error| format!("{}: {error}", shown::path(&folder)))

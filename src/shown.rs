@@ -21,6 +21,30 @@ pub fn text(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The text without what would do something to a terminal, but for the ends of its lines.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    match text.chars().all(|c| c == '\n' || is_plain(c)) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.split('\n').map(self::text).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+/// JSON that means the same, without what would do something to a terminal.
+pub fn json(json: &str) -> Cow<'_, str> {
+    if json.chars().all(|c| c == '\n' || is_plain(c)) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // What is not plain stands in texts only; all of it is of the Basic Multilingual Plane (RFC 8259, section 7).
+        match c == '\n' || is_plain(c) {
+            true => shown.push(c),
+            false => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// The path on one line. Different paths are shown differently, also where no UTF-8 tells them apart.
 pub fn path(path: &Path) -> String {
     let chunks = path.as_os_str().as_encoded_bytes().utf8_chunks();
@@ -116,6 +140,17 @@ mod tests {
     fn what_would_do_something_to_a_terminal_is_escaped() {
         assert_eq!(text("a\nb\u{1b}[31m\\"), r"a\nb\u{1b}[31m\\");
         assert_eq!(text("\u{202e}\u{2028}\u{9b}"), r"\u{202e}\u{2028}\u{9b}");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_json_means_the_same() {
+        assert_eq!(lines("a\\b\nc\n"), "a\\b\nc\n");
+        assert_eq!(lines("a\\b\nc\\\u{1b}[2J\n"), "a\\b\nc\\\\\\u{1b}[2J\n");
+        let text = "\u{9b}\u{202e}\u{7f}\u{2028}\n\u{1b}ü";
+        let written = serde_json::to_string_pretty(&[text]).unwrap();
+        let shown = json(&written);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [text]);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::server::{Question, ServerArgs};
 use super::usage::more_in;
 use super::{Failure, complete};
 use crate::compile::RateLimitService;
-use crate::explain::{Explanation, Request, explain_with_others};
+use crate::explain::{Explanation, Request, check_header, explain_with_others};
+use crate::shown;
 
 /// Say which API a request belongs to, and which limits it meets in which counters. Nothing is counted.
 #[derive(clap::Args)]
@@ -110,7 +111,9 @@ struct Live {
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, as in x-tenant-id=acme")?;
-    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+    let (name, value) = (name.trim().to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned());
+    check_header(&name, &value)?;
+    Ok((name, value))
 }
 
 impl Check for Args {
@@ -136,6 +139,9 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
         }
         None => of_server(args, args.gateway.as_deref())?,
     };
+    if explanations.as_array().is_none_or(Vec::is_empty) {
+        return Err("there is no Gateway".to_owned());
+    }
     match args.output {
         Output::Json => streams.print_value(&explanations, Format::Json),
         Output::Yaml => streams.print_value(&explanations, Format::Yaml),
@@ -195,7 +201,12 @@ fn of_server(args: &Args, gateway: Option<&str>) -> Result<Value, Failure> {
     Ok(answer.get_mut("explanations").map(Value::take).unwrap_or_default())
 }
 
+/// Each line on one line, whatever names and values are in it.
 fn table(told: &Told) -> String {
+    lines(told).iter().map(|line| shown::text(line).into_owned() + "\n").collect()
+}
+
+fn lines(told: &Told) -> Vec<String> {
     let mut lines = vec![format!("gateway  {}", told.gateway)];
     if !told.identities.is_empty() {
         lines.push(format!("envoys   with a certificate of {}", told.identities.join(" or ")));
@@ -203,7 +214,7 @@ fn table(told: &Told) -> String {
     if let Some(ToldAnswer { status, reason, location }) = &told.answer {
         let location = location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
         lines.push(format!("answer   {status}{location}: {reason}"));
-        return lines.join("\n") + "\n";
+        return lines;
     }
     lines.extend(told.path.as_ref().map(|path| format!("path     {path}")));
     match (&told.api, &told.service) {
@@ -212,7 +223,7 @@ fn table(told: &Told) -> String {
     }
     if told.preflight {
         lines.push("answer   by Envoy, to a preflight: nothing is counted".to_owned());
-        return lines.join("\n") + "\n";
+        return lines;
     }
     lines.extend(told.tenant.as_ref().map(|tenant| format!("tenant   {tenant}")));
     lines.extend(told.denied.as_ref().map(|reason| format!("denied   {reason}")));
@@ -230,7 +241,7 @@ fn table(told: &Told) -> String {
     }
     let other = |other: &ToldOther| format!("not      {} {}: {}", other.what, other.name, other.reason);
     lines.extend(told.passed_over.iter().map(other));
-    lines.join("\n") + "\n"
+    lines
 }
 
 fn limit_rows(told: &Told) -> Vec<String> {

@@ -76,7 +76,7 @@ fn of_standard_input(is_check: bool, tally: &mut Tally, streams: &mut Streams<'_
             tally.others += 1;
             streams.print("standard input\n")
         }
-        false => streams.print(&formed),
+        false => streams.print_bytes(formed.as_bytes()),
     }
 }
 

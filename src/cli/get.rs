@@ -61,7 +61,12 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     match args.output {
         Output::Json => streams.print_value(&answer, Format::Json),
         Output::Yaml => streams.print_value(&answer, Format::Yaml),
-        Output::Table if args.name.is_some() => streams.print(&document(&read(answer)?)),
+        Output::Table if args.name.is_some() => {
+            let document = document(&read(answer)?);
+            // No document that is served has control characters; without them it is the data that `apply` takes.
+            let has_some = document.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+            if has_some { streams.print(&document) } else { streams.print_bytes(document.as_bytes()) }
+        }
         Output::Table => {
             let documents = answer.get("documents").cloned().unwrap_or_default();
             streams.print(&table(&read::<Vec<Row>>(documents)?))

@@ -60,10 +60,12 @@ impl Colours {
 }
 
 impl Streams<'_> {
+    /// Prints a text for people, in which names and values from outside may stand: none of it does anything to a terminal.
     pub(super) fn print(&mut self, text: &str) -> Result<(), Failure> {
-        self.print_bytes(text.as_bytes())
+        self.print_bytes(shown::lines(text).as_bytes())
     }
 
+    /// Prints data as it is, or a text that was made for a terminal.
     pub(super) fn print_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self.out.write_all(bytes).and_then(|()| self.out.flush()) {
             // Whoever read it has seen enough.
@@ -74,15 +76,20 @@ impl Streams<'_> {
 
     pub(super) fn print_value(&mut self, value: &Value, format: Format) -> Result<(), Failure> {
         match format {
-            Format::Json => self.print(&format!("{value:#}\n")),
+            Format::Json => self.print_bytes(shown::json(&format!("{value:#}\n")).as_bytes()),
             Format::Yaml => {
                 let yaml = serde_yaml::to_string(value).map_err(|error| error.to_string())?;
-                self.print(&yaml)
+                // It escapes what controls a terminal in its texts.
+                self.print_bytes(yaml.as_bytes())
             }
         }
     }
 
     pub(super) fn complain(&mut self, text: &str) {
+        self.complain_as_it_is(&shown::lines(text));
+    }
+
+    fn complain_as_it_is(&mut self, text: &str) {
         // There is nowhere to complain about a closed standard error.
         let _ = writeln!(self.err, "{text}");
     }
@@ -97,8 +104,8 @@ impl Streams<'_> {
     pub(super) fn tell(&mut self, problems: &[Problem]) {
         let renderer = if self.colours.err { Renderer::styled() } else { Renderer::plain() };
         for problem in problems {
-            let text = problem.render(&renderer);
-            self.complain(&format!("{text}\n"));
+            // It is coloured, and shows no control characters of what it quotes.
+            self.complain_as_it_is(&format!("{}\n", problem.render(&renderer)));
         }
     }
 }
@@ -120,7 +127,9 @@ pub(super) fn read_standard_input() -> Result<Vec<u8>, Failure> {
 pub(super) fn read_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
     match paths.into_iter().filter(|path| path.as_os_str() == "-").count() {
         0 | 1 => Ok(()),
-        _ => Err("`-` is standard input, which can be read only once: expected it in one place".to_owned()),
+        many => {
+            Err(format!("found `-`, which is standard input, {many} times: expected it once, for it has one content"))
+        }
     }
 }
 

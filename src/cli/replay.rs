@@ -21,7 +21,7 @@ use crate::replay::format::Format;
 use crate::replay::order::Ordered;
 use crate::replay::peaks::Peaks;
 use crate::replay::report::Report;
-use log::Reading;
+use log::{Reading, UnreadLines};
 
 /// Requests that are held back until those that began earlier have come: a line is written when its request ends.
 const HELD_MAX: usize = 65_536;
@@ -91,17 +91,34 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     let unseen = replay.unseen().map(str::to_owned).collect();
     let (report, peaks) = replay.finish();
     let told = Told { gateway: gateway.name.to_string(), report, peaks, reading, unseen };
-    told.reading.warnings.iter().for_each(|warning| streams.complain(&format!("warning: {warning}")));
-    if told.reading.lines > 0 && told.report.total.requests == 0 && told.reading.without_request == 0 {
-        let first = told.reading.unread.iter().next();
-        let why = first.map(|(why, unread)| format!("{}: {why}", unread.first)).unwrap_or_default();
-        return Err(format!("no line of the log could be read; {why}; --format says another format"));
-    }
+    tell_what_is_missing(&told, streams)?;
     match args.output {
         Output::Table => streams.print(&table::of(&told, args.top)),
         Output::Json => streams.print_value(&value::of(&told, args.top), OutputFormat::Json),
         Output::Yaml => streams.print_value(&value::of(&told, args.top), OutputFormat::Yaml),
+    }?;
+    match told.reading.broken.is_empty() {
+        true => Ok(()),
+        false => Err("not all of the log was read: there were more requests than these numbers have".to_owned()),
     }
+}
+
+/// Tells what was not read. Fails where lines were, and none of them holds a request that could be read.
+fn tell_what_is_missing(told: &Told, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let Reading { lines, without_request, unread, broken } = &told.reading;
+    broken.iter().for_each(|broken| streams.complain(&format!("warning: {broken}")));
+    if told.report.total.requests > 0 {
+        return Ok(());
+    }
+    match unread.iter().next() {
+        Some((why, UnreadLines { first, .. })) => {
+            return Err(format!("no line of the log could be read; {first}: {why}; --format says another format"));
+        }
+        None if *lines == 0 && broken.is_empty() => streams.complain("note: the log is empty, so nothing was replayed"),
+        None if *without_request > 0 => streams.complain("note: no line of the log is about a request"),
+        None => {}
+    }
+    Ok(())
 }
 
 fn play(replay: &mut Replay<'_>, batches: Receiver<Vec<Entry>>, streams: &mut Streams<'_>) {

@@ -209,7 +209,7 @@ fn print(status: &Status, answer: &Value, output: Output, streams: &mut Streams<
         Output::Yaml => streams.print_value(answer, Format::Yaml),
         Output::Table => {
             let table = status.table(streams.colours.out);
-            streams.print(&table)
+            streams.print_bytes(table.as_bytes())
         }
     }
 }
@@ -296,9 +296,12 @@ impl Status {
             let _ = writeln!(text, "\n{}", denied.summary(&self.at));
         }
         if !self.nodes.behind.is_empty() {
+            text = shown::lines(&text).into_owned();
+            // It shows names as they are shown in tables, and has colours.
             let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
+            return text;
         }
-        text
+        shown::lines(&text).into_owned()
     }
 }
 

@@ -10,7 +10,7 @@ use super::stand_in::StandIn;
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(std::iter::once("tierflow").chain(line.split_whitespace()))
+    super::parse(std::iter::once("tierflow").chain(line.split_whitespace()).map(OsString::from))
 }
 
 /// What became of a verb.
@@ -86,6 +86,13 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         ("explain policies", "--path </PATH>"),
         ("explain policies --path=/ --header=x-tenant-id", "expected NAME=VALUE, as in x-tenant-id=acme"),
         ("explain policies --path=/ --client-ip=localhost", "invalid IP address syntax"),
+        (
+            "explain policies --path=/ --header=x@y=1",
+            "found the header name \"x@y\", expected letters, digits and signs",
+        ),
+        ("explain policies --path=/ --header=:path=/a", "found the header name \":path\""),
+        ("explain policies --path=/ --header==1", "found the header name \"\""),
+        ("explain policies --path=/ --header=x-a=\u{1b}[31m", "found U+001B in the value of x-a"),
         ("bootstrap", "--gateway <NAME>"),
         ("bootstrap --gateway=a --server-cert=b", "--server-ca <FILE>"),
         ("bootstrap --gateway=a --downstream-connections-max=0", "0 is not in 1..=4294967295"),
@@ -105,10 +112,10 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         // What would mean nothing is not passed over.
         ("diff a b --server=http://a:1", "--server is about a running server, and two sets are compared without one"),
         ("diff a b --token-file=t", "expected one set, as in `diff A --token-file ...`, or no --token-file"),
-        ("diff - -", "`-` is standard input, which can be read only once"),
-        ("check - a -", "`-` is standard input, which can be read only once"),
-        ("apply -f - -f -", "`-` is standard input, which can be read only once"),
-        ("replay - --policies=-", "`-` is standard input, which can be read only once"),
+        ("diff - -", "found `-`, which is standard input, 2 times: expected it once"),
+        ("check - a -", "found `-`, which is standard input, 2 times: expected it once"),
+        ("apply -f - -f -", "found `-`, which is standard input, 2 times: expected it once"),
+        ("replay - --policies=-", "found `-`, which is standard input, 2 times: expected it once"),
         ("explain a --path=/ --host=a --header=Host=b", "a request has one host"),
         ("explain a --path=/ --header=host=a --header=host=b", "a request has one host"),
         ("get --server-ca=a", "--server-ca needs --server with https, and it is \"http://127.0.0.1:8080\""),
@@ -134,6 +141,8 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         let told = error.to_string();
         assert!(told.contains(words), "`{line}` says {told}");
     }
+    let Err(error) = parse("check - -") else { panic!("it is taken") };
+    assert!(error.to_string().contains("\n\nUsage: tierflow check [OPTIONS] <PATH>...\n"), "{error}");
     Cli::command().debug_assert();
 }
 
@@ -238,8 +247,58 @@ fn a_log_that_cannot_be_read_is_told_with_its_first_line() {
     );
     let told = failure(&format!("replay /nonexistent.log --policies={policies}"));
     assert!(told.starts_with("/nonexistent.log: "), "{told}");
+    // Beside lines that are about no request.
+    let health = r#"{"start_time": "2026-11-29T07:00:00.000Z"}"#;
+    std::fs::write(path, format!("{health}\nnonsense\n")).unwrap();
+    let told = failure(&format!("replay {path} --policies={policies}"));
+    assert!(told.starts_with(&format!("no line of the log could be read; {path}:2: ")), "{told}");
+    std::fs::write(path, format!("{health}\n")).unwrap();
+    let ended = run(&format!("replay {path} --policies={policies}"));
+    assert_eq!((ended.result, &*ended.err), (Ok(()), "note: no line of the log is about a request\n"));
+    std::fs::write(path, "\n\n").unwrap();
+    let ended = run(&format!("replay {path} --policies={policies}"));
+    assert_eq!((ended.result, &*ended.err), (Ok(()), "note: the log is empty, so nothing was replayed\n"));
     let told = failure(&format!("replay {path} --policies={policies} --format=%START_TIME%"));
     assert!(told.starts_with("--format: it has no %REQ(:METHOD)%"), "{told}");
+}
+
+#[test]
+fn a_log_that_is_cut_off_is_told_with_how_far_it_was_read_and_is_a_failure() {
+    use std::io::Write as _;
+
+    let policies = folder(&gateway("shop", 1));
+    let policies = policies.path().to_str().unwrap();
+    let line = |second: usize| {
+        format!(
+            "{{\"start_time\": \"2026-11-29T07:00:{second:02}.000Z\", \"method\": \"GET\", \"path\": \"/{second}\"}}\n"
+        )
+    };
+    // The first part can be read whatever becomes of the second.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all((0..20).map(line).collect::<String>().as_bytes()).unwrap();
+    gzip.flush().unwrap();
+    let whole_at = gzip.get_ref().len();
+    gzip.write_all((20..40).map(line).collect::<String>().as_bytes()).unwrap();
+    let whole = gzip.finish().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let path = log.path().to_str().unwrap();
+    let ended = |bytes: &[u8], flags: &str| {
+        std::fs::write(path, bytes).unwrap();
+        run(&format!("replay {path} --policies={policies} {flags}"))
+    };
+    assert_eq!((ended(&whole, "").result, ended(&whole, "").err), (Ok(()), String::new()));
+    let too_few = "not all of the log was read: there were more requests than these numbers have".to_owned();
+    let cut = ended(&whole[..whole_at], "");
+    assert_eq!(cut.result, Err(too_few.clone()));
+    assert_eq!(
+        cut.err,
+        format!("warning: {path} was read up to line 20: its gzip stream has no end; is the file whole?\n")
+    );
+    assert!(cut.out.contains("requests  20 "), "{}", cut.out);
+    let damaged = ended(&[&whole[..], b"something else entirely"].concat(), "--output=json");
+    assert_eq!(damaged.result, Err(too_few));
+    let told: serde_json::Value = serde_json::from_str(&damaged.out).unwrap();
+    assert_eq!(told["log"]["broken"][0], format!("{path} was read up to line 40: what follows is no gzip stream"));
 }
 
 #[test]

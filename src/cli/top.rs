@@ -11,6 +11,7 @@ use super::output::{self, Format, Streams};
 use super::server::{Question, ServerArgs, encoded};
 use super::{Failure, complete};
 use crate::admin::top::{Busiest, BusyKey, BusyTenant};
+use crate::shown;
 
 /// Show the busiest, or the most denied, tenants and counters of the last minute of a running server.
 #[derive(clap::Args)]
@@ -74,7 +75,7 @@ fn watch(
 ) -> Result<(), Failure> {
     loop {
         let shown = ask().and_then(table).unwrap_or_else(|failure| format!("error: {failure}\n"));
-        streams.print(&format!("{CLEAR}{shown}"))?;
+        streams.print_bytes(format!("{CLEAR}{}", shown::lines(&shown)).as_bytes())?;
         if !pause() {
             return Ok(());
         }

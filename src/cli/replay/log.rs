@@ -32,7 +32,8 @@ pub(super) struct Reading {
     /// Lines about connections on which no request came.
     pub(super) without_request: u64,
     pub(super) unread: BTreeMap<Unread, UnreadLines>,
-    pub(super) warnings: Vec<String>,
+    /// The logs that were not read to their ends: how far, and why.
+    pub(super) broken: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -106,7 +107,8 @@ impl Iterator for Entries<'_> {
                 Ok(None) => return None,
                 Ok(Some(is_whole)) => is_whole,
                 Err(error) => {
-                    reading.warnings.push(format!("{}, after line {}: {error}", self.log.name, self.line));
+                    let told = format!("{} was read up to line {}: {}", self.log.name, self.line, why(&error));
+                    reading.broken.push(told);
                     return None;
                 }
             };
@@ -135,6 +137,15 @@ impl Entries<'_> {
         // What is no UTF-8 is shown as replacement characters: bytes that differ there only are one value then.
         let line = String::from_utf8_lossy(line);
         Entry::of(self.format.read(line.trim_end_matches(['\r', '\n']))?, self.gateway)
+    }
+}
+
+/// Why a log ends before its end.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "its gzip stream has no end; is the file whole?".to_owned(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => "what follows is no gzip stream".to_owned(),
+        _ => error.to_string(),
     }
 }
 

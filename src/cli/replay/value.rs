@@ -37,6 +37,7 @@ pub(super) fn of(told: &Told, top: usize) -> Value {
             "lines": told.reading.lines,
             "without_request": told.reading.without_request,
             "unread": unread.collect::<Vec<_>>(),
+            "broken": told.reading.broken,
             "late": report.late,
             "uncounted": report.uncounted,
             "without_client": report.without_client,

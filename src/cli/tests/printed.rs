@@ -475,3 +475,72 @@ fn a_warning_about_a_file_is_told_and_is_no_failure() {
         assert!(line.starts_with("warning: "), "{line}");
     }
 }
+
+/// Clears the screen, colours what follows, turns its direction and rings the bell.
+const HOSTILE: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{7}";
+
+/// Of what comes from a server; a name or a value in a file is refused or shown by the same functions.
+#[test]
+fn nothing_that_a_server_says_does_anything_to_a_terminal() {
+    let limit = json!({
+        "tier": HOSTILE, "name": HOSTILE, "rate": HOSTILE, "by": [HOSTILE], "algorithm": HOSTILE, "mode": HOSTILE, "cost": 1,
+        "exact": false, "used": 1, "remaining": 0, "frees_after_seconds": 1.0,
+    });
+    let explained = |answer: Value, path: &str| {
+        json!({"explanations": [{
+            "gateway": HOSTILE, "identities": [HOSTILE], "answer": answer, "path": path, "api": HOSTILE, "service": HOSTILE,
+            "preflight": false, "tenant": HOSTILE, "denied": null, "denied_by": [HOSTILE], "limits": [limit],
+            "passed_over": [{"what": HOSTILE, "name": HOSTILE, "reason": HOSTILE}],
+        }]})
+    };
+    let refused = json!({"status": 400, "reason": HOSTILE, "location": HOSTILE});
+    let document = json!({
+        "kind": HOSTILE, "name": HOSTILE, "revision": 7, "origin": HOSTILE, "served": true, "refused": null, "text": HOSTILE,
+    });
+    let source =
+        json!({"place": HOSTILE, "lag_seconds": 0.4, "trouble": null, "serves_last_good_of_earlier_run": false});
+    let nodes = json!({
+        "states": {}, "connected": 0, "live": 0, "refusing": 0, "late": 0, "selected_by_no_gateway": 0, "behind": [],
+        "too_old": [{"id": HOSTILE, "envoy": HOSTILE, "too_old_for": [
+            {"feature": HOSTILE, "since": HOSTILE, "older": HOSTILE, "documents": [HOSTILE], "others": 0},
+        ]}],
+    });
+    let busy = json!({
+        "since": HOSTILE, "exact": true, "tenants": [{"gateway": HOSTILE, "tenant": HOSTILE, "decisions": 1, "denied": 0}],
+        "keys": [{"gateway": HOSTILE, "api": HOSTILE, "tier": HOSTILE, "limit": HOSTILE, "tenant": HOSTILE,
+                  "key": [HOSTILE], "shadow": false, "decisions": 1, "denied": 0}],
+    });
+    let waiting = json!([{"kind": HOSTILE, "name": HOSTILE, "served": false, "problems": [
+        {"location": HOSTILE, "path": HOSTILE, "message": HOSTILE, "help": null},
+    ]}]);
+    let cases = [
+        ("explain --path=/", explained(json!(null), HOSTILE)),
+        ("explain --path=/", explained(json!(null), "/\ngateway  other")),
+        ("explain --path=/", explained(refused, "/")),
+        ("get", json!({"documents": [document]})),
+        ("get tenant x", document.clone()),
+        ("status", status(json!({"source": source, "nodes": nodes}))),
+        ("top", busy),
+        ("counters", json!({"counters": [counter(json!({"tenant": HOSTILE, "limit": HOSTILE}))], "next_offset": null})),
+    ];
+    let is_harmless = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}');
+    for (verb, answer) in &cases {
+        for form in ["table", "json"] {
+            let (told, _) = printed_of(&format!("{verb} --output={form}"), std::slice::from_ref(answer));
+            assert!(told.contains("x") && told.chars().all(is_harmless), "{verb} --output={form}: {told:?}");
+            assert!(!told.contains("\ngateway  other"), "a value is no line: {told}");
+        }
+        let (json, _) = printed_of(&format!("{verb} --output=json"), std::slice::from_ref(answer));
+        let meant: Value = serde_json::from_str(&json).unwrap();
+        let whole =
+            [&answer["explanations"], &answer["counters"]].into_iter().any(|part| *part == meant) || meant == *answer;
+        assert!(whole, "{verb}: {json}");
+    }
+    let done = json!({"revision": 9, "replayed": false, "shown": true, "waiting": waiting});
+    let (told, _) = printed_of("delete Plan gold --base=1", &[done]);
+    assert!(told.chars().all(is_harmless), "{told:?}");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let colours = Colours::default();
+    Streams { answers: None, out: &mut out, err: &mut err, is_watched: false, colours }.complain(HOSTILE);
+    assert!(String::from_utf8(err).unwrap().chars().all(is_harmless), "what is wrong is told the same way");
+}
