@@ -55,13 +55,16 @@ impl Name {
 pub struct TenantName(Arc<str>);
 
 impl TenantName {
-    pub const EXPECTED: &'static str = "1 to 128 bytes of printable ASCII without spaces at the ends";
+    pub const EXPECTED: &'static str =
+        "1 to 128 bytes of printable ASCII without spaces at the ends, other than . and ..";
 
     pub fn parse(text: &str) -> Option<Self> {
         let well_formed = !text.is_empty()
             && text.len() <= TENANT_BYTES_MAX
             && text.bytes().all(|b| (b' '..=b'~').contains(&b))
-            && text.trim() == text;
+            && text.trim() == text
+            // Browsers and other clients take these out of a path, however they are escaped (RFC 3986, section 6.2.2.3).
+            && !matches!(text, "." | "..");
         well_formed.then(|| Self(text.into()))
     }
 
@@ -360,10 +363,10 @@ mod tests {
 
     #[test]
     fn tenant_names_are_what_a_header_can_carry() {
-        for good in ["acme", "ACME Inc. #7", "~", &"t".repeat(128)] {
+        for good in ["acme", "ACME Inc. #7", "~", "...", &"t".repeat(128)] {
             assert!(TenantName::parse(good).is_some(), "{good}");
         }
-        for bad in ["", " acme", "acme ", "a\tb", "é", &"t".repeat(129)] {
+        for bad in ["", " acme", "acme ", "a\tb", "é", ".", "..", &"t".repeat(129)] {
             assert!(TenantName::parse(bad).is_none(), "{bad}");
         }
     }

@@ -91,7 +91,14 @@ pub(super) fn lines(text: &str) -> Result<Vec<Token>, String> {
         }
         _ => Err(format!("line {}: expected NAME:TOKEN, the token of at least {TOKEN_BYTES_MIN} bytes", index + 1)),
     };
-    lines.map(read).collect()
+    let tokens: Vec<Token> = lines.map(read).collect::<Result<_, _>>()?;
+    match tokens.is_empty() {
+        // As of an access file: a secret that was not mounted, or is being written, must not look like one that lets nobody in.
+        true => {
+            Err(format!("says nobody who may ask: expected NAME:TOKEN, the token of at least {TOKEN_BYTES_MIN} bytes"))
+        }
+        false => Ok(tokens),
+    }
 }
 
 #[cfg(test)]
@@ -131,15 +138,16 @@ mod tests {
         for (text, expected) in [
             ("ann:0123456789abcdef\n", 1),
             ("ann: 0123456789abcdef \r\n", 1),
-            ("\n#ann:0123456789abcdef\n", 0),
-            ("", 0),
+            ("\n#ci:0123456789abcdef\nann:0123456789abcdef\n", 1),
             // A token may hold what stands between it and its name.
             ("ann:0123456789:abcdef\nci:fedcba9876543210", 2),
         ] {
             assert_eq!(lines(text).unwrap().len(), expected, "{text:?}");
         }
         // One line that is wrong, and nobody knows which token was meant.
-        for bad in ["ann:0123456789abcdef\nci\n", ":0123456789abcdef", "ci:0123456789abcde"] {
+        for bad in
+            ["ann:0123456789abcdef\nci\n", ":0123456789abcdef", "ci:0123456789abcde", "", "\n#ann:0123456789abcdef\n"]
+        {
             assert!(lines(bad).is_err(), "{bad:?}");
         }
     }

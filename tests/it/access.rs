@@ -266,6 +266,10 @@ fn a_file_that_makes_no_sense_at_the_start_lets_nobody_in() {
     assert!(code == Some(1) && told.contains("none.yaml: No such file"), "{told}");
     let (code, told) = serve(format!("--admin-token-file={}", folder.path().join("none").display()));
     assert!(code == Some(1) && told.contains("none: No such file"), "{told}");
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "# a secret that is not mounted yet\n").unwrap();
+    let (code, told) = serve(format!("--admin-token-file={}", empty.display()));
+    assert!(code == Some(1) && told.contains("empty: says nobody who may ask: expected NAME:TOKEN"), "{told}");
 }
 
 /// From the verb that makes a token to the change that it makes, and its name in the audit log.

@@ -158,7 +158,14 @@ async fn what_somebody_else_changed_meanwhile_is_shown_and_not_overwritten() {
     visit.fill(FIELD, "kind: Tenant\nname: hooli\nplan: gold\n").await;
     visit.click("Show what changes").await;
     visit.sees("What changes").await;
-    shop.store.put(&key("Tenant", "hooli"), "kind: Tenant\nname: hooli\nplan: standard\nstatus: suspended\n").await;
+    // Somebody else, in a browser of their own.
+    let other = shop.visit().await;
+    other.open("policies/Tenant/hooli/edit").await;
+    other.fill(FIELD, "kind: Tenant\nname: hooli\nplan: standard\nstatus: suspended\n").await;
+    other.click("Show what changes").await;
+    other.click("Apply").await;
+    other.sees("Applied, revision").await;
+    other.has_no_errors().await;
     visit.click("Apply").await;
     visit.sees("Somebody else changed it meanwhile").await;
     assert!(visit.text_of(".difference").await.contains("status: suspended"), "{}", visit.text().await);

@@ -217,6 +217,11 @@ fn lines_of_tokens_may_do_everything_and_leave_this_machine_a_look() {
     assert_eq!(who(both(), Some("Bearer 0123456789abcdef"), &[]).unwrap().1, Some(Role::Admin));
     let broken = read(None, "", Some("ann:short")).map(drop).unwrap_err();
     assert_eq!(broken, "/etc/tokens: line 1: expected NAME:TOKEN, the token of at least 16 bytes");
+    for empty in ["", "\n", "# nobody yet\n\n"] {
+        let told = read(None, "", Some(empty)).unwrap_err();
+        let expected = "/etc/tokens: says nobody who may ask: expected NAME:TOKEN, the token of at least 16 bytes";
+        assert_eq!(told, expected, "{empty:?}");
+    }
 }
 
 #[test]
