@@ -36,6 +36,7 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderName, X_CONTENT_TYPE_OPT
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouterExt as _;
 use utoipa_axum::routes;
@@ -92,6 +93,8 @@ pub struct Admin {
     pub access: Arc<Access>,
     pub clock: Clock,
     pub listeners: Listeners,
+    /// Cancelled once it is about to end.
+    pub leaving: CancellationToken,
 }
 
 /// The largest body of a request, and that of a change of many documents.

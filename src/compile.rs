@@ -21,7 +21,7 @@ mod local_replies;
 mod pb;
 mod rate_limit;
 mod route;
-mod server;
+pub mod server;
 mod spans;
 mod tls;
 

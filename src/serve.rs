@@ -81,6 +81,7 @@ use crate::traffic::Traffic;
 use crate::version::VERSION;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
+use servers::Ending;
 use tls::{Tls, Within};
 use workers::{Places, Workers};
 
@@ -95,6 +96,7 @@ pub struct Running {
     pub listeners: Listeners,
     pub live: Arc<Live>,
     pub nodes: Arc<Nodes>,
+    leaving: CancellationToken,
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), String>>,
     /// Dropped last: tasks need them.
@@ -160,11 +162,12 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let shutdown = || shared.shutdown.clone();
     let acceptor = |within| tls.as_ref().map(|tls| tls.acceptor(within));
     let [grpc, http] = [Within::Grpc, Within::Http].map(acceptor);
-    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), on(xds_runtime), shutdown())?;
+    let ending = || Ending { leaving: shared.leaving.clone(), shutdown: shutdown() };
+    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), on(xds_runtime), ending())?;
     tasks.spawn_on(xds, xds_runtime.handle());
     let places = Places::over(workers.handles());
     let followers = followers::open(config, &shared.metrics, (&mut tasks, source_runtime.handle()), &shared.shutdown)?;
-    tasks.spawn_on(servers::rls(shared.rls(followers), rls_listener, grpc, places, shutdown())?, first_worker);
+    tasks.spawn_on(servers::rls(shared.rls(followers), rls_listener, grpc, places, ending())?, first_worker);
     let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -203,8 +206,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
     let (scheme, admin) = (if is_secured { "https" } else { "http" }, from_here(listeners.admin));
     tracing::info!("see {scheme}://{admin}/, or `tierflow status --server {scheme}://{admin}`");
-    let Shared { live, nodes, shutdown, .. } = shared;
-    Ok(Running { listeners, live, nodes, shutdown, tasks, runtimes, workers })
+    let Shared { live, nodes, leaving, shutdown, .. } = shared;
+    Ok(Running { listeners, live, nodes, leaving, shutdown, tasks, runtimes, workers })
 }
 
 /// The state that servers and tasks have in common, and how each is made of it.
@@ -226,6 +229,7 @@ struct Shared {
     board: Arc<Board>,
     clock: Clock,
     listeners: Listeners,
+    leaving: CancellationToken,
     shutdown: CancellationToken,
 }
 
@@ -236,6 +240,7 @@ impl Shared {
         admin::start_series(&metrics);
         let clock = Clock::start();
         let (counters, counter_keys) = counters::open(&config.counters, clock, &metrics);
+        let shutdown = CancellationToken::new();
         let (live, writer) = Live::new(Settings {
             rate_limit_service: rate_limit_service(config, listeners.rls),
             counter_keys,
@@ -259,7 +264,9 @@ impl Shared {
             board: Arc::default(),
             clock,
             listeners,
-            shutdown: CancellationToken::new(),
+            // Who ends leaves, too.
+            leaving: shutdown.child_token(),
+            shutdown,
         };
         (shared, writer)
     }
@@ -345,6 +352,7 @@ impl Shared {
             access,
             clock: self.clock,
             listeners: self.listeners,
+            leaving: self.leaving.clone(),
         }
     }
 
@@ -376,20 +384,36 @@ impl Running {
         supervisor::attend(self.live.subscribe(), runtimes.cloned().collect())
     }
 
+    /// Serves on, and tells whoever wants to know that it leaves: its health, its readiness, and other replicas, whose Envoys are
+    /// not sent here any more. Without that Envoys would go on asking, and be refused.
+    pub async fn drain(&self, time: Duration) {
+        self.leaving.cancel();
+        tokio::time::sleep(time).await;
+    }
+
     /// Takes no new calls, ends the streams, and lets calls under way finish for a few seconds.
-    pub fn stop(mut self) {
+    pub async fn finish(&mut self) {
         self.shutdown.cancel();
-        let [_, admin_runtime, ..] = &self.runtimes;
-        admin_runtime.block_on(async {
-            let all_done = async { while self.tasks.join_next().await.is_some() {} };
-            if tokio::time::timeout(GRACE, all_done).await.is_err() {
-                tracing::warn!("calls were still under way after {GRACE:?}, and are cut off");
-            }
-        });
+        let all_done = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all_done).await.is_err() {
+            tracing::warn!("calls were still under way after {GRACE:?}, and are cut off");
+        }
+    }
+
+    /// Ends at once, with whatever is under way.
+    pub fn end(self) {
         for runtime in self.runtimes {
             runtime.shutdown_background();
         }
         drop(self.workers);
+    }
+
+    /// Finishes, and ends.
+    pub fn stop(mut self) {
+        let [_, admin_runtime, ..] = &self.runtimes;
+        let runtime = admin_runtime.handle().clone();
+        runtime.block_on(self.finish());
+        self.end();
     }
 }
 

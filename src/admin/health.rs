@@ -51,7 +51,7 @@ struct Check {
     counts_alone: Option<bool>,
 }
 
-/// Whether a policy set is loaded.
+/// Whether a policy set is loaded, and it stays.
 ///
 /// The listeners are bound before this can be asked. Refused documents, a store that fills up and certificates that end are
 /// shown and do not make it unready: degraded is not dead.
@@ -61,18 +61,20 @@ struct Check {
     operation_id = "readyz",
     responses(
         (status = 200, description = "It is.", body = Readiness),
-        (status = 503, body = Readiness, description = "No policy set is loaded yet."),
+        (status = 503, body = Readiness, description = "No policy set is loaded yet, or it is about to end."),
     ),
 )]
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Readiness>) {
     let generation = admin.live.generation().map(|generation| generation.number);
-    let ready = generation.is_some();
+    let is_leaving = admin.leaving.is_cancelled();
+    let ready = generation.is_some() && !is_leaving;
     let source = admin.board.read();
     let lag = source.lag(admin.clock.now());
     let refused = admin.live.refused().len();
     let is_heard = lag.is_some_and(|lag| lag <= SOURCE_LAG_MAX);
     let mut checks = vec![
-        Check::new("policies", ready, generation, "a generation is served"),
+        Check::new("policies", generation.is_some(), generation, "a generation is served"),
+        Check::new("leaving", !is_leaving, is_leaving, false),
         Check::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()),
         Check::new("documents", !source.is_emptied, source.held, "one, or --allow-empty"),
         Check::new("refused_documents", refused == 0, refused, 0),

@@ -103,6 +103,7 @@ impl World {
             access: Arc::new(Access::new(port, false, Credentials::none(port))),
             clock,
             listeners: Listeners { xds: address, rls: address, admin: address },
+            leaving: CancellationToken::new(),
         };
         Self { admin, writer }
     }
@@ -388,7 +389,16 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
         let ok = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check["ok"].as_bool().unwrap());
         checks.as_array().unwrap().iter().map(ok).collect::<BTreeMap<_, _>>()
     };
-    let all = ["certificates", "counter_keys", "documents", "identities", "policies", "refused_documents", "source"];
+    let all = [
+        "certificates",
+        "counter_keys",
+        "documents",
+        "identities",
+        "leaving",
+        "policies",
+        "refused_documents",
+        "source",
+    ];
     let all = all.map(|name| (name.to_owned(), true));
     assert_eq!(oks(&world).await, BTreeMap::from(all.clone()));
     world.load(&format!("{SHOP}---\n{{kind: Plan, name: bad}}\n"));

@@ -13,7 +13,8 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use prost::{Message, Name};
 
-use super::{any, cors, pb, rate_limit, server::RATE_LIMIT_CLUSTER};
+use super::server::{self, RATE_LIMIT_CLUSTER};
+use super::{any, cors, pb, rate_limit};
 use crate::names::domain_of_gateway;
 use crate::policy::gateway::{Gateway, OnError};
 
@@ -48,6 +49,7 @@ fn rate_limit_filter(gateway: &Gateway) -> RateLimit {
         rate_limit_service: Some(RateLimitServiceConfig {
             grpc_service: Some(GrpcService {
                 target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
+                retry_policy: Some(server::retry_policy(gateway.limiter.timeout)),
                 ..Default::default()
             }),
             transport_api_version: ApiVersion::V3 as i32,

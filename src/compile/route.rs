@@ -28,7 +28,7 @@ use crate::policy::set::PolicySet;
 
 /// The number of draws in which a retry looks for an instance that was not tried before. Draws cost next to nothing;
 /// with five, one in ten retries missed the only live one of four instances.
-const HOST_SELECTION_ATTEMPTS: i64 = 40;
+pub(super) const HOST_SELECTION_ATTEMPTS: i64 = 40;
 
 pub(super) fn route_configuration(policies: &PolicySet, gateway: &Gateway) -> RouteConfiguration {
     let apis: Vec<&Arc<Api>> = policies.apis.of_gateway(&gateway.name).collect();

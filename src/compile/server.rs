@@ -6,7 +6,12 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy};
 use envoy_types::pb::envoy::config::cluster::v3::{Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::health_check::{GrpcHealthCheck, HealthChecker};
-use envoy_types::pb::envoy::config::core::v3::{HealthCheck, Http2ProtocolOptions, KeepaliveSettings, TransportSocket};
+use envoy_types::pb::envoy::config::core::v3::retry_policy::RetryHostPredicate;
+use envoy_types::pb::envoy::config::core::v3::retry_policy::retry_host_predicate::ConfigType;
+use envoy_types::pb::envoy::config::core::v3::{
+    BackoffStrategy, HealthCheck, Http2ProtocolOptions, KeepaliveSettings, RetryPolicy, TransportSocket,
+};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
@@ -17,8 +22,10 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use super::cluster::{circuit_breakers, discovery, dns, explicit_protocol};
+use super::route::HOST_SELECTION_ATTEMPTS;
 use super::{
-    AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, Secrets, ServerTls, endpoint, pb, secret_file, tls,
+    AUTHORITY_SECRET, HostPort, IDENTITY_SECRET, RateLimitService, Secrets, ServerTls, any, endpoint, pb, secret_file,
+    tls,
 };
 use crate::policy::service::{CircuitBreaker, DnsFamily, RetryBound, SubjectName};
 use crate::policy::tracing::Tracing;
@@ -31,6 +38,14 @@ pub(super) const COLLECTOR_CLUSTER: &str = "tierflow:otlp";
 /// The service's name in `grpc.health.v1`.
 const RATE_LIMIT_SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+const HEALTH_TIMEOUT: Duration = Duration::from_millis(250);
+const UNHEALTHY_THRESHOLD: u32 = 2;
+/// The time within which an Envoy knows that a replica is not well.
+pub const UNWELL_WITHIN: Duration = HEALTH_INTERVAL.saturating_add(HEALTH_TIMEOUT).saturating_mul(UNHEALTHY_THRESHOLD);
+
+/// Replicas that a call is made to after one that did not take it.
+const RETRIES: u32 = 3;
 /// Questions in a row that a replica may leave unanswered.
 const UNANSWERED_MAX: u32 = 5;
 
@@ -55,16 +70,15 @@ pub(super) fn xds(server: &HostPort, tls: ServerTls, secrets: Secrets<'_>) -> Cl
 /// A limiter that hangs must cost requests next to nothing: its health is asked for twice a second even without traffic,
 /// and once it is unwell, which is known within 1.5 s, no request waits for it.
 pub(super) fn rate_limit_service(service: &RateLimitService, secrets: Secrets<'_>) -> Cluster {
-    let half_a_second = pb::duration(Duration::from_millis(500));
     let grpc = GrpcHealthCheck { service_name: RATE_LIMIT_SERVICE.to_owned(), ..Default::default() };
     let cluster = Cluster {
         connect_timeout: pb::duration(Duration::from_millis(250)),
         lb_policy: LbPolicy::LeastRequest as i32,
         health_checks: vec![HealthCheck {
-            timeout: pb::duration(Duration::from_millis(250)),
-            interval: half_a_second,
-            no_traffic_interval: half_a_second,
-            unhealthy_threshold: pb::uint32(2),
+            timeout: pb::duration(HEALTH_TIMEOUT),
+            interval: pb::duration(HEALTH_INTERVAL),
+            no_traffic_interval: pb::duration(HEALTH_INTERVAL),
+            unhealthy_threshold: pb::uint32(UNHEALTHY_THRESHOLD),
             healthy_threshold: pb::uint32(1),
             health_checker: Some(HealthChecker::GrpcHealthCheck(grpc)),
             ..Default::default()
@@ -77,7 +91,7 @@ pub(super) fn rate_limit_service(service: &RateLimitService, secrets: Secrets<'_
             max_connections: 1024,
             max_pending_requests: 1024,
             max_requests: 1024,
-            retries: RetryBound::Max(0),
+            retries: RetryBound::Max(1024),
         })),
         outlier_detection: service.has_replicas.then(outlier_detection),
         // A replica that is gone is gone, however well it feels.
@@ -95,6 +109,28 @@ pub(super) fn rate_limit_service(service: &RateLimitService, secrets: Secrets<'_
 pub(super) fn collector(tracing: &Tracing) -> Cluster {
     let collector = HostPort { host: tracing.collector_host.clone(), port: tracing.collector_port };
     cluster(COLLECTOR_CLUSTER, std::slice::from_ref(&collector), None, Http2ProtocolOptions::default())
+}
+
+/// A call that nobody took (the connection was refused, or the stream, RFC 9113, section 8.7) is made to another replica: until
+/// the health of one that is gone is known, its share of all calls would fail. One that may have been counted is not made twice.
+///
+/// Envoy takes the longest pause for the timeout of each of them as well (`convertCoreToRouteRetryPolicy`), so it is that of the
+/// whole call; pauses stay far below it.
+pub(super) fn retry_policy(timeout: Duration) -> RetryPolicy {
+    RetryPolicy {
+        retry_back_off: Some(BackoffStrategy {
+            base_interval: pb::duration(Duration::from_millis(1)),
+            max_interval: pb::duration(timeout),
+        }),
+        num_retries: pb::uint32(RETRIES),
+        retry_on: "connect-failure,refused-stream".to_owned(),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+        }],
+        host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
+        ..Default::default()
+    }
 }
 
 /// Has Envoy ask for the addresses.

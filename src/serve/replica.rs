@@ -45,7 +45,7 @@ pub(super) fn join(
     let live = Arc::clone(&shared.live);
     let editor = Editor::new(link, Arc::clone(&live), holding, key.clone());
     let wanted = Wanted { key, ttl: TTL, takes_over: false };
-    (editor, register(link_of_lease, wanted, replica, live, claim, shared.shutdown.clone()))
+    (editor, register(link_of_lease, wanted, replica, live, claim, shared.leaving.clone()))
 }
 
 /// A name for a replica that was given none.
@@ -56,14 +56,14 @@ fn made_id() -> String {
     format!("{host}-{:08x}", fastrand::u32(..))
 }
 
-/// Registered until shutdown, with what is served at the time.
+/// Registered until it leaves, with what is served at the time.
 async fn register(
     link: Link,
     wanted: Wanted,
     replica: Replica,
     live: Arc<Live>,
     claim: watch::Sender<Option<Claim>>,
-    shutdown: CancellationToken,
+    leaving: CancellationToken,
 ) -> Result<(), String> {
     let (values, wanted_values) = watch::channel(value(&replica, &live));
     let telling = async {
@@ -79,7 +79,7 @@ async fn register(
         }
     };
     tokio::select! {
-        () = lease::claim(link, wanted, wanted_values, claim, shutdown) => {}
+        () = lease::claim(link, wanted, wanted_values, claim, leaving) => {}
         () = telling => {}
     }
     Ok(())

@@ -33,13 +33,19 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 type Ended = Result<(), String>;
 
+/// How it ends: it leaves, serving on, and then shuts down.
+pub(super) struct Ending {
+    pub(super) leaving: CancellationToken,
+    pub(super) shutdown: CancellationToken,
+}
+
 pub(super) fn xds(
     xds: Xds,
     limits: XdsLimits,
     listener: Listener,
     tls: Option<Acceptor>,
     places: Places,
-    shutdown: CancellationToken,
+    Ending { leaving, shutdown }: Ending,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(AdsServer::NAME)?;
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -52,7 +58,12 @@ pub(super) fn xds(
             age_max: limits.connection_age,
         };
         let protocol = Grpc { routes, streams_max: XDS_STREAMS_MAX };
-        let (ended, ()) = tokio::join!(connections::serve(listener, protocol, limits, tls, places, shutdown), follow);
+        let leave = async {
+            leaving.cancelled().await;
+            not_serving(&health, AdsServer::NAME).await;
+        };
+        let serve = connections::serve(listener, protocol, limits, tls, places, shutdown);
+        let (ended, (), ()) = tokio::join!(serve, follow, leave);
         ended.map_err(|error| format!("xDS server: {error}"))
     })
 }
@@ -62,18 +73,22 @@ pub(super) fn rls(
     listener: Listener,
     tls: Option<Acceptor>,
     places: Places,
-    shutdown: CancellationToken,
+    Ending { leaving, shutdown }: Ending,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(rls::SERVICE_NAME)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut generations = rls.live.subscribe();
     Ok(async move {
         // Without a policy set there is nothing to decide by: Envoys should not ask yet.
-        health.set_service_status(rls::SERVICE_NAME, tonic_health::ServingStatus::NotServing).await;
+        not_serving(&health, rls::SERVICE_NAME).await;
         let follow = async move {
-            if generations.wait_for(|number| *number > 0).await.is_ok() {
+            let first = leaving.run_until_cancelled(generations.wait_for(|number| *number > 0));
+            let has_policies = matches!(first.await, Some(Ok(_)));
+            if has_policies {
                 serving(&health, rls::SERVICE_NAME).await;
             }
+            leaving.cancelled().await;
+            not_serving(&health, rls::SERVICE_NAME).await;
             std::future::pending::<()>().await;
         };
         let others = Routes::new(health_service).add_service(reflection);
@@ -103,6 +118,10 @@ pub(super) async fn admin(
 
 async fn serving(health: &HealthReporter, service: &str) {
     health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+}
+
+async fn not_serving(health: &HealthReporter, service: &str) {
+    health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
 }
 
 fn reflection(

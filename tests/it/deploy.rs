@@ -193,9 +193,9 @@ fn the_pods_have_no_rights_and_the_time_to_end() {
     );
     let user = format!("USER {}:{}", pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]);
     assert!(text("container/Containerfile").contains(&user), "{user}");
-    // It ends within 5 s of the signal, which comes when `preStop` is over.
+    // The signal comes when `preStop` is over. It drains for 2 s, and ends within 5 s then.
     let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= pause + 5 + 5);
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= pause + 2 + 5 + 5);
     // Everything that selects pods selects these.
     let labels = &objects["Deployment"]["spec"]["template"]["metadata"]["labels"];
     let selectors = [

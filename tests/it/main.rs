@@ -89,6 +89,7 @@ mod reload_edit;
 mod reload_saves;
 mod replay;
 mod replicas;
+mod replicas_end;
 mod seen;
 mod serve_lifetime;
 mod serve_notify;

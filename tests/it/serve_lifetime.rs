@@ -142,6 +142,54 @@ async fn a_termination_ends_it_with_zero_while_an_envoy_is_connected() {
     assert!(!log.contains("cut off"), "{log}");
 }
 
+/// A Tierflow that is about to end for an hour.
+async fn leaving() -> (tempfile::TempDir, Tierflow) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("policies");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("plan.yaml"), "kind: Plan\nname: standard\nlimits: [{ rate: 1/h }]\n").unwrap();
+    let source = vec![format!("--policies={}", folder.display())];
+    let flags = ["--drain-time=1h".to_owned()];
+    let tierflow = Tierflow::serve(&folder.with_extension("log"), source, &flags, any_addresses()).await;
+    eventually("it is ready", async || (tierflow.ask("/readyz").await.status == 200).then_some(())).await;
+    (root, tierflow)
+}
+
+#[tokio::test]
+async fn whoever_leaves_says_so_and_serves_on_until_it_is_told_again() {
+    let (_folder, tierflow) = leaving().await;
+    let health = async |port, service: &str| {
+        let channel = Endpoint::from_shared(format!("http://{port}")).unwrap().connect().await.unwrap();
+        let request = HealthCheckRequest { service: service.to_owned() };
+        HealthClient::new(channel).check(request).await.unwrap().into_inner().status()
+    };
+    let services = [
+        (tierflow.rls, "envoy.service.ratelimit.v3.RateLimitService"),
+        (tierflow.xds, "envoy.service.discovery.v3.AggregatedDiscoveryService"),
+    ];
+    for (port, service) in services {
+        assert_eq!(health(port, service).await, ServingStatus::Serving);
+    }
+    tierflow.signal("TERM");
+    eventually("it says so", async || (tierflow.ask("/readyz").await.status == 503).then_some(())).await;
+    let readiness = tierflow.json("/readyz").await;
+    let row = readiness["checks"].as_array().unwrap().iter().find(|row| row["name"] == "leaving").unwrap();
+    assert_eq!((&row["ok"], &readiness["ready"]), (&false.into(), &false.into()));
+    for (port, service) in services {
+        eventually(service, async || (health(port, service).await == ServingStatus::NotServing).then_some(())).await;
+    }
+    assert_eq!(tierflow.ask("/v1/policies/Plan/standard").await.status, 200);
+    tierflow.signal("TERM");
+    assert!(tierflow.ended().await.success());
+}
+
+#[tokio::test]
+async fn at_a_terminal_nobody_waits_for_envoys_to_go_elsewhere() {
+    let (_folder, tierflow) = leaving().await;
+    tierflow.signal("INT");
+    assert!(tierflow.ended().await.success());
+}
+
 #[tokio::test]
 async fn the_rate_limit_service_is_unwell_until_there_are_policies() {
     let root = tempfile::tempdir().unwrap();
