@@ -39,6 +39,12 @@ impl RateLimitServer {
         call.receive(data).map_err(|status| self.0.fail(status))
     }
 
+    /// Refuses a call whose connection has too much of requests that have not come to their end.
+    pub fn refuse_incomplete(&self, bytes_max: usize) -> Reply {
+        let message = format!("more than {bytes_max} bytes of requests that are not whole, on one connection");
+        self.0.fail(Status::resource_exhausted(message))
+    }
+
     /// Decides a call of which all has come, of somebody with this certificate. Its hits are counted as of now: the
     /// caller may have taken long to send it.
     pub fn decide(&self, call: Call, certificate: Shown<'_>) -> Decision {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ use crate::rls::{Call, Decision, RateLimitServer, Reply};
 const TURN: usize = 64;
 /// The time that a request may take to come, from its headers on.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Bytes of requests that have not come to their end yet, of all calls on a connection: twice the largest request. What an Envoy
+/// sends comes at once.
+const INCOMPLETE_BYTES_MAX: usize = 32 << 20;
 /// RFC 9113, section 6.9: bytes of requests that a client may send before their calls are answered. What all calls that
 /// may be under way have together, where they are as large as an Envoy makes them.
 const WINDOW_BYTES: u32 = 1024 * 1024;
@@ -66,7 +69,14 @@ impl RateLimit {
             // all calls on it lost, just then. There are no more of them than may be under way.
             .max_pending_accept_reset_streams(self.streams_max as usize);
         let transport = Transport::Handshake(builder.handshake(OneBuffer(io)));
-        Calls { rate_limit: self.clone(), peer, transport, is_ending: false, waiting: VecDeque::new() }
+        Calls {
+            rate_limit: self.clone(),
+            peer,
+            transport,
+            is_ending: false,
+            waiting: VecDeque::new(),
+            incomplete: Arc::default(),
+        }
     }
 }
 
@@ -79,6 +89,8 @@ pub(super) struct Calls<I> {
     is_ending: bool,
     /// Those of which all has come, the newest at the end.
     waiting: VecDeque<Waiting>,
+    /// Bytes of calls of which more has to come.
+    incomplete: Arc<AtomicUsize>,
 }
 
 enum Transport<I> {
@@ -170,17 +182,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             Err(reply) => return send(respond, reply),
         };
         let mut body = request.into_body();
-        if let Poll::Ready(Some(Ok(data))) = body.poll_data(context)
-            && let Err(reply) = service.receive(&mut call, data)
-        {
-            return send(respond, reply);
+        let mut incomplete = Incomplete { own: 0, all: Arc::clone(&self.incomplete) };
+        if let Poll::Ready(Some(Ok(data))) = body.poll_data(context) {
+            incomplete.add(data.len());
+            if let Err(reply) = service.receive(&mut call, data) {
+                return send(respond, reply);
+            }
         }
         if body.is_end_stream() {
             return self.waiting.push_back(Waiting { call, respond });
         }
         let (service, certificate) = (service.clone(), self.peer.certificate.clone());
         tokio::spawn(async move {
-            let received = tokio::time::timeout(REQUEST_MAX, receive(&service, &mut call, body)).await;
+            let received = tokio::time::timeout(REQUEST_MAX, receive(&service, &mut call, body, incomplete)).await;
             match received {
                 Ok(Some(Ok(()))) => decide(&service, Waiting { call, respond }, certificate.as_ref()),
                 Ok(Some(Err(reply))) => send(respond, reply),
@@ -211,11 +225,39 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
     }
 }
 
+/// The bytes of a request until all of it has come, among those of its connection.
+struct Incomplete {
+    own: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Incomplete {
+    /// False where it is too much.
+    fn add(&mut self, bytes: usize) -> bool {
+        self.own += bytes;
+        self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= INCOMPLETE_BYTES_MAX
+    }
+}
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
 /// Receives the rest of a request. `None` where it was taken back.
-async fn receive(service: &RateLimitServer, call: &mut Call, mut body: RecvStream) -> Option<Result<(), Reply>> {
+async fn receive(
+    service: &RateLimitServer,
+    call: &mut Call,
+    mut body: RecvStream,
+    mut incomplete: Incomplete,
+) -> Option<Result<(), Reply>> {
     while let Some(data) = body.data().await {
         let data = data.ok()?;
         body.flow_control().release_capacity(data.len()).ok()?;
+        if !incomplete.add(data.len()) {
+            return Some(Err(service.refuse_incomplete(INCOMPLETE_BYTES_MAX)));
+        }
         if let Err(reply) = service.receive(call, data) {
             return Some(Err(reply));
         }

@@ -290,6 +290,27 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// So is what somebody can reach at worst.
+#[test]
+fn what_is_said_to_be_safe_is_held_by_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let (_, table) = text.split_once("\n## Who may send what to which port\n").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let tests = std::fs::read_dir(root().join("tests/it")).unwrap().map(|entry| entry.unwrap().path());
+    let files = sources().into_iter().chain(tests.filter(|path| path.extension().is_some_and(|end| end == "rs")));
+    let files = files.chain([root().join("tests/allocations.rs")]);
+    let texts: Vec<String> = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    for row in &rows {
+        let held_by = words(row.rsplit('|').nth(1).unwrap());
+        assert!(!held_by.is_empty(), "{row}");
+        for test in held_by {
+            assert!(texts.iter().any(|text| text.contains(&format!("fn {test}()"))), "{test}");
+        }
+    }
+    assert!(rows.len() > 8);
+}
+
 /// A bound that no test holds is a wish.
 #[test]
 fn every_bound_that_is_documented_is_held_by_a_test() {

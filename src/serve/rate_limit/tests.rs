@@ -214,6 +214,31 @@ async fn a_request_that_does_not_come_to_its_end_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_are_not_whole_take_no_more_of_a_connection_than_so_much() {
+    let (client, connection) = open();
+    let asking = async {
+        let (send, answering) = h2::client::handshake(client.io).await.unwrap();
+        let calls = async {
+            let (mut answers, mut streams) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                let request = http::Request::post(format!("http://rls{}", RateLimitServer::PATH)).body(()).unwrap();
+                let (answer, mut stream) = send.clone().ready().await.unwrap().send_request(request, false).unwrap();
+                stream.send_data(vec![0; INCOMPLETE_BYTES_MAX / 5 * 2].into(), false).unwrap();
+                answers.push(answer);
+                streams.push(stream);
+            }
+            let (answer, ..) = futures_util::future::select_all(answers).await;
+            answer.expect("it is answered").headers()["grpc-status"].clone()
+        };
+        tokio::select! {
+            status = calls => status,
+            ended = answering => panic!("the client's side ended: {ended:?}"),
+        }
+    };
+    assert_eq!(during(connection, asking).await, "8");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_gives_no_sign_of_life_is_left() {
     let (_client, connection) = connect(&[]);
     let lasts = PING_INTERVAL + PING_TIMEOUT;
