@@ -4,6 +4,7 @@
 use axum::extract::{Query, Request};
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use utoipa::openapi::path::PathItem;
 
@@ -28,7 +29,8 @@ struct Parameter {
     form: Form,
 }
 
-/// What a value has to be, by a schema that stands where it is used (`#[param(inline)]`). Whatever is shorter to say where it is used, such as the largest number, is checked there.
+/// What a value has to be, by a schema that stands where it is used (`#[param(inline)]`). Whatever is shorter to say where it
+/// is used, such as the largest number, is checked there.
 enum Form {
     Text,
     WholeNumber { expected: String },
@@ -55,6 +57,11 @@ impl Described {
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         let Some((_, operation)) = self.0.iter().find(|(described, _)| described == method) else { return Ok(()) };
         operation.check_coding(request)?;
+        let query = request.uri().query().unwrap_or_default();
+        // Whoever reads the pairs would put another character in the place of what is none, and ask of another tenant.
+        if percent_decode_str(query).decode_utf8().is_err() {
+            return Err(bad("the query is not UTF-8: found other bytes behind its percent signs"));
+        }
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
         let pairs = pairs.map_err(|_| bad("the query is none: expected NAME=VALUE, with & between two of them"))?.0;
         operation.check_query(&pairs).map_err(|expected| bad(&expected))
@@ -95,7 +102,7 @@ impl Operation {
 
     fn check_query(&self, pairs: &[(String, String)]) -> Result<(), String> {
         for (index, (name, value)) in pairs.iter().enumerate() {
-            let is_repeated = pairs.iter().take(index).any(|(earlier, _)| earlier == name);
+            let is_repeated = pairs.iter().take(index).any(|(earlier, _)| are_one(earlier, name));
             if is_repeated {
                 return Err(format!("{name} stands twice"));
             }
@@ -121,6 +128,11 @@ impl Operation {
         let help = nearest(name, names).map(|help| format!("; {help}")).unwrap_or_default();
         format!("unknown parameter {}{help}; expected {expected}", shown::value(name))
     }
+}
+
+/// A name of a header, as it stands in `header.NAME`, is the same in capitals or not.
+fn are_one(name: &str, other: &str) -> bool {
+    name == other || name.starts_with("header.") && name.eq_ignore_ascii_case(other)
 }
 
 impl Form {

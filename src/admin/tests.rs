@@ -207,7 +207,7 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
     let base = [("x-config-base-version", "0")];
     let json = [("content-type", "application/json")];
     let too_large = "x".repeat(BODY_BYTES_MAX + 1);
-    let cases: [Case<'_>; 42] = [
+    let cases: [Case<'_>; 44] = [
         ("GET", "/v1/thing", &[], "", 404, "nothing is at /v1/thing"),
         ("PATCH", "/v1/policies", &[], "", 405, "/v1/policies cannot be asked with PATCH"),
         ("POST", "/v1/nodes/a", &[], "", 405, "/v1/nodes/a cannot be asked with POST"),
@@ -268,6 +268,8 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
         ("DELETE", "/v1/counters?api=create&tenant=acme%20inc/7", &[], "", 400, "that names no counter"),
         ("PUT", "/v1/policies/Plan/gold", &base, &too_large, 413, "length limit exceeded"),
         ("PUT", "/v1/policies/Plan/gold?force=a&force=b", &base, "", 400, "force stands twice"),
+        ("DELETE", "/v1/counters?limit=a&header.x-a=1&header.X-A=2", &[], "", 400, "header.X-A stands twice"),
+        ("DELETE", "/v1/counters?limit=a&tenant=%ff", &[], "", 400, "the query is not UTF-8"),
         ("PUT", "/v1/policies/Plan/gold", &base, "{kind: Plan}", 422, "make no sense"),
         ("DELETE", "/v1/policies/Plan/gold", &[], "", 428, "say in X-Config-Base-Version"),
         ("POST", "/v1/apply", &base, "", 400, "the change holds nothing"),

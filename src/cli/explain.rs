@@ -140,7 +140,8 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
         None => of_server(args, args.gateway.as_deref())?,
     };
     if explanations.as_array().is_none_or(Vec::is_empty) {
-        return Err("there is no Gateway".to_owned());
+        let named = args.gateway.as_ref().map(|name| format!("no Gateway is called {name:?}"));
+        return Err(named.unwrap_or_else(|| "there is no Gateway".to_owned()));
     }
     match args.output {
         Output::Json => streams.print_value(&explanations, Format::Json),

@@ -182,6 +182,7 @@ pub(super) fn try_build(
 pub(super) fn of_gateway<'a, T>(all: &'a SharedMap<Name, Arc<T>>, name: Option<&str>) -> Result<&'a T, Failure> {
     let names = || all.sorted().into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let found = match name {
+        Some(name) if all.is_empty() => return Err(format!("no Gateway is called {name:?}: there is none")),
         Some(name) => all.get(name).ok_or_else(|| format!("no Gateway is called {name:?}; there are: {}", names()))?,
         None => match all.values().collect::<Vec<_>>().as_slice() {
             [only] => *only,

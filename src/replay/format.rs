@@ -119,8 +119,10 @@ impl Format {
             Self::Json(members) => {
                 let (object, mut record) = (object(line)?, Record::default());
                 for (key, text) in members {
-                    if let Some(value) = object.get(key).and_then(written) {
-                        text.read_into(&value, &mut record)?;
+                    let Some(value) = object.get(key).and_then(written) else { continue };
+                    match text.alone() {
+                        Some(field) => field.put_alone(&value, &mut record)?,
+                        None => text.read_into(&value, &mut record)?,
                     }
                 }
                 Ok(record)
@@ -181,6 +183,11 @@ impl Text {
         }
         texts.last_mut().into_iter().for_each(|text| text.push_str(rest));
         Ok(Self { texts, fields })
+    }
+
+    /// The operator, where nothing else is in the text.
+    fn alone(&self) -> Option<&Field> {
+        self.fields.first().filter(|_| self.fields.len() == 1 && self.texts.iter().all(String::is_empty))
     }
 
     fn read(&self, line: &str) -> Result<Record, Unread> {
@@ -282,6 +289,15 @@ impl Field {
         }
     }
 
+    /// Puts a value of JSON, where a header that is not there is null: one of `-` has just that value.
+    pub(super) fn put_alone(&self, value: &str, record: &mut Record) -> Result<(), Unread> {
+        match self {
+            Self::Header(name) if value == NOTHING => record.headers.push((name.clone(), value.to_owned())),
+            _ => return self.put(value, record),
+        }
+        Ok(())
+    }
+
     pub(super) fn put(&self, value: &str, record: &mut Record) -> Result<(), Unread> {
         if value == NOTHING || value.is_empty() {
             return Ok(());
@@ -360,6 +376,10 @@ mod tests {
         let line = r#"{"t": "2026-11-29T03:15:00Z", "p": "path=/a", "tenant": null, "other": 7}"#;
         let record = Format::parse(json).unwrap().read(line).unwrap();
         assert_eq!((record.path.as_deref(), record.headers.len()), (Some("/a"), 0));
+        // What is not there is null, so a client has sent this.
+        let line = line.replace("null", "\"-\"");
+        let record = Format::parse(json).unwrap().read(&line).unwrap();
+        assert_eq!(record.headers, [("x-tenant-id".to_owned(), "-".to_owned())]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<Record, Unread> {
     let others = object.iter().filter(|(name, _)| NAMES.iter().all(|(_, names)| !names.contains(&name.as_str())));
     for (name, value) in others {
         let Some(value) = written(value) else { continue };
-        Field::Header(name.to_ascii_lowercase().replace('_', "-")).put(&value, &mut record)?;
+        Field::Header(name.to_ascii_lowercase().replace('_', "-")).put_alone(&value, &mut record)?;
     }
     Ok(record)
 }
@@ -40,14 +40,14 @@ mod tests {
         let line = json!({
             "start_time": "2026-11-29T03:15:00.250Z", "method": "POST", "path": "/b", "x-envoy-origin-path": "/a",
             ":authority": "shop.example", "downstream_remote_address": "10.0.0.7:4711", "response_code": 429,
-            "response_flags": "RL", "X_Tenant_ID": "acme", "user-agent": null, "nested": {"a": 1},
+            "response_flags": "RL", "X_Tenant_ID": "acme", "x-plan": "-", "user-agent": null, "nested": {"a": 1},
         });
         let record = read(line.as_object().unwrap()).unwrap();
         let texts = [&record.method, &record.path, &record.host, &record.remote, &record.flags];
         let expected = ["POST", "/a", "shop.example", "10.0.0.7:4711", "RL"];
         assert_eq!(texts.map(|text| text.as_deref().unwrap()), expected);
         assert_eq!(record.at.unwrap().as_nanos() % 1_000_000_000, 250_000_000);
-        let headers = [("response-code", "429"), ("x-tenant-id", "acme")];
+        let headers = [("response-code", "429"), ("x-plan", "-"), ("x-tenant-id", "acme")];
         let mut own = record.headers;
         own.sort();
         assert_eq!(own, headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
