@@ -74,7 +74,7 @@ async fn without_its_service_the_last_good_version_is_served() {
 #[tokio::test]
 async fn half_written_the_last_good_version_is_served() {
     let half = GOOD.split_once(" }").unwrap().0;
-    the_last_good_version_is_served(half, "policies.yaml:5:8", "unclosed").await;
+    the_last_good_version_is_served(half, "policies.yaml:5:8", "found { without its end").await;
 }
 
 #[tokio::test]
