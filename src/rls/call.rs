@@ -17,6 +17,8 @@ const REQUEST_BYTES_MAX: usize = (LIST_ACTIONS_MAX + 16) * VALUE_BYTES_MAX;
 /// Before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
+pub(super) const LATE: &str = "the caller does not wait any more";
+
 pub struct Call {
     came: Timestamp,
     /// The time that the caller waits.
@@ -39,7 +41,7 @@ impl Call {
     }
 
     /// True once its caller has gone on without an answer.
-    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+    pub fn is_late(&self, now: Timestamp) -> bool {
         self.timeout.is_some_and(|timeout| now.since(self.came) >= timeout)
     }
 
@@ -47,14 +49,10 @@ impl Call {
     /// hears of.
     pub(super) fn into_message(self, now: Timestamp) -> Result<Bytes, Status> {
         if self.is_late(now) {
-            return Err(late());
+            return Err(Status::deadline_exceeded(LATE));
         }
         self.message.finish()
     }
-}
-
-pub(super) fn late() -> Status {
-    Status::deadline_exceeded("the caller does not wait any more")
 }
 
 /// The bytes that have come of a message. Nearly always they come at once, and are not copied.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{CodeLabels, Metrics};
@@ -46,11 +46,11 @@ impl Failures {
     }
 
     /// Counts an answer, and logs the first of many. A status that is no error is none.
-    pub(super) fn note(&self, status: &Status) {
-        if status.code() == Code::Ok {
+    pub(super) fn note(&self, code: Code, message: &str) {
+        if code == Code::Ok {
             return;
         }
-        let code = name(status.code());
+        let code = name(code);
         self.metrics.decision_errors.get_or_create(&CodeLabels { code }).inc();
         self.metrics.decision_errors_all.inc();
         let now = self.clock.now();
@@ -61,7 +61,6 @@ impl Failures {
         }
         let others = std::mem::replace(&mut *logged, Logged { at: Some(now), unlogged: 0 }).unlogged;
         drop(logged);
-        let message = status.message();
         tracing::error!(code, message, others, "a request was not decided: Envoy does with it what on_error says");
     }
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use prost::bytes::Bytes;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::answer::Answer;
-use super::call::{Call, late};
+use super::call::{Call, LATE};
 use super::reply::Reply;
 use super::{Caller, Rls, Shown};
 use crate::clock::Timestamp;
+
+const CANCELLED: &str = "the caller took it back";
 
 #[derive(Clone)]
 pub struct RateLimitServer(pub(super) Arc<Rls>);
@@ -77,18 +79,14 @@ impl RateLimitServer {
         self.0.clock.now()
     }
 
-    /// True once the caller has gone on without an answer, which is noted then: it need not be told.
-    pub fn is_late(&self, call: &Call, now: Timestamp) -> bool {
-        let is_late = call.is_late(now);
-        if is_late {
-            self.0.failures.note(&late());
-        }
-        is_late
+    /// Notes that a caller has gone on without an answer, which it need not be told.
+    pub fn note_late(&self) {
+        self.0.failures.note(Code::DeadlineExceeded, LATE);
     }
 
     /// Notes that a caller took its call back.
     pub fn note_cancelled(&self) {
-        self.0.failures.note(&Status::cancelled("the caller took it back"));
+        self.0.failures.note(Code::Cancelled, CANCELLED);
     }
 }
 
@@ -108,7 +106,7 @@ impl UnderWay<'_> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.is_over && self.caller.span.is_some() {
-            let error = Some("the caller took it back");
+            let error = Some(CANCELLED);
             self.rls.followers.tell_other(&self.caller, "cancelled", error, self.rls.clock.now());
         }
     }
@@ -128,7 +126,7 @@ impl Rls {
     }
 
     fn fail(&self, status: Status) -> Reply {
-        self.failures.note(&status);
+        self.failures.note(status.code(), status.message());
         Reply(Err(status))
     }
 }

@@ -182,9 +182,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             Err(reply) => return send(respond, reply),
         };
         let mut body = request.into_body();
-        let mut incomplete = Incomplete { own: 0, all: Arc::clone(&self.incomplete) };
+        let mut came = 0;
         if let Poll::Ready(Some(Ok(data))) = body.poll_data(context) {
-            incomplete.add(data.len());
+            came = data.len();
             if let Err(reply) = service.receive(&mut call, data) {
                 return send(respond, reply);
             }
@@ -192,6 +192,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         if body.is_end_stream() {
             return self.waiting.push_back(Waiting { call, respond });
         }
+        let incomplete = Incomplete::of(came, &self.incomplete);
         let (service, certificate) = (service.clone(), self.peer.certificate.clone());
         tokio::spawn(async move {
             let received = tokio::time::timeout(REQUEST_MAX, receive(&service, &mut call, body, incomplete)).await;
@@ -207,8 +208,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
     fn decide_newest(&mut self, context: &mut Context<'_>) {
         let service = &self.rate_limit.service;
         let now = service.now();
-        while self.waiting.front().is_some_and(|oldest| service.is_late(&oldest.call, now)) {
+        while self.waiting.front().is_some_and(|oldest| oldest.call.is_late(now)) {
             self.waiting.pop_front();
+            service.note_late();
         }
         for _ in 0..TURN {
             let Some(mut newest) = self.waiting.pop_back() else { return };
@@ -232,7 +234,13 @@ struct Incomplete {
 }
 
 impl Incomplete {
-    /// False where it is too much.
+    /// A request of which so much has come.
+    fn of(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Self { own: bytes, all: Arc::clone(all) }
+    }
+
+    /// Adds what has come of it. False where it is too much.
     fn add(&mut self, bytes: usize) -> bool {
         self.own += bytes;
         self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= INCOMPLETE_BYTES_MAX
