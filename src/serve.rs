@@ -15,12 +15,14 @@
 //! runtimes keep for blocking.
 
 mod access;
+mod activity;
 mod certificates;
 mod connections;
 mod counters;
 mod files;
 mod followers;
 mod forms;
+mod frames;
 mod keep;
 mod keep_alive;
 mod listen;
@@ -30,12 +32,14 @@ mod protocol;
 mod pulse;
 mod rate_limit;
 mod replica;
+mod room;
 mod routed;
 mod series;
 mod servers;
 pub mod supervisor;
 mod sweep;
 mod tls;
+mod turns;
 mod workers;
 
 use std::convert::Infallible;
@@ -83,7 +87,7 @@ use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
 use load::Loader;
 use servers::Ending;
 use tls::{Tls, Within};
-use workers::{Places, Workers};
+use workers::{EVENT_INTERVAL, Places, Workers};
 
 /// The time that calls under way may take to end once it is time to go.
 const GRACE: Duration = Duration::from_secs(4);
@@ -456,7 +460,8 @@ fn asked(config: &Config) -> ServerTls {
 
 fn runtime(name: &str, threads: usize) -> Result<Runtime, StartError> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(StartError::Runtime)
+    builder.worker_threads(threads).thread_name(name).event_interval(EVENT_INTERVAL);
+    builder.enable_all().build().map_err(StartError::Runtime)
 }
 
 async fn tend(editor: Arc<Editor>, shutdown: CancellationToken) -> Result<(), String> {

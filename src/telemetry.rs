@@ -16,7 +16,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
     // The crate that watches folders tells of each of its watches that went with its folder, as they do at each switch of a
     // ConfigMap. A filter that names it has the last word.
     // What is noted of changes is no matter of how much somebody wants to read.
-    let filter = EnvFilter::try_new(format!("notify=warn,audit=info,{filter}"))
+    // Of what comes on connections the crates below tell frame by frame, and whoever floods a port would fill the disk.
+    let filter = EnvFilter::try_new(format!("notify=warn,h2=error,hyper=error,rustls=error,audit=info,{filter}"))
         .map_err(|error| format!("log filter {filter:?}: {error}"))?;
     // A line that cannot be written is lost. To tell of it, on the same standard error, would end the process.
     let builder =

@@ -4,13 +4,12 @@ use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,6 +20,7 @@ use tokio_io_timeout::TimeoutWriter;
 use tonic::service::Routes;
 use tower_service::Service;
 
+use super::activity::UnderWay;
 use super::connections::{Io, Peer};
 use super::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
 
@@ -151,19 +151,49 @@ fn certificate(peer: &Peer, call: &mut http::Extensions) {
     }
 }
 
-impl<S: Service<http::Request<Incoming>>> Service<http::Request<Incoming>> for Calls<S> {
-    type Response = S::Response;
+impl<S, B> Service<http::Request<Incoming>> for Calls<S>
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Future: Send + 'static>,
+{
+    type Response = http::Response<Answer<B>>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.service.poll_ready(context)
     }
 
     fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
-        self.peer.is_heard.store(true, Ordering::Relaxed);
+        let under_way = self.peer.activity.begin();
         (self.tell)(&self.peer, request.extensions_mut());
-        self.service.call(request)
+        let answer = self.service.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Answer { body, _under_way: under_way })) })
+    }
+}
+
+/// The body of an answer, with the call that is under way until all of it is handed over.
+pub(super) struct Answer<B> {
+    body: B,
+    _under_way: UnderWay,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -173,15 +203,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::{sleep, timeout};
 
+    use super::super::turns;
     use super::*;
 
     /// A connection as the server has it, and the client's end.
     fn connect() -> (impl Future<Output = Result<(), String>>, DuplexStream) {
+        connect_as(Peer::new(([127, 0, 0, 1], 1).into(), None))
+    }
+
+    fn connect_as(peer: Peer) -> (impl Future<Output = Result<(), String>>, DuplexStream) {
         let router =
             Router::new().route("/", get(async || "it is well")).route("/large", get(async || vec![0; 1 << 20]));
         let (client, server) = tokio::io::duplex(64 * 1024);
-        let address = ([127, 0, 0, 1], 1).into();
-        let connection = Http { router }.speak_on(server, Peer::new(address, None));
+        let connection = turns::take(server, &peer.activity, |io| Http { router }.speak_on(io, peer.clone()));
         (async { connection.await.map_err(|error| format!("{error:?}")) }, client)
     }
 
@@ -222,6 +256,24 @@ mod tests {
         };
         let both = async { tokio::join!(writing, connection) };
         timeout(HEADERS_TIMEOUT * 2, both).await.expect("the connection is closed").1.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_call_is_under_way_until_all_of_its_answer_is_written() {
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), None);
+        let (connection, mut client) = connect_as(peer.clone());
+        let asking = async {
+            assert!(peer.activity.is_new() && peer.activity.is_idle());
+            client.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = vec![0; 1 << 20];
+            client.read_exact(&mut answer[..1]).await.unwrap();
+            assert!(!peer.activity.is_idle() && !peer.activity.is_new());
+            client.read_exact(&mut answer).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert!(peer.activity.is_idle());
+        };
+        tokio::join!(asking, connection).1.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

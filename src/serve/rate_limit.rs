@@ -19,12 +19,12 @@ use prost::bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
 
+use super::activity::UnderWay;
 use super::connections::{Io, Peer};
 use super::keep_alive::KeepAlive;
 use super::one_buffer::OneBuffer;
 use super::protocol::{self, Protocol, Speaking};
 use super::routed;
-use crate::names::certificate::ClientCertificate;
 use crate::rls::{Call, Decision, RateLimitServer, Reply};
 
 /// Calls that are decided before the connection reads and writes again, and others have a turn.
@@ -75,6 +75,7 @@ impl RateLimit {
             transport,
             is_ending: false,
             waiting: VecDeque::new(),
+            under_way: None,
             incomplete: Arc::default(),
         }
     }
@@ -89,6 +90,8 @@ pub(super) struct Calls<I> {
     is_ending: bool,
     /// Those of which all has come, the newest at the end.
     waiting: VecDeque<Waiting>,
+    /// While some wait for their turn.
+    under_way: Option<UnderWay>,
     /// Bytes of calls of which more has to come.
     incomplete: Arc<AtomicUsize>,
 }
@@ -143,7 +146,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         if let Poll::Ready(ended) = self.poll_transport(context) {
             return Poll::Ready(ended);
         }
+        self.under_way = None;
         if !self.waiting.is_empty() {
+            self.under_way = Some(self.peer.activity.begin());
             context.waker().wake_by_ref();
         }
         Poll::Pending
@@ -168,10 +173,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         mut respond: SendResponse<Bytes>,
         context: &mut Context<'_>,
     ) {
-        self.peer.is_heard.store(true, Ordering::Relaxed);
+        self.peer.activity.ask();
         let service = &self.rate_limit.service;
         if request.uri().path() != RateLimitServer::PATH {
-            tokio::spawn(routed::answer(self.rate_limit.others.clone(), request, respond));
+            let (under_way, others) = (self.peer.activity.begin(), self.rate_limit.others.clone());
+            tokio::spawn(async move {
+                routed::answer(others, request, respond).await;
+                drop(under_way);
+            });
             return;
         }
         if respond.poll_reset(context).is_ready() {
@@ -193,15 +202,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             return self.waiting.push_back(Waiting { call, respond });
         }
         let incomplete = Incomplete::of(came, &self.incomplete);
-        let (service, certificate) = (service.clone(), self.peer.certificate.clone());
+        let (service, peer, under_way) = (service.clone(), self.peer.clone(), self.peer.activity.begin());
         tokio::spawn(async move {
             let received = tokio::time::timeout(REQUEST_MAX, receive(&service, &mut call, body, incomplete)).await;
             match received {
-                Ok(Some(Ok(()))) => decide(&service, Waiting { call, respond }, certificate.as_ref()),
+                Ok(Some(Ok(()))) => decide(&service, Waiting { call, respond }, &peer),
                 Ok(Some(Err(reply))) => send(respond, reply),
                 // It was taken back, or does not come.
                 Ok(None) | Err(_) => service.note_cancelled(),
             }
+            drop(under_way);
         });
     }
 
@@ -217,7 +227,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             if newest.respond.poll_reset(context).is_ready() {
                 service.note_cancelled();
             } else {
-                decide(service, newest, self.peer.certificate.as_ref());
+                decide(service, newest, &self.peer);
             }
         }
         // Those that were taken back are not under way any more, and others may come instead of them.
@@ -273,17 +283,18 @@ async fn receive(
     Some(Ok(()))
 }
 
-fn decide(service: &RateLimitServer, waiting: Waiting, certificate: Option<&Arc<ClientCertificate>>) {
+fn decide(service: &RateLimitServer, waiting: Waiting, peer: &Peer) {
     let Waiting { call, mut respond } = waiting;
-    match service.decide(call, certificate) {
+    match service.decide(call, peer.certificate.as_ref()) {
         Decision::Made(reply) => send(respond, reply),
         Decision::Asked(reply) => {
-            let service = service.clone();
+            let (service, under_way) = (service.clone(), peer.activity.begin());
             tokio::spawn(async move {
                 tokio::select! {
                     reply = reply => send(respond, reply),
                     _ = std::future::poll_fn(|context| respond.poll_reset(context)) => service.note_cancelled(),
                 }
+                drop(under_way);
             });
         }
     }

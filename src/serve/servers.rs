@@ -29,7 +29,8 @@ const XDS_CONNECTIONS_SPARE: usize = 1024;
 /// Calls under way on one connection. Envoy opens one connection a worker.
 const RLS_STREAMS_MAX: u32 = 4096;
 const RLS_CONNECTIONS_MAX: usize = 16 * 1024;
-const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// Those that do nothing leave for others, but whoever sends a body byte by byte keeps a place.
+const ADMIN_CONNECTIONS_MAX: usize = 1024;
 
 type Ended = Result<(), String>;
 

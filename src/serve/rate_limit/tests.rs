@@ -13,6 +13,7 @@ use crate::limiter::key::KeyHasher;
 use crate::live::{Live, Settings};
 use crate::metrics::Metrics;
 use crate::rls::{Failures, Followers, Rls};
+use crate::serve::activity::Activity;
 use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
 
 /// RFC 9113, section 6: types of frames, and two of their flags.
@@ -53,6 +54,7 @@ fn call(stream: u32) -> Vec<u8> {
 struct Client {
     io: DuplexStream,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
 }
 
 /// A connection whose client has sent its preface and these frames before anything of it is read.
@@ -84,7 +86,8 @@ fn open() -> (Client, Calls<DuplexStream>) {
     let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 };
     let (client, server) = tokio::io::duplex(1 << 20);
     let peer = Peer::new(([127, 0, 0, 1], 1).into(), None);
-    (Client { io: client, metrics }, rate_limit.speak_on(server, peer))
+    let activity = Arc::clone(&peer.activity);
+    (Client { io: client, metrics, activity }, rate_limit.speak_on(server, peer))
 }
 
 impl Client {
@@ -195,6 +198,23 @@ async fn a_request_that_comes_in_pieces_is_answered_when_all_of_it_came() {
     };
     let (kind, stream, _) = during(connection, answer).await;
     assert_eq!((kind, stream, client.failed("UNAVAILABLE")), (HEADERS, 1, 2));
+}
+
+#[tokio::test]
+async fn a_call_is_under_way_until_it_is_answered() {
+    let (mut client, connection) = connect(&[head(1, &[]), frame(DATA, 0, 1, &MESSAGE[..2]), call(3)].concat());
+    let answers = async {
+        assert!(client.activity.is_new());
+        assert_eq!(client.next().await.1, 3);
+        assert!(!client.activity.is_new() && !client.activity.is_idle(), "the first has not come to its end");
+        client.io.write_all(&frame(DATA, END_STREAM, 1, &MESSAGE[2..])).await.unwrap();
+        assert_eq!(client.next().await.1, 1);
+        assert!(client.activity.is_idle());
+        client.io.write_all(&(0..200).flat_map(|number| call(2 * number + 5)).collect::<Vec<u8>>()).await.unwrap();
+        client.next().await;
+        assert!(!client.activity.is_idle(), "there are more than are decided in a turn");
+    };
+    during(connection, answers).await;
 }
 
 #[tokio::test(start_paused = true)]
