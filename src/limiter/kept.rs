@@ -128,12 +128,13 @@ impl Cell {
 }
 
 impl KeptRing {
-    /// The sub-buckets' numbers and counts. Without slots, all hits before the current sub-bucket are in the oldest.
+    /// The sub-buckets' numbers and counts, oldest first. Without slots, all hits before the current sub-bucket are in the
+    /// oldest.
     fn counts(&self) -> SmallVec<[(u64, u32); SLOTS + 1]> {
         let mut counts = SmallVec::new();
         match &self.slots {
             Some(slots) => {
-                let numbers = (1..=SLOTS as u64).map(|age| self.index.wrapping_sub(age));
+                let numbers = (1..=SLOTS as u64).rev().map(|age| self.index.wrapping_sub(age));
                 counts.extend(numbers.map(|number| {
                     let count = slots.get((number % SLOTS as u64) as usize);
                     (number, count.copied().unwrap_or_default())
@@ -143,5 +144,27 @@ impl KeptRing {
         }
         counts.push((self.index, self.current));
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_from_elsewhere_has_room_again_when_its_oldest_hits_are_gone() {
+        let rate = Rate::parse("10/minute").unwrap();
+        let index = 1_000;
+        let mut slots = Box::new([0; SLOTS]);
+        for (age, count) in [(50, 2), (3, 4), (1, 1)] {
+            slots[((index - age) % SLOTS as u64) as usize] = count;
+        }
+        let ring = KeptRing { index, oldest: 50, sum: 10, current: 3, slots: Some(slots) };
+        let now = sliding_ring::begins(rate.window, index);
+        let cell = Kept::Ring(ring).into_cell(rate, Algorithm::SlidingWindow);
+        let verdict = cell.verdict(1, now);
+        // In sub-buckets of a second: what is 50 of them old is counted for 11 more.
+        assert_eq!((verdict.remaining, verdict.grows_after), (0, Duration::from_secs(11)));
+        assert_eq!(cell.verdict(3, now).retry_after, Some(Duration::from_secs(58)));
     }
 }

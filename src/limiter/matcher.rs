@@ -70,7 +70,7 @@ pub struct Found<'a> {
     /// `None` where only lists of actions apply.
     pub api: Option<&'a Name>,
     /// The limits that it meets, or why its tenant is not served whatever the counters say.
-    pub limits: Result<SmallVec<[Applied<'a>; 8]>, TenantDenial>,
+    pub limits: Result<SmallVec<[Applied<'a>; 4]>, TenantDenial>,
     /// The gateway's wish where a limit cannot be counted.
     pub on_error: OnError,
     pub age: Age,

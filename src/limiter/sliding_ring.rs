@@ -19,6 +19,9 @@ const NANOS_PER_MICRO: u64 = 1000;
 pub(super) struct Ring<C> {
     /// The sum of the counts, kept up so that the usual decision reads no count.
     sum: C,
+    /// The slot of the oldest sub-bucket that has hits, kept up for whoever asks when there is room again. It means nothing
+    /// where none has.
+    oldest: u8,
     /// Sub-bucket `i` of all time is at `i % 61`.
     counts: [C; RING_LEN as usize],
 }
@@ -46,12 +49,13 @@ impl Count for u32 {
 
 impl<C: Count> Ring<C> {
     pub(super) fn new() -> Self {
-        Self { sum: C::default(), counts: [C::default(); RING_LEN as usize] }
+        Self { sum: C::default(), oldest: 0, counts: [C::default(); RING_LEN as usize] }
     }
 
     /// The same counts, in counts of another width that holds them.
     pub(super) fn with_width<D: Count>(&self) -> Ring<D> {
-        Ring { sum: D::of(self.sum.into()), counts: self.counts.map(|count| D::of(count.into())) }
+        let counts = self.counts.map(|count| D::of(count.into()));
+        Ring { sum: D::of(self.sum.into()), oldest: self.oldest, counts }
     }
 
     pub(super) fn used(&self) -> u32 {
@@ -62,10 +66,26 @@ impl<C: Count> Ring<C> {
     pub(super) fn advance(&mut self, window: Window, from: Timestamp, to: Timestamp) {
         let (from, to) = (sub_bucket(window, from), sub_bucket(window, to));
         for index in from + 1..=to.min(from + RING_LEN) {
-            let Some(count) = self.counts.get_mut(slot(index)) else { continue };
-            let expired = std::mem::take(count).into();
-            self.sum = C::of(self.used().saturating_sub(expired));
+            self.take(index, u32::MAX);
+            // Its slot is that of a new one now.
+            if slot(index) == usize::from(self.oldest) {
+                self.oldest = next(self.oldest);
+            }
         }
+        if from < to {
+            self.skip_empty(to);
+        }
+    }
+
+    /// Finds the oldest sub-bucket that has hits, where that which was the oldest may have none any more.
+    fn skip_empty(&mut self, newest: u64) {
+        while usize::from(self.oldest) != slot(newest) && self.count(self.oldest) == 0 {
+            self.oldest = next(self.oldest);
+        }
+    }
+
+    fn count(&self, slot: u8) -> u32 {
+        self.counts.get(usize::from(slot)).copied().unwrap_or_default().into()
     }
 
     pub(super) fn fits(&self, hits: u32) -> bool {
@@ -77,9 +97,13 @@ impl<C: Count> Ring<C> {
         self.add(sub_bucket(window, at), hits);
     }
 
-    /// Adds hits to a sub-bucket that the ring covers, by its number; as many as fit.
+    /// Adds hits to a sub-bucket that the ring covers, by its number, and that is not older than all that have hits; as many
+    /// as fit.
     pub(super) fn add(&mut self, index: u64, hits: u32) {
         let hits = hits.min(C::MAX - self.used());
+        if self.used() == 0 {
+            self.oldest = slot(index) as u8;
+        }
         if let Some(count) = self.counts.get_mut(slot(index)) {
             *count = C::of((*count).into() + hits);
             self.sum = C::of(self.used() + hits);
@@ -101,6 +125,7 @@ impl<C: Count> Ring<C> {
             }
             excess -= self.take(older, excess);
         }
+        self.skip_empty(index);
         self.add(index, current);
     }
 
@@ -126,44 +151,27 @@ impl<C: Count> Ring<C> {
     /// The time at which no more than `keep` hits count, if none are added after `now`.
     pub(super) fn falls_to(&self, keep: u32, window: Window, now: Timestamp) -> Timestamp {
         let newest = sub_bucket(window, now);
-        // By their places, the oldest are those after the newest one.
-        let (younger, rest) = self.counts.split_at(slot(newest));
-        let older = rest.get(1..).unwrap_or_default();
-        let mut falling = Falling { used: self.used(), age: SUB_BUCKETS_PER_WINDOW };
-        let has_fallen = falling.fall_to(keep, older) || falling.fall_to(keep, younger);
-        drops_out(window, if has_fallen { newest.saturating_sub(falling.age) } else { newest })
-    }
-}
-
-/// The hits that are left while one sub-bucket after the other drops out.
-struct Falling {
-    used: u32,
-    /// Of the sub-bucket that is the next to drop out, in sub-buckets.
-    age: u64,
-}
-
-impl Falling {
-    /// Lets sub-buckets drop out, oldest first, until one leaves no more than `keep`: false if none does.
-    fn fall_to<C: Count>(&mut self, keep: u32, counts: &[C]) -> bool {
-        /// A processor adds these at once.
-        const TOGETHER: usize = 8;
-        for counts in counts.chunks(TOGETHER) {
-            let sum = counts.iter().fold(0_u32, |sum, count| sum.wrapping_add((*count).into()));
-            if self.used.saturating_sub(sum) > keep {
-                self.used -= sum;
-                self.age -= counts.len() as u64;
-                continue;
+        let (mut used, mut oldest) = (self.used(), self.oldest);
+        while usize::from(oldest) != slot(newest) {
+            used = used.saturating_sub(self.count(oldest));
+            if used <= keep {
+                break;
             }
-            for count in counts {
-                self.used = self.used.saturating_sub((*count).into());
-                if self.used <= keep {
-                    return true;
-                }
-                self.age -= 1;
-            }
+            oldest = next(oldest);
         }
-        false
+        drops_out(window, newest.saturating_sub(age(oldest, newest)))
     }
+}
+
+/// The age of the sub-bucket in a slot, in sub-buckets.
+fn age(slot: u8, newest: u64) -> u64 {
+    let (slot, newest) = (u64::from(slot), newest % RING_LEN);
+    if slot <= newest { newest - slot } else { newest + RING_LEN - slot }
+}
+
+/// The slot of the sub-bucket after that of a slot.
+fn next(slot: u8) -> u8 {
+    if u64::from(slot) + 1 < RING_LEN { slot + 1 } else { 0 }
 }
 
 /// Whole microseconds, which is how finely a store of counters may know time.
@@ -223,6 +231,40 @@ mod tests {
         for (from, to, used) in [(110, 160, 7), (160, 161, 4), (161, 170, 4), (170, 100_000, 0)] {
             ring.advance(window, secs(from), secs(to));
             assert_eq!(ring.used(), used, "{to}");
+        }
+    }
+
+    /// By the counts alone, whatever was kept up beside them.
+    fn falls_to(ring: &Ring<u16>, keep: u32, window: Window, now: Timestamp) -> Timestamp {
+        let newest = sub_bucket(window, now);
+        let mut used = ring.used();
+        let fallen = (newest - SUB_BUCKETS_PER_WINDOW..newest).find(|index| {
+            used -= ring.count(slot(*index) as u8);
+            used <= keep
+        });
+        drops_out(window, fallen.unwrap_or(newest))
+    }
+
+    #[test]
+    fn the_oldest_hits_are_known_whatever_came_and_went() {
+        let window = Window::from_secs(60).unwrap();
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut ring = Ring::<u16>::new();
+        let mut now = Timestamp::from_nanos(1_000_000_000_000);
+        for step in 0..100_000 {
+            let later = now.plus_nanos(random.u64(0..=1_000_000_000) * if step % 50 == 0 { 70 } else { 4 });
+            ring.advance(window, now, later);
+            now = later;
+            match random.u8(0..8) {
+                0 => ring.follow(window, random.u32(0..3), random.u32(0..9), now),
+                1..4 => ring.charge(window, random.u32(1..3), now),
+                _ => {}
+            }
+            assert_eq!(ring.used(), ring.counts.iter().map(|count| u32::from(*count)).sum::<u32>());
+            assert!(ring.used() == 0 || ring.count(ring.oldest) > 0, "{step}: {ring:?}");
+            for keep in 0..ring.used() {
+                assert_eq!(ring.falls_to(keep, window, now), falls_to(&ring, keep, window, now), "{step}: {ring:?}");
+            }
         }
     }
 

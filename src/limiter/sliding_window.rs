@@ -36,7 +36,7 @@ impl SlidingWindow {
         Self::Log(log)
     }
 
-    /// A ring of hits in sub-buckets: the number of each sub-bucket, and its count.
+    /// A ring of hits in sub-buckets, oldest first: the number of each sub-bucket, and its count.
     pub(super) fn of_ring(counts: impl IntoIterator<Item = (u64, u32)>) -> Self {
         let mut ring = Ring::<u32>::new();
         counts.into_iter().for_each(|(index, count)| ring.add(index, count));

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{Applied, Described, GatewayLimits, Matcher, TenantDenial, Tier, at_api, keys_at_api, keys_of_tenant};
 use crate::names::Name;
 
-type Named<'a> = SmallVec<[Applied<'a>; 8]>;
+type Named<'a> = SmallVec<[Applied<'a>; 4]>;
 
 /// The counters of a tenant.
 #[derive(Debug)]
