@@ -1,6 +1,7 @@
 //! What a request through a real Envoy costs with the limits on: against the same Envoy whose rate limit service answers OK
-//! at once through tonic. Envoy, of one worker, has a core of its own; the service, the upstream and the client share the
-//! other. They take turns in each round, and medians of the rounds are printed.
+//! at once through tonic, with what is left of two limits, of which Envoy makes headers, and without. Envoy, of one worker, has
+//! a core of its own; the service, the upstream and the client share the other. They take turns in each round, and medians
+//! of the rounds are printed.
 //!
 //! `cargo bench --bench envoy`; for a look, with fewer rounds and shorter turns in TIERFLOW_BENCH_ROUNDS=1 and
 //! TIERFLOW_BENCH_SECONDS=0.2
@@ -46,7 +47,7 @@ fn main() {
     let rounds = variable("TIERFLOW_BENCH_ROUNDS").unwrap_or(7);
     let time = std::time::Duration::from_secs_f64(variable("TIERFLOW_BENCH_SECONDS").unwrap_or(2.0));
     let upstream = client::serve();
-    let sides = [Side::answers_ok(upstream), Side::tierflow(upstream)];
+    let sides = [Side::answers_ok_of_limits(upstream), Side::answers_ok(upstream), Side::tierflow(upstream)];
     println!(
         "{:<12} {:<20} {:>10} {:>8} {:>8} {:>8} {:>12} {:>14} {:>10} {:>9}",
         "connections",

@@ -37,7 +37,12 @@ impl Side {
     }
 
     pub(crate) fn answers_ok(upstream: SocketAddr) -> Self {
-        Self::start("answers OK, tonic", upstream, Some(answers_ok::start("tonic", OTHERS_CORES)))
+        Self::start("OK, tonic", upstream, Some(answers_ok::start("tonic", OTHERS_CORES)))
+    }
+
+    /// Its answer is Tierflow's: Envoy writes `x-ratelimit` headers of what it says of the limits.
+    pub(crate) fn answers_ok_of_limits(upstream: SocketAddr) -> Self {
+        Self::start("OK of limits, tonic", upstream, Some(answers_ok::start("tonic-limits", OTHERS_CORES)))
     }
 
     fn start(name: &'static str, upstream: SocketAddr, answers_ok: Option<Process>) -> Self {

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService, RateLimitServiceServer,
 };
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use envoy_types::pb::google::protobuf::Duration;
 use http::{HeaderMap, HeaderValue};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Server;
@@ -23,7 +25,7 @@ const VARIABLE: &str = "TIERFLOW_BENCH_ANSWERS_OK";
 /// A message of gRPC: its length, and `overall_code: OK`.
 const ANSWER: &[u8] = &[0, 0, 0, 0, 2, 0x08, 0x01];
 
-/// Starts a bare server of a transport, `tonic` or `h2`.
+/// Starts a bare server of a transport: `tonic` or `h2`, or `tonic-limits`, which says of two limits what is left of them.
 pub(crate) fn start(transport: &str, cores: &str) -> Process {
     let address = free_address();
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -40,16 +42,17 @@ pub(crate) fn serve_if_asked() -> bool {
     runtime.block_on(tokio::task::LocalSet::new().run_until(async {
         let listener = TcpListener::bind(address).await.unwrap();
         match transport {
-            "tonic" => with_tonic(listener).await,
+            "tonic" => with_tonic(listener, Vec::new()).await,
+            "tonic-limits" => with_tonic(listener, limits()).await,
             _ => with_h2(listener).await,
         }
     }));
     true
 }
 
-async fn with_tonic(listener: TcpListener) {
+async fn with_tonic(listener: TcpListener, statuses: Vec<DescriptorStatus>) {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let service = RateLimitServiceServer::new(AnswersOk);
+    let service = RateLimitServiceServer::new(AnswersOk { statuses });
     // Envoys ask for it before they ask for anything else.
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RateLimitServiceServer<AnswersOk>>().await;
@@ -57,12 +60,31 @@ async fn with_tonic(listener: TcpListener) {
     server.serve_with_incoming(incoming).await.unwrap();
 }
 
-struct AnswersOk;
+struct AnswersOk {
+    statuses: Vec<DescriptorStatus>,
+}
+
+/// As Tierflow says it of a limit of an Api and one of a tenant.
+fn limits() -> Vec<DescriptorStatus> {
+    ["api-1m", "plan-standard-1m"].map(status).into()
+}
+
+fn status(name: &str) -> DescriptorStatus {
+    let limit = RateLimit { requests_per_unit: 1_000_000_000, unit: Unit::Minute as i32, name: name.to_owned() };
+    DescriptorStatus {
+        code: Code::Ok as i32,
+        current_limit: Some(limit),
+        limit_remaining: 999_000_000,
+        duration_until_reset: Some(Duration { seconds: 60, nanos: 0 }),
+        ..Default::default()
+    }
+}
 
 #[tonic::async_trait]
 impl RateLimitService for AnswersOk {
     async fn should_rate_limit(&self, _: Request<RateLimitRequest>) -> Result<Response<RateLimitResponse>, Status> {
-        Ok(Response::new(RateLimitResponse { overall_code: Code::Ok as i32, ..Default::default() }))
+        let statuses = self.statuses.clone();
+        Ok(Response::new(RateLimitResponse { overall_code: Code::Ok as i32, statuses, ..Default::default() }))
     }
 }
 

@@ -3,8 +3,10 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Longer than any server takes to start on a slow machine.
@@ -82,6 +84,13 @@ pub(crate) fn cpu_of(process: &str) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
+/// An address that nobody listens at, and never the same twice: the one who was given it may not listen yet.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        if GIVEN.lock().unwrap().insert(address) {
+            return address;
+        }
+    }
 }
