@@ -30,6 +30,7 @@ mod top;
 mod traces;
 mod usage;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::PathBuf;
@@ -90,14 +91,26 @@ pub fn run() -> ExitCode {
     let is_watched = std::io::stderr().is_terminal();
     let colours = Colours::of(&out, &err, |variable| std::env::var_os(variable));
     let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched, colours };
-    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| exit(&error, &mut streams));
     match cli.verb.run(&mut streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_empty() {
-                streams.complain(&format!("error: {failure}"));
+                streams.complain(&format!("error: {}", shown::without_users(&failure)));
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells what is wrong with what somebody typed, and ends. A URL with a password in it is refused, and not shown.
+fn exit(error: &clap::Error, streams: &mut Streams<'_>) -> ! {
+    let told = error.to_string();
+    match shown::without_users(&told) {
+        Cow::Borrowed(_) => error.exit(),
+        Cow::Owned(told) => {
+            streams.complain(told.trim_end());
+            std::process::exit(error.exit_code())
         }
     }
 }

@@ -117,7 +117,8 @@ impl HostPort {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-        let is_well_formed = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
+        let is_well_formed =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'@' | b'/'));
         is_well_formed.then(|| Self { host: host.to_owned(), port })
     }
 

@@ -15,13 +15,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial};
+use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial, ToldCounter};
 use crate::limiter::older::OlderForms;
 use crate::names::{Name, descriptor};
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::Dimension;
-use crate::policy::matches::host_name;
 use crate::policy::set::PolicySet;
 
 use arrival::arrive;
@@ -46,7 +45,7 @@ pub struct Explanation {
     /// True for a preflight (CORS), which Envoy answers itself. Nobody is asked for a tenant then, and nothing
     /// counted.
     pub preflight: bool,
-    /// As the request names it.
+    /// The tenant that the request is counted for, as [`Matcher::shown_tenant`] tells it.
     pub tenant: Option<String>,
     /// Why the tenant is denied whatever the counters say.
     pub denied: Option<&'static str>,
@@ -79,7 +78,7 @@ pub struct ExplainedLimit {
     pub tier: &'static str,
     pub name: String,
     pub rate: String,
-    /// The dimensions that split the counter, with this request's values.
+    /// What splits the counter, with the values of this request's; those of credentials as their hashes.
     pub by: Vec<String>,
     pub algorithm: &'static str,
     pub mode: &'static str,
@@ -106,7 +105,16 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
     };
     let api = find_api(policies, gateway, request);
     let preflight = api.is_some_and(|api| is_preflight(api, gateway, request));
-    let tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
+    let named_tenant = gateway.tenant.as_ref().and_then(|rule| tenant_of(&rule.from, request));
+    let id = api.map(|api| descriptor::api_id(&api.name, &Form::of(policies, gateway, api).id()));
+    let own = own_entries(id.unwrap_or_default(), named_tenant, request);
+    let lists = api.into_iter().flat_map(|api| list::descriptors(policies, gateway, api, request));
+    let descriptors: Vec<Vec<(String, String)>> = std::iter::once(own).chain(lists).collect();
+    let entries: Vec<Vec<_>> =
+        descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect()).collect();
+    let described: Vec<_> = entries.iter().map(|entries| Described { entries, hits: 1 }).collect();
+    let asked = Asked { gateway: gateway.name.as_str(), descriptors: &described };
+    let tenant = matcher.shown_tenant(&asked).filter(|_| !preflight);
     let mut explanation = Explanation {
         gateway: name,
         identities,
@@ -115,30 +123,23 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         api: api.map(|api| api.name.to_string()),
         service: api.map(|api| api.service.to_string()),
         preflight,
-        tenant: tenant.clone(),
+        tenant: tenant.map(|tenant| String::from_utf8_lossy(&tenant).into_owned()),
         denied: None,
         limits: Vec::new(),
         passed_over: Vec::new(),
     };
-    let Some(api) = api.filter(|_| !preflight) else { return explanation };
-    let form = Form::of(policies, gateway, api).id();
-    let own = own_entries(descriptor::api_id(&api.name, &form), tenant, request);
-    let descriptors: Vec<Vec<(String, String)>> =
-        std::iter::once(own).chain(list::descriptors(policies, gateway, api, request)).collect();
-    let borrowed: Vec<Vec<(&str, &str)>> =
-        descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()).collect();
-    let borrowed: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
-    let entries: Vec<Vec<_>> =
-        descriptors.iter().map(|d| d.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect()).collect();
-    let described: Vec<_> = entries.iter().map(|entries| Described { entries, hits: 1 }).collect();
+    if api.is_none() || preflight {
+        return explanation;
+    }
     let older = OlderForms::default();
-    let found = matcher.find(&Asked { gateway: gateway.name.as_str(), descriptors: &described }, &older);
-    match found.map(|found| found.limits) {
-        Some(Ok(limits)) => explanation.limits = limits.iter().map(|limit| explained(limit, &borrowed)).collect(),
-        Some(Err(TenantDenial::Missing)) => explanation.denied = Some("400: the request names no tenant"),
-        Some(Err(TenantDenial::Unknown)) => explanation.denied = Some("403: no such tenant"),
-        Some(Err(TenantDenial::Suspended)) => explanation.denied = Some("403: the tenant is suspended"),
-        None => {}
+    let Some(found) = matcher.find(&asked, &older) else { return explanation };
+    let tenant = matcher.tenant(&asked);
+    let counter = |applied| matcher.counter(&asked, tenant.as_deref(), &found, applied);
+    match &found.limits {
+        Ok(limits) => explanation.limits = limits.iter().map(|limit| explained(limit, &counter(limit))).collect(),
+        Err(TenantDenial::Missing) => explanation.denied = Some("400: the request names no tenant"),
+        Err(TenantDenial::Unknown) => explanation.denied = Some("403: no such tenant"),
+        Err(TenantDenial::Suspended) => explanation.denied = Some("403: the tenant is suspended"),
     }
     explanation
 }
@@ -191,24 +192,22 @@ fn own_entries(id: String, tenant: Option<String>, request: &Request) -> Vec<(St
     entries
 }
 
-fn explained(applied: &Applied<'_>, descriptors: &[&[(&str, &str)]]) -> ExplainedLimit {
+fn explained(applied: &Applied<'_>, counter: &ToldCounter<'_>) -> ExplainedLimit {
     let limit = applied.limit;
-    let value = |dimension: &Dimension| {
-        let key = dimension.descriptor_key();
-        let entry = descriptors.iter().copied().flatten().find(|(own, _)| *own == key);
-        let value = entry.map_or("", |(_, value)| *value);
-        let counted = match dimension {
-            Dimension::Path => value.split('?').next(),
-            Dimension::Host => value.get(..host_name(value.as_bytes()).len()),
-            _ => None,
-        };
-        format!("{dimension}={}", counted.unwrap_or(value))
-    };
+    let mut by = Vec::new();
+    counter.tell_values(|parts| {
+        let value = String::from_utf8_lossy(&parts.concat()).into_owned();
+        by.push(match limit.by.get(by.len()) {
+            Some(dimension) => format!("{dimension}={value}"),
+            // What a list reports says itself what it is.
+            None => value,
+        });
+    });
     ExplainedLimit {
         tier: applied.tier.as_str(),
         name: limit.name.to_string(),
         rate: limit.rate.to_string(),
-        by: limit.by.iter().map(value).collect(),
+        by,
         algorithm: limit.algorithm.as_str(),
         mode: limit.mode.as_str(),
         status: limit.status,

@@ -3,6 +3,7 @@
 //! A name is checked once, where it enters; from then on its type is the proof.
 
 pub mod certificate;
+pub mod credential;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -43,7 +43,7 @@ pub use call::Call;
 pub use failures::Failures;
 pub use followers::Followers;
 pub use reply::Reply;
-pub use service::{Decision, RateLimitServer};
+pub use service::{CallsWaiting, Decision, RateLimitServer};
 
 /// The service's name in `grpc.health.v1`, which the generated clusters ask for.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -265,7 +265,7 @@ impl<'a> Question<'a> {
     #[cold]
     fn note(&self, notes: &mut Notes, found: &Found<'a>, admission: Option<&Admission>, is_denied: bool) {
         let tenant = self.matcher.tenant(&self.asked);
-        notes.decision(found.gateway, tenant.as_deref(), is_denied);
+        notes.decision(found.gateway, self.matcher.shown_tenant(&self.asked).as_deref(), is_denied);
         let outcomes = admission.map(|admission| &admission.outcomes[..]).unwrap_or_default();
         for (applied, outcome) in limits(found).iter().zip(outcomes) {
             let told = self.matcher.counter(&self.asked, tenant.as_deref(), found, applied);

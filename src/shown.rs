@@ -45,6 +45,29 @@ pub fn json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The text without the users and passwords of URLs in it (RFC 3986, section 3.2.1), as in `redis://(not shown)@10.0.0.6`. What
+/// somebody typed stands in the error about it, and errors in logs.
+pub fn without_users(text: &str) -> Cow<'_, str> {
+    const SCHEME_END: &str = "://";
+    let mut shown = String::new();
+    let (mut rest, mut is_changed) = (text, false);
+    while let Some((before, after)) = rest.split_once(SCHEME_END) {
+        // A password that nobody escaped may have slashes and more in it.
+        let url = after.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"')).next().unwrap_or_default();
+        shown.push_str(before);
+        shown.push_str(SCHEME_END);
+        rest = match url.rsplit_once('@') {
+            Some((user, _)) => {
+                shown.push_str("(not shown)");
+                is_changed = true;
+                after.get(user.len()..).unwrap_or_default()
+            }
+            None => after,
+        };
+    }
+    if is_changed { Cow::Owned(shown + rest) } else { Cow::Borrowed(text) }
+}
+
 /// The path on one line. Different paths are shown differently, also where no UTF-8 tells them apart.
 pub fn path(path: &Path) -> String {
     let chunks = path.as_os_str().as_encoded_bytes().utf8_chunks();
@@ -151,6 +174,19 @@ mod tests {
         let shown = json(&written);
         assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [text]);
+    }
+
+    #[test]
+    fn of_urls_neither_users_nor_passwords_are_shown() {
+        for (text, expected) in [
+            ("nothing", "nothing"),
+            ("http://a:1/b and redis://c", "http://a:1/b and redis://c"),
+            ("'redis://ann:s3c@ret/@a:1' for http://:p@b", "'redis://(not shown)@a:1' for http://(not shown)@b"),
+            ("http://a:1, mail to ann@b", "http://a:1, mail to ann@b"),
+            ("\"://x@\"://", "\"://(not shown)@\"://"),
+        ] {
+            assert_eq!(without_users(text), expected);
+        }
     }
 
     #[test]

@@ -77,6 +77,9 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let address = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let address = address.map(|address| address.trim_end_matches('/'));
+    if text.contains('@') {
+        return Err("it names a user, whom every list of processes would show; use --etcd-password-file".to_owned());
+    }
     match address.map(crate::config::parse_host_port) {
         Some(Ok(_)) => Ok(url.trim_end_matches('/').to_owned()),
         _ => Err("expected http://HOST:PORT or https://HOST:PORT".to_owned()),
@@ -97,7 +100,7 @@ mod tests {
     fn endpoints_are_urls_and_plain_where_they_do_not_say() {
         assert_eq!(parse_endpoint("10.0.0.5:2379").as_deref(), Ok("http://10.0.0.5:2379"));
         assert_eq!(parse_endpoint("https://etcd.internal:2379/").as_deref(), Ok("https://etcd.internal:2379"));
-        for bad in ["", "http://", "http://host", "ftp://host:1", "https://host:0"] {
+        for bad in ["", "http://", "http://host", "ftp://host:1", "https://host:0", "http://ann:s3cret@host:1"] {
             assert!(parse_endpoint(bad).is_err(), "{bad}");
         }
     }

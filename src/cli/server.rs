@@ -60,6 +60,9 @@ impl Question<'_> {
 
 impl Check for ServerArgs {
     fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        if self.server.contains('@') {
+            return Err("--server names a user, whom every list of processes would show; use --token-file".to_owned());
+        }
         match typed.first_of(&["server_ca", "server_cert", "server_key"]) {
             Some(flag) if !self.server.starts_with("https:") => {
                 Err(format!("{flag} needs --server with https, and it is {:?}", self.server))

@@ -13,9 +13,10 @@ use utoipa::ToSchema;
 
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Described, Matcher, TenantDenial, Tier};
+use crate::names::credential::Concealed;
 use crate::names::{Name, descriptor};
 use crate::policy::gateway::{DefaultPlan, Gateway};
-use crate::policy::limit::{Algorithm, Limit};
+use crate::policy::limit::{Algorithm, Dimension, Limit};
 use crate::policy::problem::nearest;
 use crate::policy::rate_limits::{Action, RateLimitEntry, RateLimits};
 use crate::policy::set::PolicySet;
@@ -56,7 +57,7 @@ pub struct NamedCounter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeyPart {
     pub dimension: String,
-    /// `None`: it was not given.
+    /// That of a credential as its hash. `None`: it was not given.
     pub value: Option<String>,
 }
 
@@ -70,23 +71,10 @@ impl NamedCounter {
         }
         for KeyPart { dimension, value } in &self.by {
             let value = value.as_deref().unwrap_or("?");
-            text.push_str(&format!(", {dimension}={}", if is_secret(dimension) { "(not shown)" } else { value }));
+            text.push_str(&format!(", {dimension}={value}"));
         }
         text
     }
-}
-
-/// Credentials (RFC 9110, section 11; RFC 6265) and keys that services give out: what is noted of a counter has to be readable
-/// by more people than may have these.
-fn is_secret(dimension: &str) -> bool {
-    const HEADERS: [&str; 5] = [
-        "header:authorization",
-        "header:proxy-authorization",
-        "header:cookie",
-        "header:x-api-key",
-        "header:x-auth-token",
-    ];
-    dimension.starts_with("cookie:") || HEADERS.contains(&dimension)
 }
 
 /// The counters that a selection names, in an order that stays the same while the policies do.
@@ -202,17 +190,20 @@ impl<'a> Naming<'a> {
             let (key, value) = reported(action, self.selection);
             asked.insert(key.clone());
             match value {
-                Value::Is(value) => by.push((action.descriptor_key().to_owned(), value)),
+                Value::Is(value) => by.push((action, value)),
                 Value::LeftOut => {}
                 Value::NotGiven => missing.push(parameter(&key)),
             }
         }
         let id = [(descriptor::RATE_LIMITS.as_bytes(), entry.id.as_bytes())];
-        let values = by.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        let values = by.iter().map(|(action, value)| (action.descriptor_key().as_bytes(), value.as_bytes()));
         let entries: Vec<_> = id.into_iter().chain(values).collect();
         let described = Described { entries: &entries, hits: 0 };
         let applied = self.matcher.of_list_entry(&gateway.name, &entry.id, &described);
-        let parts = by.into_iter().map(|(dimension, value)| KeyPart { dimension, value: Some(value) });
+        let parts = by.into_iter().map(|(action, value)| KeyPart {
+            dimension: action.descriptor_key().to_owned(),
+            value: Some(if action.is_credential() { concealed(value) } else { value }),
+        });
         let owner = Owner { gateway, api: None, tenant: None, tier: Tier::RateLimits };
         let charge = applied.map(|applied| applied.charge).filter(|_| missing.is_empty());
         let named =
@@ -229,7 +220,12 @@ impl<'a> Naming<'a> {
         let value = |key: &str| self.selection.parts.get(key).cloned();
         let keys: Vec<String> = limit.by.iter().map(|dimension| dimension.descriptor_key()).collect();
         let by = limit.by.iter().zip(&keys);
-        let by = by.map(|(dimension, key)| KeyPart { dimension: dimension.to_string(), value: value(key) }).collect();
+        let shown = |dimension: &Dimension, value| if dimension.is_credential() { concealed(value) } else { value };
+        let part = |(dimension, key): (&Dimension, &String)| KeyPart {
+            dimension: dimension.to_string(),
+            value: value(key).map(|value| shown(dimension, value)),
+        };
+        let by = by.map(part).collect();
         let tenant = charge.is_none().then(|| descriptor::TENANT.to_owned());
         let absent = keys.iter().filter(|key| value(key).is_none()).map(|key| parameter(key));
         let missing: Vec<String> = tenant.into_iter().chain(absent).collect();
@@ -291,6 +287,10 @@ impl<'a> Naming<'a> {
             }
         }
     }
+}
+
+fn concealed(value: String) -> String {
+    Concealed::of(value.as_bytes()).map_or(value, |concealed| concealed.to_string())
 }
 
 fn named(

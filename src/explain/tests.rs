@@ -38,7 +38,12 @@ rate_limits:
 
 /// As `what name: reason`.
 fn passed_over(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<String> {
-    let documents = split(&"p.yaml".into(), SHOP.as_bytes()).into_iter().map(Arc::new);
+    let told = |PassedOver { what, name, reason }: &PassedOver| format!("{what} {name}: {reason}");
+    explained_of(SHOP, method, path, headers).passed_over.iter().map(told).collect()
+}
+
+fn explained_of(policies: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Explanation {
+    let documents = split(&"p.yaml".into(), policies.as_bytes()).into_iter().map(Arc::new);
     let parsed = documents.map(|document| Arc::new(parse(&document).unwrap()));
     let (policies, ids) = PolicySet::of_all(parsed).unwrap();
     let affected = policies.gateways.keys().cloned().collect();
@@ -46,14 +51,12 @@ fn passed_over(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<String
     let request = Request {
         method: method.to_owned(),
         path: path.to_owned(),
-        host: "shop.example".to_owned(),
+        host: "Shop.example:80".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        client_ip: Ipv4Addr::LOCALHOST.into(),
+        client_ip: Ipv4Addr::new(10, 1, 2, 3).into(),
     };
     let gateway = policies.gateways.get("shop").unwrap();
-    let explanation = explain_with_others(&policies, &matcher, gateway, &request);
-    let told = |PassedOver { what, name, reason }: &PassedOver| format!("{what} {name}: {reason}");
-    explanation.passed_over.iter().map(told).collect()
+    explain_with_others(&policies, &matcher, gateway, &request)
 }
 
 #[test]
@@ -89,4 +92,45 @@ fn limits_of_lists_say_what_they_found_nothing_in() {
     );
     let told = passed_over("GET", "/order/7?q=1", &[("x-a", "b"), ("x-agent", "a")]);
     assert!(told.iter().all(|told| told.starts_with("api")), "{told:?}");
+}
+
+const COUNTED: &str = "\
+{kind: Gateway, name: shop, nodes: {clusters: [edge]}, listen: '127.0.0.1:1', tenant: {from: {header: x-api-key}, default_plan: free}}
+---
+{kind: Service, name: order, endpoints: ['127.0.0.1:9101']}
+---
+{kind: Plan, name: free, limits: [{rate: 9/m}]}
+---
+{kind: Tenant, name: known, plan: free}
+---
+kind: Api
+name: create
+gateway: shop
+match: {path: /create}
+service: order
+limits: [{name: place, rate: 10/m, by: [client_ip/24, host, path]}, {name: caller, rate: 10/m, by: [{header: authorization}, {header: x-user}]}]
+---
+name: list
+rate_limits:
+- actions: [{request_headers: {header_name: authorization, descriptor_key: auth}}, {generic_key: {descriptor_value: x}}]
+  limit: {unit: MINUTE, requests_per_unit: 3}
+";
+
+#[test]
+fn a_limit_is_explained_with_the_values_that_its_counter_has() {
+    let headers = [("authorization", "abc"), ("x-user", "ann")];
+    let told = explained_of(COUNTED, "GET", "/create?x", &headers);
+    let by: Vec<&[String]> = told.limits.iter().map(|limit| &limit.by[..]).collect();
+    let place = ["client_ip/24=10.1.2.0/24", "host=shop.example", "path=/create"].map(str::to_owned);
+    let caller = ["header:authorization=sha256:ba7816bf8f01", "header:x-user=ann"].map(str::to_owned);
+    let list = ["auth=sha256:ba7816bf8f01", "generic_key=x"].map(str::to_owned);
+    assert_eq!(by, [&place[..], &caller, &[], &list]);
+}
+
+#[test]
+fn a_tenant_is_explained_as_it_is_counted_and_a_credential_that_no_document_names_as_its_hash() {
+    let tenant = |headers: &[(&str, &str)]| explained_of(COUNTED, "GET", "/create", headers).tenant;
+    assert_eq!(tenant(&[]).as_deref(), Some("anonymous"));
+    assert_eq!(tenant(&[("x-api-key", "known")]).as_deref(), Some("known"));
+    assert_eq!(tenant(&[("x-api-key", "abc")]).as_deref(), Some("sha256:ba7816bf8f01"));
 }

@@ -163,6 +163,8 @@ pub(super) struct TenantRule {
     missing: MissingTenant,
     /// The tenant is the host that is asked for.
     is_host: bool,
+    /// The tenant's name lets whoever has it in.
+    is_credential: bool,
     /// `None`: tenants without a document are denied.
     default_plan: Option<Name>,
 }

@@ -16,6 +16,7 @@ use super::raw::{
 use super::tracing::Tracing;
 use super::{identities, text};
 use crate::names::certificate::{San, allows};
+use crate::names::credential::is_credential;
 use crate::names::{Kind, Name, NodeIdentity, TenantName};
 
 /// The most proxies in front that can be trusted.
@@ -273,6 +274,15 @@ impl TenantSource {
     /// True where tenants are told apart by the host that is asked for.
     pub fn is_host(&self) -> bool {
         matches!(self, Self::Header(name) if name == "host")
+    }
+
+    /// True where a tenant's name lets whoever has it in, as [`Dimension::is_credential`](super::limit::Dimension::is_credential).
+    pub fn is_credential(&self) -> bool {
+        match self {
+            Self::Cookie(_) => true,
+            Self::Header(name) | Self::Query(name) => is_credential(name),
+            Self::JwtClaim(_) => false,
+        }
     }
 
     fn read(raw: &RawTenantSource, findings: &mut Findings) -> Option<Self> {

@@ -8,6 +8,7 @@ use super::problem::Findings;
 use super::rate::{LIMIT_MAX, Rate};
 use super::raw::{NumberOr, RawAlgorithm, RawCostSource, RawDimension, RawLimit, RawMode, WordOr};
 use super::text;
+use crate::names::credential::is_credential;
 use crate::names::{Name, descriptor};
 
 /// The statuses that a denial may have. The list is closed because each is a fixed row of the
@@ -273,6 +274,15 @@ impl Dimension {
                 Self::ClientIp { prefix: Some(prefix) }
             }
         })
+    }
+
+    /// True where its values let whoever has them in, so that they are shown by their hashes alone.
+    pub fn is_credential(&self) -> bool {
+        match self {
+            Self::Cookie(_) => true,
+            Self::Header(name) | Self::Query(name) => is_credential(name),
+            Self::ClientIp { .. } | Self::Path | Self::Method | Self::Host | Self::JwtClaim(_) => false,
+        }
     }
 
     /// The key of the descriptor entry that carries this dimension's value.

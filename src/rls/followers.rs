@@ -131,7 +131,7 @@ fn event(question: &Question<'_>, found: &Found<'_>, told: Told<'_>) -> Event {
 
 /// The tenant, as far as that is shown of one.
 fn tenant(question: &Question<'_>) -> Option<String> {
-    question.matcher.tenant(&question.asked).map(|tenant| shown_tenant(&tenant))
+    question.matcher.shown_tenant(&question.asked).map(|tenant| shown_tenant(&tenant))
 }
 
 fn shown_tenant(tenant: &[u8]) -> String {

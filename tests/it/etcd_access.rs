@@ -49,10 +49,10 @@ async fn certificates_are_asked_for_on_both_sides() {
     assert!(trouble.contains(&endpoint), "{trouble}");
 }
 
-const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 /// From here on etcd asks everybody who they are. The client is root's, and authenticates again where that is needed.
-async fn let_in_with_passwords(store: &Store, permission: Permission) -> Client {
+pub(crate) async fn let_in_with_passwords(store: &Store, permission: Permission) -> Client {
     let mut client = store.client.clone();
     client.user_add("root", "root", None).await.unwrap();
     client.user_grant_role("root", "root").await.unwrap();
@@ -66,7 +66,7 @@ async fn let_in_with_passwords(store: &Store, permission: Permission) -> Client 
 }
 
 /// How Tierflow is told of etcd, its user there, and the file with the password.
-fn as_user(store: &Store, password_file: &Path) -> Vec<String> {
+pub(crate) fn as_user(store: &Store, password_file: &Path) -> Vec<String> {
     let user = ["--etcd-user=tierflow".to_owned(), format!("--etcd-password-file={}", password_file.display())];
     [store.endpoint(), user.to_vec()].concat()
 }

@@ -153,6 +153,7 @@ impl Tierflow {
             .args(["--xds-listen", &xds.to_string(), "--rls-listen", &rls.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .stdin(Stdio::null())
+            .stdout(std::fs::File::create(log.with_extension("out")).unwrap())
             .stderr(std::fs::File::create(log).unwrap())
             .spawn();
         let mut program = Program(child.unwrap());

@@ -69,6 +69,7 @@ mod page_changes;
 mod page_images;
 mod page_scale;
 mod page_states;
+mod planted_secret;
 mod ports_tls;
 mod proxy;
 mod random_policies;

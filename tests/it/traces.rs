@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -33,14 +34,14 @@ const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// A collector that takes OTLP.
-struct Collector {
-    spans: Arc<Mutex<Vec<Recorded>>>,
-    address: SocketAddr,
+pub(crate) struct Collector {
+    recorder: Recorder,
+    pub(crate) address: SocketAddr,
     _server: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Recorded {
+pub(crate) struct Recorded {
     service: String,
     name: String,
     trace: String,
@@ -51,23 +52,33 @@ struct Recorded {
 }
 
 impl Collector {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_on((Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
     async fn start_on(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let spans = Arc::default();
-        let service = TraceServiceServer::new(Recorder(Arc::clone(&spans)));
+        let recorder = Recorder::default();
+        let service = TraceServiceServer::new(recorder.clone());
         let serve = tonic::transport::Server::builder().add_service(service);
         let server =
             tokio::spawn(async move { serve.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
-        Self { spans, address, _server: AbortOnDropHandle::new(server) }
+        Self { recorder, address, _server: AbortOnDropHandle::new(server) }
     }
 
-    fn all(&self) -> Vec<Recorded> {
-        self.spans.lock().clone()
+    /// From here on it takes nothing.
+    pub(crate) fn refuse(&self) {
+        self.recorder.refuses.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Recorded> {
+        self.recorder.spans.lock().clone()
+    }
+
+    /// What was sent along with the last spans.
+    pub(crate) fn headers(&self) -> String {
+        self.recorder.headers.lock().clone()
     }
 
     fn of_trace(&self, trace: &str) -> Vec<Recorded> {
@@ -75,7 +86,12 @@ impl Collector {
     }
 }
 
-struct Recorder(Arc<Mutex<Vec<Recorded>>>);
+#[derive(Clone, Default)]
+struct Recorder {
+    spans: Arc<Mutex<Vec<Recorded>>>,
+    headers: Arc<Mutex<String>>,
+    refuses: Arc<AtomicBool>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Recorder {
@@ -83,10 +99,14 @@ impl TraceService for Recorder {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Status::unauthenticated("nobody is let in any more"));
+        }
+        *self.headers.lock() = format!("{:?}", request.metadata());
         for resource in request.into_inner().resource_spans {
             let own = attributes(&resource.resource.unwrap().attributes);
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            self.0.lock().extend(spans.map(|span| recorded(&own["service.name"], span)));
+            self.spans.lock().extend(spans.map(|span| recorded(&own["service.name"], span)));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }

@@ -127,8 +127,8 @@ impl GatewayLimits {
                     DefaultPlan::Plan(plan) => Some(plan.clone()),
                     DefaultPlan::Deny => None,
                 };
-                let is_host = tenant.from.is_host();
-                Arc::new(TenantRule { missing: tenant.missing.clone(), is_host, default_plan })
+                let (is_host, is_credential) = (tenant.from.is_host(), tenant.from.is_credential());
+                Arc::new(TenantRule { missing: tenant.missing.clone(), is_host, is_credential, default_plan })
             }),
             ids_by_name: apis.iter().map(|(id, api)| (api.name.clone(), id.clone())).collect(),
             apis,

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::prepared::{Prepared, host_name, value};
 use super::{Entries, Matcher, Plans, TenantDenial, TenantRule, Tenants};
+use crate::names::credential::Concealed;
 use crate::names::{FormId, Name, descriptor};
 use crate::policy::gateway::MissingTenant;
 
@@ -39,6 +40,19 @@ impl<'a> Tenancy<'a> {
             (Some(tenant), _) => Ok(tenant.into()),
             (None, MissingTenant::Is(tenant)) => Ok(tenant.as_str().as_bytes().into()),
             (None, MissingTenant::Reject) => Err(TenantDenial::Missing),
+        }
+    }
+
+    /// A tenant as it is shown.
+    pub(super) fn shown(&self, tenant: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+        let is_known = || {
+            let is_missing =
+                matches!(&self.rule.missing, MissingTenant::Is(own) if own.as_str().as_bytes() == &*tenant);
+            is_missing || std::str::from_utf8(&tenant).is_ok_and(|tenant| self.tenants.get(tenant).is_some())
+        };
+        match Concealed::of(&tenant).filter(|_| self.rule.is_credential && !is_known()) {
+            Some(concealed) => concealed.as_str().as_bytes().to_vec().into(),
+            None => tenant,
         }
     }
 

@@ -24,6 +24,8 @@ pub(in crate::limiter) struct Prepared {
     by_keys: Box<[String]>,
     /// The keys of what a list's entry reports of the host that is asked for.
     host_keys: Box<[String]>,
+    /// The keys of what a list's entry reports of credentials.
+    credential_keys: Box<[String]>,
     /// The key of the entry that says what a request costs.
     cost_key: Option<String>,
     /// The parts of a request that a route has to report for it.
@@ -41,6 +43,7 @@ impl Prepared {
             identity: keys.prepare(identity.as_bytes()),
             by_keys: limit.by.iter().map(Dimension::descriptor_key).collect(),
             host_keys: Box::default(),
+            credential_keys: Box::default(),
             cost_key: limit.cost.descriptor_key(),
             needs: limit.needs().collect(),
         }
@@ -53,7 +56,12 @@ impl Prepared {
             }
             _ => None,
         };
-        Self { host_keys: entry.actions.iter().filter_map(host_key).collect(), ..Self::new(keys, limit) }
+        let credentials = entry.actions.iter().filter(|action| action.is_credential());
+        Self {
+            host_keys: entry.actions.iter().filter_map(host_key).collect(),
+            credential_keys: credentials.map(|action| action.descriptor_key().to_owned()).collect(),
+            ..Self::new(keys, limit)
+        }
     }
 
     /// True where a request of the form tells all that it takes to count it.
@@ -101,6 +109,11 @@ impl Prepared {
             value if is_host(key) => hasher.part(key).part(&host_name(value)),
             value => add_entry(hasher, key, value),
         })
+    }
+
+    /// True for the key of a list's entry whose value is not shown.
+    pub(super) fn is_credential(&self, key: &[u8]) -> bool {
+        self.credential_keys.iter().any(|own| own.as_bytes() == key)
     }
 
     fn cost(&self, entries: &Entries<'_>) -> u32 {

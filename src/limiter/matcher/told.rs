@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::pick::TenantLists;
 use super::prepared::{Prepared, host_name, mask, parse_address, path, value};
 use super::{Applied, Asked, Described, Found, Matcher, Tier};
+use crate::names::credential::Concealed;
 use crate::names::{Name, descriptor};
 use crate::policy::limit::Dimension;
 
@@ -26,6 +27,13 @@ impl Matcher {
     pub fn tenant<'a>(&'a self, asked: &Asked<'a>) -> Option<Cow<'a, [u8]>> {
         let rule = self.gateways.get(asked.gateway)?.tenant.as_deref()?;
         self.tenancy(rule).tenant(of_api(asked)?.entries).ok()
+    }
+
+    /// The same as it is shown. Where the tenant's name is a credential that is its hash, but for names that documents have.
+    pub fn shown_tenant<'a>(&'a self, asked: &Asked<'a>) -> Option<Cow<'a, [u8]>> {
+        let rule = self.gateways.get(asked.gateway)?.tenant.as_deref()?;
+        let tenancy = self.tenancy(rule);
+        Some(tenancy.shown(tenancy.tenant(of_api(asked)?.entries).ok()?))
     }
 
     /// The counter of a limit that was found for a request of this tenant.
@@ -76,7 +84,12 @@ impl ToldCounter<'_> {
     pub fn tell_values(&self, mut tell: impl FnMut(&[&[u8]])) {
         let Some((prepared, described)) = self.of else { return };
         if self.is_list {
-            described.entries.iter().skip(1).for_each(|(key, value)| tell(&[key, b"=", value]));
+            for (key, value) in described.entries.iter().skip(1) {
+                match Concealed::of(value).filter(|_| prepared.is_credential(key)) {
+                    Some(concealed) => tell(&[key, b"=", concealed.as_str().as_bytes()]),
+                    None => tell(&[key, b"=", value]),
+                }
+            }
             return;
         }
         for (dimension, key) in prepared.by() {
@@ -110,7 +123,10 @@ fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce(&[u8])) 
         },
         Dimension::Path => tell(&path(reported)),
         Dimension::Host => tell(&host_name(reported)),
-        _ => tell(reported),
+        _ => match Concealed::of(reported).filter(|_| dimension.is_credential()) {
+            Some(concealed) => tell(concealed.as_str().as_bytes()),
+            None => tell(reported),
+        },
     }
 }
 
@@ -139,6 +155,9 @@ mod tests {
             (&Dimension::Host, b"Shop.example:80", "shop.example"),
             (&Dimension::Path, b"/a%2f?q", "/a%2F"),
             (&Dimension::Header("x-a".to_owned()), b"V", "V"),
+            (&Dimension::Header("authorization".to_owned()), b"abc", "sha256:ba7816bf8f01"),
+            (&Dimension::Cookie("sid".to_owned()), b"abc", "sha256:ba7816bf8f01"),
+            (&Dimension::Query("access_token".to_owned()), b"", ""),
             (&Dimension::Method, b"", ""),
         ] {
             tell_value(dimension, value, |told| assert_eq!(told, expected.as_bytes(), "{dimension}"));

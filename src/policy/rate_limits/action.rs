@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::matcher::{HeaderMatcher, QueryMatcher};
+use crate::names::credential::is_credential;
 use crate::names::descriptor;
 use crate::policy::problem::Findings;
 use crate::policy::raw::{
@@ -59,6 +60,14 @@ pub enum MetadataSource {
 }
 
 impl Action {
+    /// True where the value that it reports lets whoever has it in.
+    pub fn is_credential(&self) -> bool {
+        match self {
+            Self::RequestHeader { name, .. } | Self::QueryParameter { name, .. } => is_credential(name),
+            _ => false,
+        }
+    }
+
     pub(super) fn read(raw: &RawAction, findings: &mut Findings) -> Option<Self> {
         match raw {
             RawAction::RequestHeaders(raw) => findings.within("request_headers", |findings| {
