@@ -46,6 +46,7 @@ use crate::audit::Audit;
 use crate::certificates::Certificates;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Counters;
+use crate::denial_log::DenialLog;
 use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::explain::counters::Selection;
@@ -58,6 +59,7 @@ use crate::snapshot::render;
 use crate::snapshot::resource::Resource;
 use crate::source::board::Board;
 use crate::top::Top;
+use crate::traces::Traces;
 use crate::traffic::Traffic;
 use directory::Directory;
 use error::ProblemDetails;
@@ -90,9 +92,15 @@ pub struct Admin {
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
     pub audit: Arc<Audit>,
+    /// `None`: there are no spans of decisions.
+    pub traces: Option<Traces>,
+    /// `None`: there is no log of denials.
+    pub denial_log: Option<DenialLog>,
     pub access: Arc<Access>,
     pub clock: Clock,
     pub listeners: Listeners,
+    /// The bytes that Envoys may leave unread before slow ones have less time.
+    pub xds_unread_bytes_max: u64,
     /// Cancelled once it is about to end.
     pub leaving: CancellationToken,
 }

@@ -9,7 +9,7 @@ pub mod verify;
 mod writer;
 
 use std::io;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Timestamp;
 use crate::metrics::{Metrics, ReasonLabels};
+use crate::rotation::{self, Rotation};
 use crate::shown;
 use file::AuditFile;
 use recent::{Change, Recent};
@@ -37,10 +38,7 @@ const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
     pub path: PathBuf,
-    /// The size from which on a file is moved away, and a new one begun. `None`: this is somebody else's business.
-    pub bytes_max: Option<NonZeroU64>,
-    /// The files that were moved away and are kept.
-    pub files_max: NonZeroU32,
+    pub rotation: Rotation,
 }
 
 #[derive(Debug, Default)]
@@ -148,14 +146,20 @@ impl<'a> Line<'a> {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(at.as_nanos());
         Self { at: humantime::format_rfc3339_millis(at).to_string(), entry, previous }
     }
+
+    /// Nobody can forge a line, or do something to the terminal of whoever reads it: JSON escapes what would.
+    fn text(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_string(self)?;
+        Ok(shown::json(&text).into_owned())
+    }
 }
 
 impl Audit {
     /// Appends to the file, which is made where there is none. The last changes are those at its end.
     pub fn open(settings: AuditSettings, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let path = settings.path.clone();
+        let (path, files_max) = (settings.path.clone(), settings.rotation.files_max);
         let file = AuditFile::open(settings)?;
-        let recent = recent_in(&path);
+        let recent = recent_in(&path, files_max);
         let last_hash = file.head().map(str::to_owned);
         tracing::info!(target: "audit", last_hash, "--audit-log {}", shown::path(&path));
         let state = Arc::new(Mutex::new(State { recent, last_hash, ..State::default() }));
@@ -215,8 +219,7 @@ impl Audit {
     }
 
     fn note_in_log(&self, entry: &Entry, at: Timestamp) -> io::Result<()> {
-        // JSON has no line breaks and no control characters but escaped ones: nobody can forge a line.
-        let text = serde_json::to_string(&Line::of(entry, at, None))?;
+        let text = Line::of(entry, at, None).text()?;
         tracing::info!(target: "audit", "{text}");
         self.state.lock().recent.take(entry, at);
         Ok(())
@@ -241,13 +244,27 @@ async fn note_in_file(queue: &mpsc::Sender<Waiting>, entry: &Entry, at: Timestam
     answered.ok_or_else(has_ended)?.map_err(Unnoted::Failed)
 }
 
-/// What is not read is not shown: the chain alone has to be known to go on with it.
-fn recent_in(path: &Path) -> Recent {
-    let mut recent = Recent::default();
-    match file::tail(path) {
-        Ok((bytes, _)) => lines(&bytes).for_each(|(entry, at)| recent.take(&entry, at)),
-        Err(error) => tracing::warn!("--audit-log {}: earlier changes are not shown: {error}", shown::path(path)),
+/// The last changes in the file, and in those before it that were moved away, as far as there is room for them. What is not
+/// read is not shown: the chain alone has to be known to go on with it.
+fn recent_in(path: &Path, files_max: NonZeroU32) -> Recent {
+    let (mut ends, mut room) = (Vec::new(), file::TAIL_BYTES_MAX);
+    let moved = (1..=files_max.get()).map(|number| rotation::older(path, number)).take_while(|file| file.is_file());
+    for file in std::iter::once(path.to_owned()).chain(moved) {
+        let (bytes, is_whole) = match file::tail(&file, room) {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::warn!("--audit-log {}: earlier changes are not shown: {error}", shown::path(&file));
+                break;
+            }
+        };
+        room = room.saturating_sub(bytes.len() as u64);
+        ends.push(bytes);
+        if !is_whole || room == 0 {
+            break;
+        }
     }
+    let mut recent = Recent::default();
+    ends.iter().rev().flat_map(|bytes| lines(bytes)).for_each(|(entry, at)| recent.take(&entry, at));
     recent
 }
 

@@ -9,9 +9,13 @@ use parking_lot::Mutex;
 use crate::metrics::{FileLabels, Metrics};
 use crate::pem::PemFile;
 use crate::shown;
+use crate::x509::Described;
 
 /// A certificate that ends within this time is a warning: long enough to have another one made.
 pub const EXPIRING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// So many names of a certificate are kept.
+const NAMES_MAX: usize = 20;
 
 /// By the flags that name their files.
 #[derive(Debug, Default)]
@@ -25,6 +29,11 @@ pub struct Certificates {
 pub struct Certificate {
     pub flag: &'static str,
     pub path: PathBuf,
+    /// As in [`Described`], of the first certificate of a chain, and of the authority that ends first.
+    pub subject: String,
+    /// The first of them.
+    pub names: Vec<String>,
+    pub names_more: usize,
     pub not_after: SystemTime,
     /// What the log was told of last.
     told: Validity,
@@ -59,6 +68,19 @@ impl Validity {
 }
 
 impl Certificate {
+    fn of(file: &PemFile, named: &Described, not_after: SystemTime) -> Self {
+        let bounded = |text: &String| shown::bounded(text).into_owned();
+        Self {
+            flag: file.flag(),
+            path: file.path().to_owned(),
+            subject: bounded(&named.subject),
+            names: named.names.iter().take(NAMES_MAX).map(bounded).collect(),
+            names_more: named.names.len().saturating_sub(NAMES_MAX),
+            not_after,
+            told: Validity::Valid,
+        }
+    }
+
     pub fn validity(&self, now: SystemTime) -> Validity {
         // The last second is one of it (RFC 5280, section 4.1.2.5).
         match self.not_after.duration_since(now) {
@@ -86,19 +108,21 @@ impl Certificates {
     /// Takes in a file that is used now. One that cannot be read is the trouble of whoever uses it, and what was known of it
     /// stays.
     pub fn note(&self, file: &PemFile, holds: Holds, now: SystemTime) {
-        let Ok(ends) = file.ends() else { return };
-        let Some(not_after) = holds.end(&ends, now) else { return };
+        let Ok(all) = file.described() else { return };
+        let Some(certificate) =
+            holds.shown(&all, now).map(|(named, not_after)| Certificate::of(file, named, not_after))
+        else {
+            return;
+        };
+        let not_after = certificate.not_after;
         let since_1970 = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let label = FileLabels { file: file.flag().trim_start_matches('-') };
         let gauge = self.metrics.certificate_expiration.get_or_create_owned(&label);
         gauge.set(i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX));
         let mut kept = self.kept.lock();
         match kept.iter_mut().find(|certificate| certificate.flag == file.flag()) {
-            Some(known) => known.not_after = not_after,
-            None => {
-                let (flag, path) = (file.flag(), file.path().to_owned());
-                kept.push(Certificate { flag, path, not_after, told: Validity::Valid });
-            }
+            Some(known) => *known = Certificate { told: known.told, ..certificate },
+            None => kept.push(certificate),
         }
     }
 
@@ -134,13 +158,14 @@ impl Certificates {
 }
 
 impl Holds {
-    /// The moment at which the file is of no use any more, or of less.
-    fn end(self, ends: &[SystemTime], now: SystemTime) -> Option<SystemTime> {
+    /// The certificate that the file is told by, and the moment at which the file is of no use any more, or of less.
+    fn shown(self, all: &[Described], now: SystemTime) -> Option<(&Described, SystemTime)> {
+        let end = |certificate: &&Described| certificate.not_after;
         match self {
-            Self::Chain => ends.iter().min().copied(),
+            Self::Chain => Some((all.first()?, all.iter().min_by_key(end)?.not_after)),
             Self::Authorities => {
-                let first_left = ends.iter().filter(|end| **end >= now).min();
-                first_left.or(ends.iter().max()).copied()
+                let first_left = all.iter().filter(|certificate| certificate.not_after >= now).min_by_key(end);
+                first_left.or(all.iter().max_by_key(end)).map(|certificate| (certificate, certificate.not_after))
             }
         }
     }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Timestamp;
 use crate::metrics::{DenialLogMetrics, Metrics};
+use crate::rotation::Rotation;
 use pace::Pace;
 
 pub use writer::Writer;
@@ -38,7 +39,7 @@ pub struct DenialLogSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     StandardOutput,
-    File(PathBuf),
+    File(PathBuf, Rotation),
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +84,11 @@ impl DenialLog {
     fn into_queue(queue: mpsc::Sender<Event>, per_second: NonZeroU32, metrics: &Metrics) -> Self {
         let pace = Arc::new(Pace::new(per_second));
         Self { queue, pace, left_out: Arc::default(), metrics: metrics.denial_log.clone() }
+    }
+
+    /// The number of lines that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// Notes a denial, where there is room for it.

@@ -75,6 +75,7 @@ pub mod etcd;
 pub mod last_good;
 pub mod pem;
 pub mod regular_file;
+pub mod rotation;
 pub mod source;
 pub mod traces;
 // who may ask the admin port (time is an argument)

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub decision_errors: Family<CodeLabels, Counter>,
     /// All of these. It is not shown: it is their sum.
     pub decision_errors_all: Counter,
+    /// Calls of the rate limit service that have come and are not answered, as of the last turn of each connection.
+    pub decision_calls_waiting: Gauge,
     pub decision_forms: Family<FormLabels, Counter>,
     pub older_forms: Gauge,
     pub counter_keys: Gauge,
@@ -182,6 +184,12 @@ impl Default for Metrics {
                 Family::default(),
             ),
             decision_errors_all: Counter::default(),
+            decision_calls_waiting: register(
+                r,
+                "decision_calls_waiting",
+                "Requests that wait to be decided, or for the counter store",
+                Gauge::default(),
+            ),
             decision_forms: register(
                 r,
                 "decision_forms",

@@ -2,12 +2,12 @@
 
 use std::fmt::{Debug, Display, Formatter};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::x509::Described;
 use crate::{regular_file, shown, x509};
 
 /// A file as it was when it was read. It may hold a private key, and is never printed.
@@ -42,10 +42,10 @@ impl PemFile {
         &self.path
     }
 
-    /// The last moment of each certificate.
-    pub fn ends(&self) -> Result<Vec<SystemTime>, Unusable> {
+    /// For whom each certificate is, and until when.
+    pub fn described(&self) -> Result<Vec<Described>, Unusable> {
         let certificates = self.certificates()?;
-        certificates.iter().map(|der| x509::not_after(der).map_err(|error| self.unusable(error))).collect()
+        certificates.iter().map(|der| x509::described(der).map_err(|error| self.unusable(error))).collect()
     }
 
     /// All certificates, of which there must be one.

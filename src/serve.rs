@@ -171,7 +171,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     tasks.spawn_on(xds, xds_runtime.handle());
     let places = Places::over(workers.handles());
     let followers = followers::open(config, &shared.metrics, (&mut tasks, source_runtime.handle()), &shared.shutdown)?;
-    tasks.spawn_on(servers::rls(shared.rls(followers), rls_listener, grpc, places, ending())?, first_worker);
+    tasks.spawn_on(servers::rls(shared.rls(followers.clone()), rls_listener, grpc, places, ending())?, first_worker);
     let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -183,7 +183,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         }
         SourceConfig::Dir(_) => None,
     };
-    let admin = shared.admin(editor, audit, Arc::clone(&access.access));
+    let admin = shared.admin(editor, audit, followers, Arc::clone(&access.access));
     tasks.spawn_on(access.follow(shutdown()), on_source);
     tasks.spawn_on(shared.pulse(Observer::new(&admin)), on_source);
     let admin = servers::admin(admin, admin_listener, http, on(admin_runtime), shutdown());
@@ -334,7 +334,13 @@ impl Shared {
         pulse.beat(self.live.subscribe(), self.shutdown.clone())
     }
 
-    fn admin(&self, editor: Option<Arc<Editor>>, audit: Audit, access: Arc<Access>) -> Admin {
+    fn admin(
+        &self,
+        editor: Option<Arc<Editor>>,
+        audit: Audit,
+        Followers { traces, denial_log }: Followers,
+        access: Arc<Access>,
+    ) -> Admin {
         Admin {
             live: Arc::clone(&self.live),
             rollout: Arc::clone(&self.rollout),
@@ -353,9 +359,12 @@ impl Shared {
             directory: Arc::default(),
             editor,
             audit: Arc::new(audit),
+            traces,
+            denial_log,
             access,
             clock: self.clock,
             listeners: self.listeners,
+            xds_unread_bytes_max: UNREAD_BYTES_MAX,
             leaving: self.leaving.clone(),
         }
     }

@@ -117,6 +117,11 @@ impl Traces {
         }
     }
 
+    /// The number of spans that wait to be exported.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Has a span exported, in time.
     pub fn end(&self, span: &Span, at: Timestamp, ended: Ended) {
         let data = SpanData {

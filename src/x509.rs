@@ -1,5 +1,6 @@
 //! Certificates as they are encoded (RFC 5280): for whom they are, and until when.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use x509_cert::Certificate;
@@ -22,9 +23,38 @@ pub fn client_certificate(der: &[u8]) -> Result<ClientCertificate, der::Error> {
     Ok(ClientCertificate { sans, not_after: Some(end(&certificate)) })
 }
 
-/// The last second in which the certificate is valid.
-pub fn not_after(der: &[u8]) -> Result<SystemTime, der::Error> {
-    Certificate::from_der(der).map(|certificate| end(&certificate))
+/// A certificate as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// As RFC 4514 writes it, as in `CN=edge,O=Shop`. Empty: it has none.
+    pub subject: String,
+    /// Those of its subjectAltName that are URIs, DNS names or addresses.
+    pub names: Vec<String>,
+    /// The last second in which it is valid.
+    pub not_after: SystemTime,
+}
+
+pub fn described(der: &[u8]) -> Result<Described, der::Error> {
+    let certificate = Certificate::from_der(der)?;
+    // What cannot be read of the names is no reason not to know when it ends.
+    let names = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
+    Ok(Described {
+        subject: certificate.tbs_certificate().subject().to_string(),
+        names: names.map_or(Vec::new(), |(_, SubjectAltName(names))| names.iter().filter_map(shown_name).collect()),
+        not_after: end(&certificate),
+    })
+}
+
+fn shown_name(name: &GeneralName) -> Option<String> {
+    match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
+        GeneralName::DnsName(name) => Some(name.to_string()),
+        GeneralName::IpAddress(address) => {
+            let v4 = <[u8; 4]>::try_from(address.as_bytes()).map(IpAddr::from);
+            v4.or(<[u8; 16]>::try_from(address.as_bytes()).map(IpAddr::from)).ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn end(certificate: &Certificate) -> SystemTime {
@@ -54,7 +84,10 @@ mod tests {
         let read = client_certificate(&der(&names, end)).unwrap();
         let dns = |name: &str| San::Dns(name.to_owned());
         assert_eq!(read.sans, [San::Uri("spiffe://shop/edge".to_owned()), dns("edge.shop"), dns("*.shop")]);
-        assert_eq!((read.not_after, not_after(&der(&[], end)).unwrap()), (Some(end), end));
+        let described = described(&der(&names, end)).unwrap();
+        assert_eq!((read.not_after, described.not_after), (Some(end), end));
+        assert_eq!(described.names, ["spiffe://shop/edge", "Edge.shop", "*.shop", "10.0.0.7"]);
+        assert!(described.subject.starts_with("CN="), "{}", described.subject);
         assert_eq!(client_certificate(&der(&[], end)).unwrap().sans, []);
     }
 
@@ -67,7 +100,7 @@ mod tests {
             }
             let _ = client_certificate(&changed);
             changed.truncate(end);
-            let _ = (client_certificate(&changed), not_after(&changed));
+            let _ = (client_certificate(&changed), described(&changed));
         }
     }
 }

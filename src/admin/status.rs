@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::documents::RefusedDocument;
+use super::health::Check;
 use super::nodes::{Look, NeededFeature};
 use super::{Admin, Listeners, in_background, rfc3339, wall};
 use crate::certificates::Certificate;
@@ -54,6 +55,8 @@ pub(super) struct Status {
     #[schema(required = true)]
     revision: Option<u64>,
     ready: bool,
+    /// The rows of `/readyz`.
+    checks: Vec<Check>,
     source: SourceStatus,
     /// The number of documents that are served.
     documents: usize,
@@ -111,6 +114,11 @@ struct Denied {
 struct ServerCertificate {
     flag: &'static str,
     path: String,
+    /// As RFC 4514 writes it, of the first certificate of a chain and of the authority that ends first; empty where it has none.
+    subject: String,
+    /// The URIs, DNS names and addresses that it is for; the first 20.
+    names: Vec<String>,
+    names_more: usize,
     #[schema(format = DateTime)]
     not_after: String,
     /// `valid`, `expiring` within 30 days, or `expired`.
@@ -288,6 +296,7 @@ impl Status {
             generation: generation.map(|generation| generation.number),
             revision: generation.map(|generation| generation.revision.0),
             ready: generation.is_some(),
+            checks: Check::all(admin),
             source: SourceStatus::of(admin),
             documents: generation.map_or(0, |generation| generation.documents.len()),
             refused,
@@ -335,6 +344,9 @@ impl ServerCertificate {
         Self {
             flag: certificate.flag,
             path: shown::path(&certificate.path),
+            subject: certificate.subject.clone(),
+            names: certificate.names.clone(),
+            names_more: certificate.names_more,
             not_after: humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
             validity: certificate.validity(wall(admin.clock.now())).as_str(),
         }

@@ -36,6 +36,7 @@ use crate::live::{Settings, Writer};
 use crate::made_certificates::{Authority, in_days};
 use crate::names::{Name, NodeIdentity, Revision};
 use crate::nodes::{Node, Position, Protocol, Seat, Sent, Standing, Subscribed};
+use crate::rotation::Rotation;
 use crate::snapshot::resource::ResourceType;
 
 const SHOP: &str = "\
@@ -100,9 +101,12 @@ impl World {
             directory: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),
+            traces: None,
+            denial_log: None,
             access: Arc::new(Access::new(port, false, Credentials::none(port))),
             clock,
             listeners: Listeners { xds: address, rls: address, admin: address },
+            xds_unread_bytes_max: 1000,
             leaving: CancellationToken::new(),
         };
         Self { admin, writer }
@@ -345,7 +349,8 @@ async fn a_change_that_cannot_be_noted_is_not_made() {
     let mut world = World::shop().with_editor();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let settings = AuditSettings { path: path.clone(), bytes_max: None, files_max: NonZeroU32::MIN };
+    let settings =
+        AuditSettings { path: path.clone(), rotation: Rotation { bytes_max: None, files_max: NonZeroU32::MIN } };
     world.admin.audit = Arc::new(Audit::open(settings, Arc::clone(&world.admin.metrics)).unwrap());
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
@@ -394,12 +399,14 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
     let all = [
         "certificates",
         "counter_keys",
+        "decision_calls",
         "documents",
         "identities",
         "leaving",
         "policies",
         "refused_documents",
         "source",
+        "xds_unread",
     ];
     let all = all.map(|name| (name.to_owned(), true));
     assert_eq!(oks(&world).await, BTreeMap::from(all.clone()));

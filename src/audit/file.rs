@@ -5,15 +5,14 @@
 //! audit.jsonl.1   was written before it, and so on up to `files_max`
 //! ```
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::chain::{Chain, Said, read_line};
 use super::{AuditSettings, Entry, Line};
 use crate::clock::Timestamp;
-use crate::{regular_file, shown};
+use crate::{regular_file, rotation, shown};
 
 /// What is read of the end of a file, in bytes. A large change is a line of some 3 MB.
 pub(super) const TAIL_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -61,7 +60,7 @@ impl AuditFile {
         let mut head = open.head.clone();
         for (entry, at) in entries {
             let begin = text.len();
-            serde_json::to_writer(&mut text, &Line::of(entry, at, Some(&head)))?;
+            text.extend_from_slice(Line::of(entry, at, Some(&head)).text()?.as_bytes());
             text.push(b'\n');
             head = Chain::after(text.get(begin..).unwrap_or_default()).hash();
         }
@@ -81,7 +80,7 @@ impl Open {
     fn resume(settings: &AuditSettings) -> io::Result<Self> {
         let path = &settings.path;
         let file = create(path)?;
-        let before = rotated(path, 1);
+        let before = rotation::older(path, 1);
         let (chain, is_cut) = match file.metadata()?.len() {
             0 if before.is_file() => (chain_in(&before)?.0, false),
             _ => chain_in(path)?,
@@ -92,31 +91,20 @@ impl Open {
     /// Begins a new file where somebody moved this one away. The chain goes on from what was written here, whatever the new
     /// one holds.
     fn follow(&mut self, path: &Path) -> io::Result<()> {
-        let is_it = |metadata: &Metadata, own: &Metadata| (metadata.dev(), metadata.ino()) == (own.dev(), own.ino());
-        let own = self.file.metadata()?;
-        match std::fs::metadata(path) {
-            Ok(metadata) if is_it(&metadata, &own) => Ok(()),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => {
-                self.file = create(path)?;
-                self.is_cut = is_cut(path)?;
-                tracing::info!(target: "audit", last_hash = self.head, "--audit-log {}: a new file", shown::path(path));
-                Ok(())
-            }
+        if rotation::is_moved(path, &self.file)? {
+            self.file = create(path)?;
+            self.is_cut = is_cut(path)?;
+            tracing::info!(target: "audit", last_hash = self.head, "--audit-log {}: a new file", shown::path(path));
         }
+        Ok(())
     }
 
     /// Moves a file away that is full. One that cannot be moved is written on: what is noted counts for more than its size.
-    fn rotate(&mut self, AuditSettings { path, bytes_max, files_max }: &AuditSettings) -> io::Result<()> {
-        let bytes = self.file.metadata()?.len();
-        if bytes_max.is_none_or(|max| bytes < max.get()) {
+    fn rotate(&mut self, AuditSettings { path, rotation }: &AuditSettings) -> io::Result<()> {
+        if !rotation.is_full(&self.file)? {
             return Ok(());
         }
-        let moved = (1..files_max.get()).rev().try_for_each(|number| {
-            let older = rotated(path, number);
-            if older.exists() { std::fs::rename(older, rotated(path, number + 1)) } else { Ok(()) }
-        });
-        match moved.and_then(|()| std::fs::rename(path, rotated(path, 1))) {
+        match rotation.move_away(path) {
             Ok(()) => self.follow(path),
             Err(error) => {
                 tracing::warn!("--audit-log {}: it is full and cannot be moved away: {error}", shown::path(path));
@@ -145,16 +133,9 @@ fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The name of a file that was moved away: the larger the number, the older it is.
-fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
 /// What stands before the next line of a file, and whether the last one is cut off.
 fn chain_in(path: &Path) -> io::Result<(Chain, bool)> {
-    let (bytes, is_whole) = tail(path)?;
+    let (bytes, is_whole) = tail(path, TAIL_BYTES_MAX)?;
     let is_cut = !bytes.is_empty() && !bytes.ends_with(b"\n");
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let linked = lines.iter().rposition(|line| matches!(Said::of(line), Said::Previous(_)));
@@ -177,13 +158,13 @@ fn chain_of_all(path: &Path) -> io::Result<Chain> {
     Ok(chain)
 }
 
-/// The end of the file from the beginning of a line, and whether that is all of it.
-pub(super) fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+/// The end of the file from the beginning of a line, of so many bytes at most, and whether that is all of it.
+pub(super) fn tail(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = regular_file::open(path)?;
-    let begin = file.metadata()?.len().saturating_sub(TAIL_BYTES_MAX);
+    let begin = file.metadata()?.len().saturating_sub(bytes_max);
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
-    file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
+    file.take(bytes_max).read_to_end(&mut bytes)?;
     if begin > 0 {
         let end_of_line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |position| position + 1);
         bytes.drain(..end_of_line);

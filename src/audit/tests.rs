@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -46,8 +47,10 @@ impl Log {
     fn settings(&self, path: &Path) -> AuditSettings {
         AuditSettings {
             path: path.to_owned(),
-            bytes_max: self.bytes_max.and_then(NonZeroU64::new),
-            files_max: NonZeroU32::new(self.files_max).unwrap(),
+            rotation: Rotation {
+                bytes_max: self.bytes_max.and_then(NonZeroU64::new),
+                files_max: NonZeroU32::new(self.files_max).unwrap(),
+            },
         }
     }
 
@@ -396,7 +399,7 @@ async fn no_more_of_a_large_file_is_read_than_its_end() {
     // All of it has to be read where its end says no hash.
     for (text, last) in [(&of_older, &*of_older), (&linked, &linked[of_older.len()..])] {
         std::fs::write(log.path(), text).unwrap();
-        let (bytes, is_whole) = file::tail(&log.path()).unwrap();
+        let (bytes, is_whole) = file::tail(&log.path(), TAIL_BYTES_MAX).unwrap();
         assert!(bytes.len() as u64 <= TAIL_BYTES_MAX && bytes.starts_with(b"{\"at\"") && !is_whole, "{}", bytes.len());
         let audit = log.open();
         let changes = audit.changes(None, usize::MAX);
@@ -404,6 +407,40 @@ async fn no_more_of_a_large_file_is_read_than_its_end() {
         assert_eq!((changes.len(), &*changes[0].change), (CHANGES_MAX, &*newest.to_string()));
         assert_eq!(audit.report(AT).unwrap().last_hash, sha256(last.as_bytes()));
     }
+}
+
+#[tokio::test]
+async fn after_a_restart_changes_of_files_that_were_moved_away_are_shown_too() {
+    let log = Log { bytes_max: Some(1), files_max: 5, ..Log::new() };
+    let shown = || log.open().changes(None, usize::MAX).into_iter().map(|change| change.change).collect::<Vec<_>>();
+    log.note(&["1", "2", "3", "4", "5"]).await;
+    assert!(log.moved(4).is_file(), "each line is in a file of its own");
+    assert_eq!(shown(), ["5", "4", "3", "2", "1"]);
+    // One of which nothing can be read has nothing behind it, and takes nothing of what came after it.
+    std::fs::remove_file(log.moved(2)).unwrap();
+    assert_eq!(shown(), ["5", "4"]);
+    // All of them together have one bound.
+    let line = |number: usize| {
+        let entry = Entry { what: vec!["x".repeat(8000)], ..named(&format!("old {number}")) };
+        serde_json::to_string(&Line::of(&entry, AT, None)).unwrap() + "\n"
+    };
+    let count = usize::try_from(TAIL_BYTES_MAX).unwrap() / line(0).len() + 10;
+    std::fs::write(log.moved(1), (0..count).map(line).collect::<String>()).unwrap();
+    std::fs::write(log.moved(2), line(count)).unwrap();
+    let shown = shown();
+    assert!(shown[0] == "5" && shown.len() < count && !shown.contains(&format!("old {count}")), "{}", shown.len());
+}
+
+#[tokio::test]
+async fn what_would_do_something_to_a_terminal_is_escaped_in_the_file() {
+    let log = Log::new();
+    let eve = Entry { who: "eve\u{9b}31m\u{7f}\u{202e}\u{1b}[2J\\".to_owned(), ..entry(None) };
+    log.open().note(&eve, AT).await.unwrap();
+    let text = log.text();
+    assert!(text.trim_end().chars().all(|c| !c.is_control() && c != '\u{202e}'), "{text:?}");
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["who"], eve.who);
+    assert!(verify(&[&text], None, None).0.is_ok());
 }
 
 proptest! {

@@ -18,6 +18,7 @@ use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::denial_log::{DenialLogSettings, Target};
+use crate::rotation::Rotation;
 use crate::serve::{self, Running};
 use crate::telemetry::{self, LogFormat};
 use crate::xds::AdmissionLimits;
@@ -102,6 +103,18 @@ pub(super) struct Args {
     /// The most denials that are noted in a second. The file says how many it leaves out.
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_per_second, requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_PER_SECOND")]
     denials_log_per_second: NonZeroU32,
+    /// The size in bytes from which on the log of denials is moved away, to FILE.1, and a new one begun. Default: it grows.
+    #[arg(long, value_name = "N", requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_BYTES_MAX")]
+    denials_log_bytes_max: Option<NonZeroU64>,
+    /// The number of logs of denials that were moved away and are kept. Older ones are deleted.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        requires = "denials_log",
+        env = "TIERFLOW_DENIALS_LOG_FILES_MAX"
+    )]
+    denials_log_files_max: NonZeroU32,
     #[command(flatten)]
     traces: Checked<TracesArgs>,
     #[command(flatten)]
@@ -116,6 +129,9 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
     log_format: LogFormat,
 }
+
+/// As a file, by the convention of most programs.
+const STANDARD_OUTPUT: &str = "-";
 
 fn parse_replica_id(text: &str) -> Result<String, String> {
     let is_well_formed = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
@@ -169,6 +185,13 @@ async fn until_told(running: &mut Running, drain_time: Duration) -> Result<(), F
 
 impl Check for Args {
     fn check(&mut self, typed: &Typed) -> Result<(), String> {
+        let is_standard_output = self.denials_log.as_ref().is_some_and(|path| path.as_os_str() == STANDARD_OUTPUT);
+        match typed.first_of(&["denials_log_bytes_max", "denials_log_files_max"]) {
+            Some(flag) if is_standard_output => {
+                return Err(format!("{flag} needs --denials-log with a file: nothing else can be moved away"));
+            }
+            _ => {}
+        }
         match typed.first_of(&["replica_id"]) {
             Some(flag) if self.etcd.etcd.is_empty() => {
                 Err(format!("{flag} needs --etcd: replicas know each other by it"))
@@ -195,6 +218,7 @@ impl Args {
         };
         let traces = self.traces.0.settings(self.replica_id.as_deref())?;
         let tls = self.tls_cert.zip(self.tls_key);
+        let of_denials = Rotation { bytes_max: self.denials_log_bytes_max, files_max: self.denials_log_files_max };
         Ok(Config {
             source,
             state_dir: self.state_dir,
@@ -215,11 +239,13 @@ impl Args {
             admin_metrics_open: self.admin_metrics_open,
             audit_log: self.audit_log.map(|path| AuditSettings {
                 path,
-                bytes_max: self.audit_log_bytes_max,
-                files_max: self.audit_log_files_max,
+                rotation: Rotation { bytes_max: self.audit_log_bytes_max, files_max: self.audit_log_files_max },
             }),
             denial_log: self.denials_log.map(|path| DenialLogSettings {
-                target: if path.as_os_str() == "-" { Target::StandardOutput } else { Target::File(path) },
+                target: match path.as_os_str() == STANDARD_OUTPUT {
+                    true => Target::StandardOutput,
+                    false => Target::File(path, of_denials),
+                },
                 per_second: self.denials_log_per_second,
             }),
             traces,

@@ -36,6 +36,9 @@ struct Status {
     generation: Option<u64>,
     revision: Option<u64>,
     documents: u64,
+    /// The rows of `/readyz`; an older server tells of none here.
+    #[serde(default)]
+    checks: Vec<Check>,
     source: Source,
     refused: Vec<Document>,
     /// The number of those that are not among them, as of the other lists.
@@ -58,6 +61,16 @@ struct Status {
     /// The file of the audit log; none where changes are noted in the log.
     #[serde(default)]
     audit: Option<Audit>,
+}
+
+/// Something that the server looks at.
+#[derive(Deserialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    value: Value,
+    threshold: Value,
+    unit: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -295,13 +308,39 @@ impl Status {
         for denied in &self.denied {
             let _ = writeln!(text, "\n{}", denied.summary(&self.at));
         }
-        if !self.nodes.behind.is_empty() {
-            text = shown::lines(&text).into_owned();
-            // It shows names as they are shown in tables, and has colours.
-            let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
-            return text;
+        // Tables show names as they are shown there, and one has colours.
+        text = shown::lines(&text).into_owned();
+        if !self.checks.is_empty() {
+            let _ = write!(text, "\n{}", health(&self.checks));
         }
-        shown::lines(&text).into_owned()
+        if !self.nodes.behind.is_empty() {
+            let _ = write!(text, "\n{}", self.nodes.table(&self.at, is_coloured));
+        }
+        text
+    }
+}
+
+/// A row for each check; those that are not as they should be come first.
+fn health(checks: &[Check]) -> String {
+    let header = ["HEALTH", "", "VALUE", "THRESHOLD", "UNIT"].map(str::to_owned);
+    let mut checks: Vec<&Check> = checks.iter().collect();
+    checks.sort_by_key(|check| check.ok);
+    let rows: Vec<[String; 5]> = std::iter::once(header).chain(checks.into_iter().map(Check::row)).collect();
+    output::aligned(&rows).join("\n") + "\n"
+}
+
+impl Check {
+    fn row(&self) -> [String; 5] {
+        let value = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            // The age of the source is measured to the nanosecond.
+            Value::Number(number) if number.is_f64() => format!("{:.1}", number.as_f64().unwrap_or_default()),
+            other => other.to_string(),
+        };
+        let word = if self.ok { "ok" } else { "NOT OK" };
+        let unit = self.unit.clone().unwrap_or_default();
+        [self.name.clone(), word.to_owned(), value(&self.value), value(&self.threshold), unit]
     }
 }
 

@@ -1,8 +1,7 @@
 //! The task that writes the lines, on a thread that may wait for a disk or a pipe.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +15,7 @@ use super::{Event, Line, Target};
 use crate::clock::Timestamp;
 use crate::metrics::DenialLogMetrics;
 use crate::regular_file;
+use crate::rotation::{self, Rotation};
 use crate::shown;
 
 /// The lines of one write.
@@ -43,7 +43,7 @@ pub struct Writer {
 #[derive(Debug)]
 enum Output {
     Standard(io::Stdout),
-    File { path: PathBuf, file: File },
+    File { path: PathBuf, rotation: Rotation, file: File },
 }
 
 impl Writer {
@@ -55,7 +55,7 @@ impl Writer {
     ) -> io::Result<Self> {
         let output = Some(match target {
             Target::StandardOutput => Output::Standard(io::stdout()),
-            Target::File(path) => Output::File { file: append(&path)?, path },
+            Target::File(path, rotation) => Output::File { file: append(&path)?, path, rotation },
         });
         Ok(Self { events, left_out, metrics, output, told: None, last: Timestamp::default() })
     }
@@ -133,8 +133,9 @@ impl Output {
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Standard(stdout) => stdout.write_all(text).and_then(|()| stdout.flush()),
-            Self::File { path, file } => {
+            Self::File { path, rotation, file } => {
                 follow(path, file)?;
+                rotate(path, *rotation, file)?;
                 file.write_all(text)
             }
         }
@@ -147,21 +148,25 @@ fn append(path: &Path) -> io::Result<File> {
 
 /// Begins a new file where somebody moved this one away.
 fn follow(path: &Path, file: &mut File) -> io::Result<()> {
-    let is_it = |metadata: &Metadata, own: &Metadata| (metadata.dev(), metadata.ino()) == (own.dev(), own.ino());
-    match std::fs::metadata(path) {
-        Ok(metadata) if is_it(&metadata, &file.metadata()?) => {}
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {
-            *file = append(path)?;
-            tracing::info!("--denials-log {}: a new file", shown::path(path));
-        }
+    if rotation::is_moved(path, file)? {
+        *file = append(path)?;
+        tracing::info!("--denials-log {}: a new file", shown::path(path));
+    }
+    Ok(())
+}
+
+/// Moves a file away that is full. One that cannot be moved is trouble: nobody could tell how large it would become.
+fn rotate(path: &Path, rotation: Rotation, file: &mut File) -> io::Result<()> {
+    if rotation.is_full(file)? {
+        rotation.move_away(path)?;
+        *file = append(path)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use std::num::{NonZeroU32, NonZeroU64};
 
     use super::super::tests::event;
     use super::super::{DenialLog, DenialLogSettings};
@@ -169,8 +174,15 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn open(path: &Path, per_second: u32, metrics: &Metrics) -> (DenialLog, Writer) {
+        open_rotated(path, per_second, None, metrics)
+    }
+
+    fn open_rotated(path: &Path, per_second: u32, bytes_max: Option<u64>, metrics: &Metrics) -> (DenialLog, Writer) {
+        let rotation =
+            Rotation { bytes_max: bytes_max.and_then(NonZeroU64::new), files_max: NonZeroU32::new(2).unwrap() };
+        let target = Target::File(path.to_owned(), rotation);
         let per_second = NonZeroU32::new(per_second).unwrap();
-        DenialLog::open(DenialLogSettings { target: Target::File(path.to_owned()), per_second }, metrics).unwrap()
+        DenialLog::open(DenialLogSettings { target, per_second }, metrics).unwrap()
     }
 
     fn lines(path: &Path) -> Vec<serde_json::Value> {
@@ -202,6 +214,24 @@ mod tests {
         std::fs::rename(&path, &moved).unwrap();
         writer.write(vec![event("after")], 0).await;
         assert_eq!((lines(&moved).len(), lines(&path)[0]["api"].as_str()), (1, Some("after")));
+    }
+
+    #[tokio::test]
+    async fn a_full_file_is_moved_away_and_so_many_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("denials.jsonl");
+        let metrics = Metrics::default();
+        let (_log, mut writer) = open_rotated(&path, 100, Some(1), &metrics);
+        for api in ["first", "second", "third", "fourth"] {
+            writer.write(vec![event(api)], 0).await;
+        }
+        let api = |number: u32| lines(&rotation::older(&path, number))[0]["api"].as_str().unwrap().to_owned();
+        assert_eq!(
+            (lines(&path)[0]["api"].as_str(), api(1), api(2)),
+            (Some("fourth"), "third".to_owned(), "second".to_owned())
+        );
+        assert!(!rotation::older(&path, 3).exists());
+        assert_eq!(metrics.denial_log.written.get(), 4);
     }
 
     #[tokio::test]

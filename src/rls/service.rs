@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use prometheus_client::metrics::gauge::Gauge;
 use prost::bytes::Bytes;
 use tonic::{Code, Status};
 
@@ -16,6 +17,28 @@ use super::{Caller, Rls, Shown};
 use crate::clock::Timestamp;
 
 const CANCELLED: &str = "the caller took it back";
+
+/// A part of the calls that wait, for as long as it lives. All parts are one number, which is written where a part changes.
+pub struct CallsWaiting {
+    all: Gauge,
+    own: usize,
+}
+
+impl CallsWaiting {
+    pub fn set(&mut self, calls: usize) {
+        let change = calls as i64 - self.own as i64;
+        if change != 0 {
+            self.all.inc_by(change);
+            self.own = calls;
+        }
+    }
+}
+
+impl Drop for CallsWaiting {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
 
 #[derive(Clone)]
 pub struct RateLimitServer(pub(super) Arc<Rls>);
@@ -77,6 +100,11 @@ impl RateLimitServer {
 
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+
+    /// Somebody's part of the calls that are told to wait, none at first.
+    pub fn calls_waiting(&self) -> CallsWaiting {
+        CallsWaiting { all: self.0.metrics.decision_calls_waiting.clone(), own: 0 }
     }
 
     /// Notes that a caller has gone on without an answer, which it need not be told.

@@ -43,7 +43,7 @@ pub(super) fn open(
 fn path(target: &Target) -> &Path {
     match target {
         Target::StandardOutput => Path::new("-"),
-        Target::File(path) => path,
+        Target::File(path, _) => path,
     }
 }
 

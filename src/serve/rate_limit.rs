@@ -25,7 +25,7 @@ use super::keep_alive::KeepAlive;
 use super::one_buffer::OneBuffer;
 use super::protocol::{self, Protocol, Speaking};
 use super::routed;
-use crate::rls::{Call, Decision, RateLimitServer, Reply};
+use crate::rls::{Call, CallsWaiting, Decision, RateLimitServer, Reply};
 
 /// Calls that are decided before the connection reads and writes again, and others have a turn.
 const TURN: usize = 64;
@@ -76,6 +76,7 @@ impl RateLimit {
             is_ending: false,
             waiting: VecDeque::new(),
             under_way: None,
+            told: self.service.calls_waiting(),
             incomplete: Arc::default(),
         }
     }
@@ -92,6 +93,8 @@ pub(super) struct Calls<I> {
     waiting: VecDeque<Waiting>,
     /// While some wait for their turn.
     under_way: Option<UnderWay>,
+    /// Their number, as it is told.
+    told: CallsWaiting,
     /// Bytes of calls of which more has to come.
     incomplete: Arc<AtomicUsize>,
 }
@@ -147,6 +150,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             return Poll::Ready(ended);
         }
         self.under_way = None;
+        self.told.set(self.waiting.len());
         if !self.waiting.is_empty() {
             self.under_way = Some(self.peer.activity.begin());
             context.waker().wake_by_ref();
@@ -289,7 +293,10 @@ fn decide(service: &RateLimitServer, waiting: Waiting, peer: &Peer) {
         Decision::Made(reply) => send(respond, reply),
         Decision::Asked(reply) => {
             let (service, under_way) = (service.clone(), peer.activity.begin());
+            let mut told = service.calls_waiting();
+            told.set(1);
             tokio::spawn(async move {
+                let _told = told;
                 tokio::select! {
                     reply = reply => send(respond, reply),
                     _ = std::future::poll_fn(|context| respond.poll_reset(context)) => service.note_cancelled(),

@@ -265,7 +265,7 @@ async fn where_nobody_is_asked_for_a_certificate_nobody_gets_what_is_for_some() 
     let checks: Value = serde_json::from_str(&ready.text()).unwrap();
     let is_row = |check: &&Value| check["name"] == "identities";
     let row = checks["checks"].as_array().unwrap().iter().find(is_row).unwrap();
-    assert_eq!(row, &json!({ "name": "identities", "ok": false, "value": 1, "threshold": 0 }));
+    assert_eq!(row, &json!({ "name": "identities", "ok": false, "value": 1, "threshold": 0, "unit": "gateways" }));
     let server = format!("--server=http://{}", tierflow.admin());
     let output = run(&["status", &server]);
     let said = String::from_utf8_lossy(&output.stdout);

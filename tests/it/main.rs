@@ -54,6 +54,7 @@ mod floods;
 mod forgetful;
 mod forms;
 mod forms_random;
+mod health;
 mod hosts;
 mod identities;
 mod identities_rotated;

@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::ads::{Sotw, first};
-use crate::harness::{Setup, Tierflow, World, eventually};
+use crate::harness::{Setup, Tierflow, World, any_addresses, eventually};
 use crate::page::Files;
 use crate::page_changes::{FIELD, Shop};
+use crate::tls::{Authority, in_days};
 use crate::web::{VIEWS, Visit};
 
 /// Whoever follows the events, as a browser does.
@@ -163,5 +164,40 @@ async fn every_view_of_an_empty_folder_says_that_there_is_nothing_yet() {
     }
     visit.open("policies").await;
     visit.sees("no policy set is loaded yet").await;
+    visit.has_no_errors().await;
+}
+
+/// Those of a store that is never there, and of a gateway for certificates that nobody is asked for.
+#[tokio::test]
+async fn certificates_and_those_who_are_denied_for_want_of_one_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("policies")).unwrap();
+    let gateway = "{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:1', identities: [spiffe://shop/edge]}";
+    std::fs::write(folder.join("policies/gateway.yaml"), gateway).unwrap();
+    std::fs::write(folder.join("ca.crt"), Authority::until(in_days(10)).pem()).unwrap();
+    let source = vec![format!("--policies={}/policies", folder.display())];
+    let flags = ["--counters=rediss://127.0.0.1:1".to_owned(), format!("--counters-ca={}/ca.crt", folder.display())];
+    let tierflow = Tierflow::serve(&folder.join("tierflow.log"), source, &flags, any_addresses()).await;
+    let mut node = Sotw::open(&tierflow).await;
+    node.say(first("edge-1", ResourceType::Listener, &[])).await;
+    assert!(node.hear().await.is_err());
+    let visit = Visit::start(folder, &tierflow).await;
+    visit.sees("The certificate of --counters-ca ends in").await;
+    visit.sees("No Envoy can have edge").await;
+    let rows = async |table: &str| {
+        let rows = format!(
+            "return [...document.querySelectorAll('main table[aria-label=\"{table}\"] tbody tr')].map((row) => row.innerText)"
+        );
+        visit.run(&rows).await
+    };
+    let is_row = async |table: &str, words: &[&str]| {
+        let rows =
+            eventually(table, async || rows(table).await.as_array().filter(|rows| rows.len() == 1).cloned()).await;
+        let row = rows[0].as_str().unwrap().to_owned();
+        assert!(words.iter().all(|word| row.contains(word)), "{row}");
+    };
+    is_row("Certificates", &["--counters-ca", "CN=an authority of tests", "days", "expiring"]).await;
+    is_row("Denied identities", &["edge-1", "xds", "edge is for some certificates only", "1"]).await;
     visit.has_no_errors().await;
 }

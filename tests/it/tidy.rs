@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 42] = [
+const LAYERS: [(&str, &[&str]); 43] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
+    ("rotation", &[]),
     ("shown", &[]),
     ("names", &["shown"]),
     ("bulk", &["names"]),
@@ -20,10 +21,10 @@ const LAYERS: [(&str, &[&str]); 42] = [
     ("version", &[]),
     ("x509", &["names"]),
     ("pem", &["regular_file", "shown", "x509"]),
-    ("certificates", &["pem", "metrics", "shown"]),
+    ("certificates", &["pem", "metrics", "shown", "x509"]),
     ("metrics", &["names", "version"]),
     ("traces", &["clock", "metrics", "regular_file", "shown", "version"]),
-    ("denial_log", &["clock", "metrics", "regular_file", "shown"]),
+    ("denial_log", &["clock", "metrics", "regular_file", "rotation", "shown"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
@@ -40,7 +41,7 @@ const LAYERS: [(&str, &[&str]); 42] = [
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "regular_file", "shared_map", "shown"]),
     ("last_good", &["document", "names", "regular_file", "shown"]),
     ("live", &["document", "policy", "compile", "diff", "snapshot", "limiter", "names", "clock", "shared_map"]),
-    ("audit", &["clock", "metrics", "regular_file", "shown"]),
+    ("audit", &["clock", "metrics", "regular_file", "rotation", "shown"]),
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("rollout", &["live", "policy", "snapshot", "names", "clock", "shared_map"]),
@@ -78,11 +79,13 @@ const LAYERS: [(&str, &[&str]); 42] = [
             "nodes",
             "counters",
             "certificates",
+            "denial_log",
             "denials",
             "source",
             "metrics",
             "events",
             "top",
+            "traces",
             "traffic",
             "names",
             "clock",
@@ -108,7 +111,10 @@ const OUTSIDE: [(&str, &[&str]); 15] = [
     ("opentelemetry_otlp", &["traces"]),
     ("opentelemetry_sdk", &["traces"]),
     ("prost", &["compile", "frames", "rls", "snapshot", "xds"]),
-    ("std::fs", &["admin", "audit", "counters", "denial_log", "etcd", "last_good", "regular_file", "source"]),
+    (
+        "std::fs",
+        &["admin", "audit", "counters", "denial_log", "etcd", "last_good", "regular_file", "rotation", "source"],
+    ),
     ("redis", &["counters"]),
     (
         "tokio",

@@ -172,6 +172,32 @@ async fn of_more_calls_than_have_a_turn_the_newest_are_answered_first() {
     assert_eq!(during(connection, answers).await, newest_first);
 }
 
+#[tokio::test]
+async fn calls_that_wait_for_their_turn_are_counted_until_they_are_answered_or_their_connection_is_gone() {
+    let count = u32::try_from(3 * TURN).unwrap();
+    let sent: Vec<u8> = (0..count).flat_map(|number| call(2 * number + 1)).collect();
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let waiting = |client: &Client| client.metrics.decision_calls_waiting.get();
+    let (client, mut connection) = connect(&sent);
+    assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
+    assert_eq!(waiting(&client), i64::from(count), "a turn of them wait for a store, the others for their turn");
+    drop(connection);
+    let told = async {
+        while waiting(&client) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), told).await.expect("nobody waits any more");
+    let (mut client, connection) = connect(&sent);
+    let answers = async {
+        for _ in 0..count {
+            client.next().await;
+        }
+        waiting(&client)
+    };
+    assert_eq!(during(connection, answers).await, 0);
+}
+
 /// It is charged nothing, and takes none of the time of those that are waited for.
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_any_more_is_closed_and_not_decided() {

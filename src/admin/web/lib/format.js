@@ -42,6 +42,11 @@ export function ago(at, now = Date.now()) {
   return seconds < 2 ? 'just now' : `${duration(seconds)} ago`;
 }
 
+export function ahead(at, now = Date.now()) {
+  const seconds = (Date.parse(at) - now) / 1000;
+  return Number.isNaN(seconds) ? '–' : `in ${duration(Math.max(0, seconds))}`;
+}
+
 const clockTime = new Intl.DateTimeFormat('en', { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 const dayTime = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 

@@ -1,7 +1,7 @@
 // What an operator should know of before anything else, each with the way to it.
 
 import { html } from '../vendor/preact.js';
-import { count, duration, plural } from '../lib/format.js';
+import { ago, ahead, count, duration, plural } from '../lib/format.js';
 import { href } from '../lib/router.js';
 import { Icon } from './icons.js';
 
@@ -25,6 +25,12 @@ export function findingsOf(status) {
   if (nodes.late) add('warn', `${plural(nodes.late, 'Envoy is', 'Envoys are')} late to answer`, href(['envoys'], { state: 'STALE' }));
   if (nodes.selected_by_no_gateway) add('warn', `${plural(nodes.selected_by_no_gateway, 'Envoy is', 'Envoys are')} selected by no gateway`, href(['envoys']));
   if (nodes.too_old?.length) add('warn', `${plural(nodes.too_old.length + nodes.too_old_more, 'Envoy is', 'Envoys are')} too old for something in the policies`, href(['envoys', nodes.too_old[0].id]));
+  for (const { flag, not_after, validity } of status.certificates ?? []) {
+    if (validity === 'expired') add('bad', `The certificate of ${flag} ended ${ago(not_after)}`);
+    if (validity === 'expiring') add('warn', `The certificate of ${flag} ends ${ahead(not_after)}`);
+  }
+  if (status.gateways_without_envoys?.length) add('bad', `No Envoy can have ${status.gateways_without_envoys.join(', ')}: only some certificates may, and this server asks for none`);
+  if (status.denied?.length) add('warn', `${plural(status.denied.length, 'client was', 'clients were')} denied a gateway because of the certificate`);
   const store = counters?.redis;
   if (store?.trouble) add('warn', `The store of counters: ${store.trouble}`);
   if (counters?.keys !== undefined && counters.keys >= counters.keys_max) add('bad', `No room for more than ${count(counters.keys_max)} counters`);

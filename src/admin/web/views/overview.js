@@ -2,14 +2,15 @@
 
 import { html } from '../vendor/preact.js';
 import { path } from '../lib/api.js';
-import { count, duration, micros, percent, plural, rate } from '../lib/format.js';
+import { ago, ahead, count, duration, micros, percent, plural, rate } from '../lib/format.js';
 import { useLive } from '../lib/live.js';
 import { usePoll } from '../lib/poll.js';
 import { href } from '../lib/router.js';
-import { Absent, Badge, Heading, Panel, Trouble } from '../parts/basics.js';
+import { Absent, Ago, Badge, Heading, Panel, Trouble } from '../parts/basics.js';
 import { totals, TrafficChart } from '../parts/chart.js';
 import { EventList } from '../parts/event.js';
 import { Findings, findingsOf } from '../parts/findings.js';
+import { Table } from '../parts/table.js';
 import { TenantTable } from '../parts/tenants.js';
 
 // Single seconds jump about; ten of them say how it is now.
@@ -32,6 +33,8 @@ export function Overview() {
       <//>
       <${Panel} flush title="Health"><${Health} /><//>
     </div>
+    <${Certificates} certificates=${status.data?.certificates ?? []} />
+    <${DeniedIdentities} denied=${status.data?.denied ?? []} />
     <${Panel} flush title="Recent events" more=${html`<a href=${href(['events'])}>All events</a>`}>
       <${EventList} events=${live.events.slice(0, 8)} empty="Nothing has changed since the page was opened." />
     <//>`;
@@ -71,7 +74,37 @@ function MostDenied({ top }) {
   return html`<${TenantTable} tenants=${tenants} />`;
 }
 
-const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', counter_keys: 'Counters in memory', counter_store: 'Store of counters', audit_log: 'Audit log' };
+// The certificates that this server shows and trusts.
+function Certificates({ certificates }) {
+  if (!certificates.length) return null;
+  const columns = [
+    { name: 'Flag', of: ({ flag, path }) => html`<span class="mono" title=${path}>${flag}</span>` },
+    { name: 'For', grow: true, wrap: true, of: names },
+    { name: 'Ends', of: ({ not_after, validity }) => html`<time datetime=${not_after} title=${not_after}>${validity === 'expired' ? ago(not_after) : ahead(not_after)}</time>` },
+    { name: 'State', of: ({ validity }) => html`<${Badge} word=${validity} />` },
+  ];
+  return html`<${Panel} flush title="Certificates" note="shown and trusted by this server"><${Table} label="Certificates" columns=${columns} rows=${certificates} keyOf=${({ flag }) => flag} /><//>`;
+}
+
+function names({ names: all, names_more: more, subject }) {
+  const shown = all.length ? all.join(', ') : subject;
+  return html`<span class="mono" title=${subject}>${shown || 'no name'}</span>${more > 0 && ` and ${more} more`}`;
+}
+
+// Those who were refused a gateway because of their certificate.
+function DeniedIdentities({ denied }) {
+  if (!denied.length) return null;
+  const columns = [
+    { name: 'Who', of: ({ node }) => html`<span class="mono">${node ?? '–'}</span>` },
+    { name: 'Port', less: true, of: ({ port }) => port },
+    { name: 'Why', grow: true, wrap: true, of: ({ reason }) => reason },
+    { name: 'Times', number: true, of: ({ times }) => count(times) },
+    { name: 'Last', of: ({ last_at: at }) => html`<${Ago} at=${at} />` },
+  ];
+  return html`<${Panel} flush title="Denied identities" note="the last hour"><${Table} label="Denied identities" columns=${columns} rows=${denied} keyOf=${({ port, node, gateway, reason }) => [port, node, gateway, reason].join('\n')} /><//>`;
+}
+
+const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', counter_keys: 'Counters in memory', counter_store: 'Store of counters', certificates: 'Certificates', identities: 'Gateways for nobody', decision_calls: 'Requests that wait', xds_unread: 'Not read by Envoys', audit_log: 'Audit log', spans: 'Spans that wait', denials_log: 'Log of denials', leaving: 'Leaving' };
 const SECONDS_CHECKS = ['source'];
 
 function Health() {
@@ -93,5 +126,9 @@ function measured({ name, value, threshold }) {
   if (name === 'counter_keys') return `${count(value)} of ${count(threshold)}`;
   if (name === 'audit_log') return value ? `${count(value)} waiting` : '';
   if (name === 'counter_store') return plural(value, 'connection');
+  if (name === 'certificates') return value === null ? 'none' : `${count(value)} days left`;
+  if (name === 'xds_unread') return value ? `${count(value)} bytes` : '';
+  if (['decision_calls', 'spans', 'denials_log'].includes(name)) return value ? `${count(value)} waiting` : '';
+  if (name === 'leaving') return value ? 'it is about to end' : '';
   return count(value);
 }

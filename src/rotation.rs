@@ -1,0 +1,74 @@
+//! Files that are moved away once they are large, and a new one is begun: FILE to FILE.1, that to FILE.2, and so on.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The size from which on a file is moved away. `None`: this is somebody else's business.
+    pub bytes_max: Option<NonZeroU64>,
+    /// The files that were moved away and are kept.
+    pub files_max: NonZeroU32,
+}
+
+impl Rotation {
+    pub fn is_full(&self, file: &File) -> io::Result<bool> {
+        let Some(max) = self.bytes_max else { return Ok(false) };
+        Ok(file.metadata()?.len() >= max.get())
+    }
+
+    /// Moves the file away, and the oldest one out of existence.
+    pub fn move_away(&self, path: &Path) -> io::Result<()> {
+        for number in (1..self.files_max.get()).rev() {
+            let from = older(path, number);
+            if from.exists() {
+                std::fs::rename(from, older(path, number + 1))?;
+            }
+        }
+        std::fs::rename(path, older(path, 1))
+    }
+}
+
+/// The name of a file that was moved away: the larger the number, the older it is.
+pub fn older(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// True where somebody moved the file away, as logrotate does: another one stands in its place, or none.
+pub fn is_moved(path: &Path, file: &File) -> io::Result<bool> {
+    let is_it = |metadata: &Metadata, own: &Metadata| (metadata.dev(), metadata.ino()) == (own.dev(), own.ino());
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(!is_it(&metadata, &file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_files_are_kept_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let rotation = Rotation { bytes_max: NonZeroU64::new(2), files_max: NonZeroU32::new(2).unwrap() };
+        for text in ["a", "bb", "cc", "dd"] {
+            std::fs::write(&path, text).unwrap();
+            let file = File::open(&path).unwrap();
+            if rotation.is_full(&file).unwrap() {
+                rotation.move_away(&path).unwrap();
+            }
+            assert_eq!(is_moved(&path, &file).unwrap(), text.len() == 2);
+        }
+        let read = |number| std::fs::read_to_string(older(&path, number)).ok();
+        assert_eq!([read(1), read(2), read(3)].map(Option::unwrap_or_default), ["dd", "cc", ""]);
+        let never = Rotation { bytes_max: None, ..rotation };
+        assert!(!never.is_full(&File::open(older(&path, 1)).unwrap()).unwrap());
+    }
+}
