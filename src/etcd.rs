@@ -8,11 +8,12 @@ pub mod lease;
 pub mod link;
 pub mod listing;
 
+use std::io;
 use std::path::PathBuf;
 
 use failure::Failure;
 
-use crate::shown;
+use crate::{regular_file, shown};
 
 #[derive(Clone, Debug)]
 pub struct EtcdSettings {
@@ -36,7 +37,7 @@ impl User {
     /// The password in the file, without the end of its line.
     pub fn password(&self) -> Result<String, Failure> {
         let file = &self.password_file;
-        let text = std::fs::read_to_string(file);
+        let text = regular_file::read(file).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
         let text = text.map_err(|error| Failure::NotLetIn(format!("{}: {error}", shown::path(file))))?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }

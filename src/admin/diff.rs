@@ -69,6 +69,9 @@ pub(super) async fn check(
     BodyInTurn { body, turn }: BodyInTurn,
 ) -> Result<Json<CheckedSet>, ProblemDetails> {
     let served = admin.generation()?;
+    if options.delete.is_none() && split(&"body".into(), &body).is_empty() {
+        return Err(bad("the body has no document: expected a file of documents"));
+    }
     // Whoever asked may be gone before it is done.
     let documents = in_background(move || {
         let _turn = turn;
@@ -113,6 +116,9 @@ fn wanted(admin: &Admin, served: &Generation, options: &Options, body: &[u8]) ->
         let is_there = admin.live.refused().of(id).is_some();
         is_there.then_some(()).ok_or_else(|| ProblemDetails::not_found(&EditError::Missing(id.clone()).to_string()))?;
     }
+    if let Some(id) = deleted.as_ref().filter(|id| holds(body, id)) {
+        return Err(bad(&format!("delete: {id} is in the body, too: expected one of both")));
+    }
     let is_amendment = options.merge || deleted.is_some();
     let wanted = match is_amendment {
         true => amended(admin, served, deleted, body),
@@ -123,6 +129,12 @@ fn wanted(admin: &Admin, served: &Generation, options: &Options, body: &[u8]) ->
             ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, "these documents are no set that could be served");
         told.with_list("problems", problems.iter().map(DocumentProblem::of))
     })
+}
+
+/// True where the body has the document.
+fn holds(body: &[u8], id: &DocumentId) -> bool {
+    let documents = split(&"body".into(), body).into_iter().map(Arc::new);
+    documents.into_iter().any(|document| parse(&document).is_ok_and(|parsed| parsed.id == *id))
 }
 
 /// The set that is served with the documents of the body in the places of those of their names.

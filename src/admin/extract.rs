@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Admin;
@@ -141,8 +142,32 @@ impl<T: DeserializeOwned> FromRequest<Admin> for OfJson<T> {
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
         let refused = |refused: JsonRejection| ProblemDetails::of(refused.status(), &refused.body_text());
-        in_time(Json::from_request(request, admin)).await?.map(|Json(body)| Self(body)).map_err(refused)
+        let read = in_time(Json::<Value>::from_request(request, admin)).await?;
+        of_value(read.map_err(refused)?.0).map(Self)
     }
+}
+
+/// A list would be taken for the members of an object in their order, and errors would name types of this program.
+fn of_value<T: DeserializeOwned>(value: Value) -> Result<T, ProblemDetails> {
+    let refused = |detail: &str| ProblemDetails::of(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let found = match &value {
+        Value::Object(_) => None,
+        Value::Array(_) => Some("an array"),
+        Value::String(_) => Some("a text"),
+        Value::Number(_) => Some("a number"),
+        Value::Bool(_) => Some("true or false"),
+        Value::Null => Some("null"),
+    };
+    if let Some(found) = found {
+        return Err(refused(&format!("the body: found {found}, expected a JSON object")));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let place = match error.path().to_string().as_str() {
+            "." => "the body".to_owned(),
+            place => place.to_owned(),
+        };
+        refused(&format!("{place}: {}", error.inner()))
+    })
 }
 
 /// Whoever sends a byte now and then would hold a connection for ever.

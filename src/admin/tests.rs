@@ -211,7 +211,7 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
     let base = [("x-config-base-version", "0")];
     let json = [("content-type", "application/json")];
     let too_large = "x".repeat(BODY_BYTES_MAX + 1);
-    let cases: [Case<'_>; 44] = [
+    let cases: [Case<'_>; 52] = [
         ("GET", "/v1/thing", &[], "", 404, "nothing is at /v1/thing"),
         ("PATCH", "/v1/policies", &[], "", 405, "/v1/policies cannot be asked with PATCH"),
         ("POST", "/v1/nodes/a", &[], "", 405, "/v1/nodes/a cannot be asked with POST"),
@@ -254,6 +254,35 @@ async fn whatever_is_wrong_with_a_request_is_told_as_problem_details() {
         ("GET", "/v1/limits?api=pay", &[], "", 404, "no Api is called \"pay\""),
         ("POST", "/v1/check?delete=Plan/gold", &[], "", 404, "no Plan gold is there to be deleted"),
         ("POST", "/v1/diff?delete=Plan/gold", &[], "", 404, "no Plan gold is there to be deleted"),
+        ("POST", "/v1/check", &[], "", 400, "the body has no document: expected a file of documents"),
+        ("POST", "/v1/check?merge=true", &[], "", 400, "the body has no document"),
+        (
+            "POST",
+            "/v1/check?delete=Plan/standard",
+            &[],
+            "{kind: Plan, name: standard, limits: [{rate: 1/m}]}",
+            400,
+            "delete: Plan standard is in the body, too",
+        ),
+        (
+            "POST",
+            "/v1/diff?delete=Plan/standard&merge=true",
+            &[],
+            "{kind: Plan, name: standard, limits: [{rate: 1/m}]}",
+            400,
+            "delete: Plan standard is in the body, too",
+        ),
+        ("POST", "/v1/explain", &json, r#"["/"]"#, 422, "the body: found an array, expected a JSON object"),
+        ("POST", "/v1/explain", &json, "7", 422, "the body: found a number, expected a JSON object"),
+        ("POST", "/v1/explain", &json, "{}", 422, "the body: missing field `path`"),
+        (
+            "POST",
+            "/v1/explain",
+            &json,
+            r#"{"path": "/", "headers": [{"name": 7}]}"#,
+            422,
+            "headers[0].name: invalid type",
+        ),
         ("POST", "/v1/check?merge=1", &[], "", 400, "merge: found \"1\", expected true or false"),
         ("POST", "/v1/explain", &json, r#"{"path": "/", "gateway": "side"}"#, 404, "no Gateway is called \"side\""),
         ("POST", "/v1/explain", &json, r#"{"path": "/", "headers": [{"name": "x y", "value": "1"}]}"#, 400, "\"x y\""),

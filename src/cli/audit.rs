@@ -1,13 +1,12 @@
 //! `tierflow audit verify`
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
 use super::Failure;
 use super::output::Streams;
 use crate::audit::verify::{Verification, Verified};
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// Look at audit logs.
 #[derive(clap::Args)]
@@ -49,7 +48,7 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     let mut tell = |text: String| told.push_str(&(text + "\n"));
     let mut verify = || {
         for path in files {
-            let file = File::open(path).map_err(|error| format!("{}: {error}", shown::path(path)))?;
+            let file = regular_file::open_input(path).map_err(|error| format!("{}: {error}", shown::path(path)))?;
             let read = verification.file(&shown::path(path), BufReader::new(file), &mut tell);
             read.map_err(|broken| broken.to_string())?;
         }

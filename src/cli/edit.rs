@@ -1,7 +1,7 @@
 //! `tierflow apply` and `tierflow delete`
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::output::{self, Streams};
 use super::server::{Question, ServerArgs, Told, encoded, path_of};
 use super::{Failure, complete, diff};
 use crate::names::Kind;
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// Change documents of a running server: all of the files' documents together, or none.
 #[derive(clap::Args)]
@@ -89,7 +89,7 @@ impl Waiting {
 }
 
 pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let texts = args.file.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let texts = args.file.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let named = texts.iter().flat_map(|text| text.lines()).filter_map(base_version).min();
     let body = texts.join("\n---\n").into_bytes();
     if args.edit.dry_run {
@@ -106,12 +106,12 @@ pub(super) fn delete(args: &DeleteArgs, streams: &mut Streams<'_>) -> Result<(),
     args.edit.send("DELETE", path_of(args.kind, &args.name), None, Vec::new(), streams)
 }
 
-fn read(file: &PathBuf) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, Failure> {
     let text = if file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)
     } else {
-        std::fs::read_to_string(file)
+        regular_file::read_input(file)
     };
     text.map_err(|error| format!("{}: {error}", shown::path(file)))
 }

@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
     /// The client's address as the gateway finds it, but for one in a header that the gateway reads it from.
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = parse_address)]
     client_ip: IpAddr,
     /// Only this gateway. Default: all.
     #[arg(long, value_name = "NAME", add = complete::gateways())]
@@ -114,6 +114,10 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = (name.trim().to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned());
     check_header(&name, &value)?;
     Ok((name, value))
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "expected an IP address, as in 10.0.0.7 or 2001:db8::7")
 }
 
 impl Check for Args {

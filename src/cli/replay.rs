@@ -21,6 +21,7 @@ use crate::replay::format::Format;
 use crate::replay::order::Ordered;
 use crate::replay::peaks::Peaks;
 use crate::replay::report::Report;
+use crate::shown;
 use log::{Reading, UnreadLines};
 
 /// Requests that are held back until those that began earlier have come: a line is written when its request ends.
@@ -76,6 +77,9 @@ pub(super) fn run(args: &Args, streams: &mut Streams<'_>) -> Result<(), Failure>
     let format = args.format.as_deref().map_or_else(|| Ok(Format::default()), Format::parse);
     let format = format.map_err(|error| format!("--format: {error}"))?;
     let generation = output::load(&args.policies, RateLimitService::default(), streams)?;
+    if generation.policies.gateways.is_empty() {
+        return Err(format!("--policies {}: there is no Gateway in it", shown::path(&args.policies)));
+    }
     let gateway = output::of_gateway(&generation.policies.gateways, args.gateway.as_deref())?;
     let logs = log::open(&args.logs)?;
     let mut replay = Replay::new(&generation.policies, &generation.matcher, gateway);

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
@@ -205,7 +205,9 @@ impl Check for Args {
 /// ruled out is no reason not to serve.
 fn write_no_core_dump() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
+    // The limit is none for a program that core dumps are piped to, as systemd-coredump is (core(5)).
+    let ruled_out = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = ruled_out {
         tracing::warn!("core dumps cannot be ruled out: {error}");
     }
 }

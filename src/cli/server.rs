@@ -20,7 +20,7 @@ use super::Failure;
 use super::checked::{Check, Typed};
 use crate::names::Kind;
 use crate::pem::PemFile;
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// The time that a server may take for an answer. A server waits for etcd itself, and knows better what went wrong.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -108,7 +108,13 @@ impl ServerArgs {
 
     async fn send(&self, question: Question<'_>) -> Result<(u16, Bytes), Failure> {
         let url = format!("{}{}", self.server.trim_end_matches('/'), question.path);
-        let uri: Uri = url.parse().map_err(|error| format!("--server {:?}: {error}", self.server))?;
+        let is_url = |uri: &Uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+        };
+        let uri = url.parse::<Uri>().ok().filter(is_url);
+        let uri = uri.ok_or_else(|| {
+            format!("--server: found {:?}, expected http://HOST:PORT or https://HOST:PORT", self.server)
+        })?;
         let mut request = Request::builder().method(question.method).uri(uri);
         for (name, value) in question.headers {
             request = request.header(name, value);
@@ -154,7 +160,7 @@ impl ServerArgs {
 
     fn token(&self) -> Result<Option<String>, Failure> {
         let Some(file) = &self.token_file else { return Ok(None) };
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", shown::path(file)))?;
+        let text = regular_file::read_input(file).map_err(|error| format!("{}: {error}", shown::path(file)))?;
         let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
         let token = line.split_once(':').map_or(line, |(_, token)| token);
         Ok(Some(token.trim().to_owned()))

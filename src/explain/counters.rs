@@ -20,6 +20,7 @@ use crate::policy::limit::{Algorithm, Dimension, Limit};
 use crate::policy::problem::nearest;
 use crate::policy::rate_limits::{Action, RateLimitEntry, RateLimits};
 use crate::policy::set::PolicySet;
+use crate::shown;
 
 use selection::parameter;
 pub use selection::{Selection, SelectionError};
@@ -67,10 +68,10 @@ impl NamedCounter {
         let mut text = format!("{} limit {} of Gateway {}", self.tier, self.limit, self.gateway);
         let named = [("RateLimits", &self.list), ("Api", &self.api), ("Tenant", &self.tenant)];
         for (kind, name) in named {
-            text.extend(name.iter().map(|name| format!(", {kind} {name}")));
+            text.extend(name.iter().map(|name| format!(", {kind} {}", shown::quoted(name))));
         }
         for KeyPart { dimension, value } in &self.by {
-            let value = value.as_deref().unwrap_or("?");
+            let value = shown::quoted(value.as_deref().unwrap_or("?"));
             text.push_str(&format!(", {dimension}={value}"));
         }
         text

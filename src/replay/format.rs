@@ -334,8 +334,29 @@ fn time(text: &str) -> Option<Timestamp> {
         let nanos: u64 = if digits { format!("{fraction:0<9}").parse().ok()? } else { return None };
         return Some(Timestamp::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?));
     }
-    let since = humantime::parse_rfc3339(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp::from_nanos(u64::try_from(since.as_nanos()).ok()?))
+    let (local, ahead) = split_offset(text)?;
+    let since = humantime::parse_rfc3339(&format!("{local}Z")).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let nanos = i128::try_from(since.as_nanos()).ok()? - i128::from(ahead) * 60_000_000_000;
+    Some(Timestamp::from_nanos(u64::try_from(nanos).ok()?))
+}
+
+/// A time without its offset, and how many minutes that is ahead of UTC (RFC 3339, section 5.6, `time-offset`).
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(local) = text.strip_suffix(['Z', 'z']) {
+        return Some((local, 0));
+    }
+    let (local, offset) = text.split_at_checked(text.len().checked_sub("+01:00".len())?)?;
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let number = |digits: &str, end: i64| {
+        let is_number = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse().ok().filter(|number: &i64| is_number && *number < end)
+    };
+    let ahead = number(hours, 24)? * 60 + number(minutes, 60)?;
+    match offset.get(..1)? {
+        "+" => Some((local, ahead)),
+        "-" => Some((local, -ahead)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -412,6 +433,18 @@ mod tests {
     fn times_are_of_rfc_3339_or_seconds() {
         assert_eq!(time("1.000000001"), Some(Timestamp::from_nanos(1_000_000_001)));
         assert_eq!(time("7"), Some(Timestamp::from_nanos(7_000_000_000)));
+        let utc = time("2026-11-29T03:15:00.250Z");
+        for same in ["2026-11-29T05:45:00.25+02:30", "2026-11-28T22:15:00.250-05:00", "2026-11-29T03:15:00.250+00:00"] {
+            assert_eq!((time(same), utc.is_some()), (utc, true), "{same}");
+        }
+        for nothing in [
+            "2026-11-29T03:15:00+2:00",
+            "2026-11-29T03:15:00+24:00",
+            "2026-11-29T03:15:00 02:00",
+            "1969-12-31T23:00:00+00:00",
+        ] {
+            assert_eq!(time(nothing), None, "{nothing}");
+        }
         for nothing in ["", ".", "x", "1.x", "1.0000000001", "2026-11-29", "99999999999999999999"] {
             assert_eq!(time(nothing), None, "{nothing}");
         }

@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::names::Revision;
 
 /// What is said of a source that holds nothing.
-pub const EMPTIED: &str = "the source holds no document; what was served stays (--allow-empty takes it at its word)";
+pub const EMPTIED: &str =
+    "the source holds no document, and nothing is taken away (--allow-empty takes it at its word)";
 
 #[derive(Debug, Default)]
 pub struct Board(Mutex<Health>);

@@ -249,7 +249,7 @@ impl Etcd {
 
     async fn wait_after(&mut self, failure: &Failure) {
         if self.failures == 0 {
-            tracing::warn!("etcd does not answer, what is served stays: {failure}");
+            tracing::warn!("etcd does not answer, and nothing is changed: {failure}");
         }
         self.board.lost(failure.to_string());
         self.failures = self.failures.saturating_add(1);

@@ -112,3 +112,50 @@ async fn a_key_of_etcd_is_shown_escaped() {
     // Escaped once by Tierflow, and once more by JSON.
     assert!(log.iter().any(|message| message.contains(&SHOWN.replace('\\', r"\\"))), "{log:#?}");
 }
+
+/// A verb that waited for a writer would wait for ever.
+#[test]
+fn a_pipe_that_nobody_writes_to_is_told_and_not_waited_for_and_one_that_somebody_writes_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    std::fs::create_dir(path("policies")).unwrap();
+    let gateway = "{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:1'}";
+    std::fs::write(path("policies/gateway.yaml"), gateway).unwrap();
+    let (pipe, policies, nowhere) =
+        (path("pipe"), format!("--policies={}", path("policies")), "--server=http://127.0.0.1:1");
+    for args in [
+        &["audit", "verify", &pipe][..],
+        &["apply", "-f", &pipe, nowhere],
+        &["replay", &pipe, &policies],
+        &["status", nowhere, &format!("--token-file={pipe}")],
+    ] {
+        let output = crate::harness::tierflow(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && said.contains("is a pipe that nobody writes to"),
+            "{args:?}: {said}"
+        );
+    }
+    let replayed = std::process::Command::new("bash")
+        .args([
+            "-c",
+            "\"$0\" replay <(sleep 0.2; echo '{\"time\": \"7\", \"method\": \"GET\", \"path\": \"/\"}') \"$1\" -o json",
+        ])
+        .args([env!("CARGO_BIN_EXE_tierflow"), &policies])
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!(told["total"]["requests"], 1, "{}", String::from_utf8_lossy(&replayed.stderr));
+    for (args, expected) in [
+        (&["replay", &pipe, &format!("--policies={}", path("none"))][..], "none"),
+        (&["replay", folder.path().to_str().unwrap(), &policies], "is a folder, expected a file"),
+        (&["status", "--server=foo"], "found \"foo\", expected http://HOST:PORT or https://HOST:PORT"),
+    ] {
+        let said = String::from_utf8(crate::harness::tierflow(args).stderr).unwrap();
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+    std::fs::remove_file(path("policies/gateway.yaml")).unwrap();
+    let said = String::from_utf8(crate::harness::tierflow(&["replay", &pipe, &policies]).stderr).unwrap();
+    assert!(said.contains(&format!("{}: there is no Gateway in it", policies.replace('=', " "))), "{said}");
+}

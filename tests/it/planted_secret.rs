@@ -100,8 +100,8 @@ impl Said {
             let words = String::from_utf8_lossy(words);
             spellings(secret).into_iter().find_map(|spelling| {
                 let at = words.find(&spelling)?;
-                let around = words.get(words.floor_char_boundary(at.saturating_sub(200))..at + spelling.len());
-                Some(around.unwrap_or_default().to_owned())
+                let before = words[..at].chars().rev().take(200).map(char::len_utf8).sum::<usize>();
+                Some(words[at - before..at + spelling.len()].to_owned())
             })
         };
         self.0.iter().filter_map(|(by, words)| Some(format!("{by}: ...{}", found(words)?))).collect()

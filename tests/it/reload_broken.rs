@@ -163,7 +163,7 @@ async fn an_emptied_folder_changes_nothing_and_is_trouble() {
         let status = world.tierflow.status().await;
         status["source"]["trouble"].as_str().map(str::to_owned)
     });
-    assert!(trouble.await.starts_with("the source holds no document; what was served stays"));
+    assert!(trouble.await.starts_with("the source holds no document, and nothing is taken away"));
     let status = world.tierflow.status().await;
     assert_eq!(
         (&status["refused"], &status["ready"]),

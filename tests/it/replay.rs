@@ -188,3 +188,25 @@ async fn envoys_own_format_tells_clients_apart_and_says_what_it_has_not() {
     assert_eq!(told["log"]["missing_headers"], serde_json::json!(["x-device"]));
     assert_eq!(over_limits(&told), BTreeMap::from([("client".to_owned(), 12)]));
 }
+
+/// As other programs than an Envoy write them.
+#[test]
+fn a_log_may_begin_with_a_byte_order_mark_and_say_its_times_with_an_offset() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policies, log] = ["policies", "access.log"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&policies).unwrap();
+    let text = "{kind: Gateway, name: edge, nodes: {clusters: [edge]}, listen: '127.0.0.1:1', \
+                tenant: {from: {header: x-tenant-id}, default_plan: small}}\n---\n\
+                {kind: Service, name: upstream, endpoints: ['127.0.0.1:2']}\n";
+    std::fs::write(policies.join("all.yaml"), text.to_owned() + POLICIES).unwrap();
+    let line = |time: &str| format!("{{\"time\": \"{time}\", \"method\": \"GET\", \"path\": \"/pay\"}}\n");
+    let lines = [line("2026-11-29T05:15:00+02:00"), line("2026-11-29T03:15:01Z")].concat();
+    let told = |lines: &str| -> Value {
+        std::fs::write(&log, lines).unwrap();
+        let policies = format!("--policies={}", policies.display());
+        serde_json::from_str(&printed(&["replay", log.to_str().unwrap(), &policies, "--output=json"])).unwrap()
+    };
+    let plain = told(&lines);
+    assert_eq!((&plain["total"]["requests"], &plain["from"]), (&2.into(), &"2026-11-29T03:15:00Z".into()), "{plain}");
+    assert_eq!(told(&format!("\u{feff}{lines}")), plain);
+}

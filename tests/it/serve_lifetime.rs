@@ -1,8 +1,10 @@
 //! `tierflow serve` from its start to its end, be it violent.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -249,6 +251,13 @@ async fn no_core_is_dumped() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", tierflow.process())).unwrap();
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[..2], ["0", "0"]);
+    // Nor where somebody who may has raised the limit, or one is piped to a program, which has no limit.
+    let process = Pid::from_raw(tierflow.process().cast_signed()).unwrap();
+    if prlimit(Some(process), Resource::Core, Rlimit { current: None, maximum: None }).is_ok() {
+        tierflow.signal("ABRT");
+        let ended = tierflow.ended().await;
+        assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));
+    }
 }
 
 /// A disk that is full, or a reader of the log that ended.

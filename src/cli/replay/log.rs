@@ -1,7 +1,6 @@
 //! Access logs in files: their lines, read in the order of their times.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
@@ -12,7 +11,7 @@ use crate::policy::gateway::Gateway;
 use crate::replay::entry::Entry;
 use crate::replay::format::{Format, Unread};
 use crate::replay::order::Merged;
-use crate::shown;
+use crate::{regular_file, shown};
 
 /// The longest line. Envoy takes 60 KiB of headers, and a log may have some of them twice, with escapes.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -50,7 +49,7 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Vec<Log>, String> {
 fn open_one(path: &Path) -> io::Result<Log> {
     let (name, mut reader): (_, Box<dyn Read + Send>) = match path.as_os_str() == "-" {
         true => ("standard input".to_owned(), Box::new(io::stdin())),
-        false => (shown::path(path), Box::new(File::open(path)?)),
+        false => (shown::path(path), regular_file::open_input(path)?),
     };
     let mut head = Vec::new();
     reader.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
@@ -136,6 +135,8 @@ impl Entries<'_> {
         }
         // What is no UTF-8 is shown as replacement characters: bytes that differ there only are one value then.
         let line = String::from_utf8_lossy(line);
+        // What some programs begin a file with is no part of its first line (RFC 3629, section 6).
+        let line = line.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(&line);
         Entry::of(self.format.read(line.trim_end_matches(['\r', '\n']))?, self.gateway)
     }
 }

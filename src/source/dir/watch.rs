@@ -121,7 +121,7 @@ impl Watcher {
             }
             Err(error) => {
                 if self.board.read().trouble.is_none() {
-                    tracing::warn!(%error, "the policy folder cannot be read; what is served stays");
+                    tracing::warn!(%error, "the policy folder cannot be read, and nothing is changed");
                 }
                 self.board.lost(error.to_string());
                 None
