@@ -4,9 +4,12 @@
 //! connection. Two go through all streams of the connection: SETTINGS, which changes the window of each (RFC 9113, section 6.9.2),
 //! and GOAWAY (section 6.8). Where 4096 calls may be under way, fifteen bytes then cost as much as thousands of calls.
 
-/// SETTINGS and GOAWAY that a connection may send. Honest clients send a handful in all: the first settings, an acknowledgement,
-/// larger windows a few times as they learn how fast a connection is, and a GOAWAY or two at its end.
+/// SETTINGS and GOAWAY that a connection may send with nothing else between them. Honest clients send a handful: the first
+/// settings, an acknowledgement, and a GOAWAY or two at the end...
 const COSTLY_MAX: u32 = 128;
+/// ...and, on a connection that lives long, other windows as they learn how fast it is: one of them for so many other frames is
+/// not counted.
+const OTHERS_EACH: u32 = 64;
 
 /// RFC 9113, section 3.4.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -20,6 +23,7 @@ const GOAWAY: u8 = 7;
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     next: Next,
+    /// Of those that are counted, [`OTHERS_EACH`] for each.
     costly: u32,
 }
 
@@ -56,7 +60,7 @@ impl Next {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("more than {COSTLY_MAX} frames of SETTINGS and GOAWAY on a connection")]
+#[error("more than {COSTLY_MAX} frames of SETTINGS and GOAWAY with too little between them")]
 pub(super) struct TooMany;
 
 impl Frames {
@@ -106,10 +110,11 @@ impl Frames {
     }
 
     fn count(&mut self, kind: u8) -> Result<(), TooMany> {
-        if matches!(kind, SETTINGS | GOAWAY) {
-            self.costly += 1;
-        }
-        if self.costly > COSTLY_MAX { Err(TooMany) } else { Ok(()) }
+        self.costly = match kind {
+            SETTINGS | GOAWAY => self.costly + OTHERS_EACH,
+            _ => self.costly.saturating_sub(1),
+        };
+        if self.costly > COSTLY_MAX * OTHERS_EACH { Err(TooMany) } else { Ok(()) }
     }
 }
 
@@ -130,17 +135,30 @@ mod tests {
         bytes.chunks(piece).map(|piece| frames.read(piece)).sum()
     }
 
+    /// Says what a frame could begin with.
+    fn other() -> Vec<u8> {
+        frame(DATA, &frame(SETTINGS, &[]))
+    }
+
     #[test]
     fn a_connection_may_send_so_many_settings_and_goaways_however_they_are_cut() {
         let [settings, goaway] = [frame(SETTINGS, &[0; 6]), frame(GOAWAY, &[0; 8])];
-        // Among others, which say what a frame could begin with.
-        let other = [frame(DATA, &frame(SETTINGS, &[])), frame(DATA, &[])].concat();
-        let many = [&*settings, &other, &goaway, &other].concat().repeat(COSTLY_MAX as usize / 2);
-        let [allowed, one_more] = [&[][..], &settings].map(|last| [PREFACE, &many, last].concat());
+        let many = [&*settings, &goaway].concat().repeat(COSTLY_MAX as usize / 2);
+        let [allowed, one_more] = [&[][..], &settings].map(|last| [PREFACE, &other(), &many, last].concat());
         for piece in (1..50).chain([8192, usize::MAX]) {
-            assert_eq!(read(&allowed, piece), Ok(3 * COSTLY_MAX as usize), "{piece}");
+            assert_eq!(read(&allowed, piece), Ok(1 + COSTLY_MAX as usize), "{piece}");
             assert_eq!(read(&one_more, piece), Err(TooMany), "{piece}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_lives_long_may_change_its_windows_for_ever() {
+        let used = |others: u32| [frame(SETTINGS, &[0; 6]), other().repeat(others as usize)].concat();
+        let [enough, too_few] = [OTHERS_EACH, OTHERS_EACH / 2].map(used);
+        let times = 3 * COSTLY_MAX as usize;
+        let frames = times * (1 + OTHERS_EACH as usize);
+        assert_eq!(read(&[PREFACE, &enough.repeat(times)].concat(), 8192), Ok(frames));
+        assert_eq!(read(&[PREFACE, &too_few.repeat(times)].concat(), 8192), Err(TooMany));
     }
 
     #[test]
