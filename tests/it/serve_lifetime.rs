@@ -1,10 +1,12 @@
 //! `tierflow serve` from its start to its end, be it violent.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::getuid;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -251,13 +253,33 @@ async fn no_core_is_dumped() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", tierflow.process())).unwrap();
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[..2], ["0", "0"]);
-    // Nor where somebody who may has raised the limit, or one is piped to a program, which has no limit.
-    let process = Pid::from_raw(tierflow.process().cast_signed()).unwrap();
-    if prlimit(Some(process), Resource::Core, Rlimit { current: None, maximum: None }).is_ok() {
-        tierflow.signal("ABRT");
-        let ended = tierflow.ended().await;
-        assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));
+}
+
+/// The limit of cores does not count for a program that they are piped to. What is not dumpable is dumped to none, and its files
+/// in /proc, its memory among them, are root's (proc(5)).
+#[tokio::test]
+async fn its_memory_is_nobodys_but_roots() {
+    /// Somebody who is not root (`nobody`), where that is who runs the tests.
+    const NOBODY: u32 = 65534;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // By its descriptor, because nobody else may be let into the folder that it is in.
+    let binary = fs::File::open(env!("CARGO_BIN_EXE_tierflow")).unwrap();
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+    command.args(["serve", "--log=error", "--allow-empty", &format!("--policies={}", folder.path().display())]);
+    let admin = free_address();
+    command.args([
+        format!("--admin-listen={admin}"),
+        "--xds-listen=127.0.0.1:0".into(),
+        "--rls-listen=127.0.0.1:0".into(),
+    ]);
+    if getuid().is_root() {
+        command.uid(NOBODY);
     }
+    let tierflow = Program(command.spawn().unwrap());
+    let (client, url) = (Client::default(), format!("http://{admin}/healthz"));
+    eventually("it serves", async || client.get(&url).await.ok()).await;
+    assert_eq!(fs::metadata(format!("/proc/{}/mem", tierflow.0.id())).unwrap().uid(), 0);
 }
 
 /// A disk that is full, or a reader of the log that ended.
