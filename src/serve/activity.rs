@@ -16,6 +16,8 @@ pub(super) struct Activity {
     under_way: AtomicUsize,
     /// Whether a part of what it was told waits for it to read.
     is_unread: AtomicBool,
+    /// Whether it may have sent more than was read in its last turn.
+    has_more: AtomicBool,
 }
 
 impl Activity {
@@ -39,6 +41,15 @@ impl Activity {
     /// Notes whether something could not be written yet.
     pub(super) fn note_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    /// Notes whether a turn was over before all was read that has come.
+    pub(super) fn note_more(&self, has_more: bool) {
+        self.has_more.store(has_more, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more.load(Ordering::Relaxed)
     }
 
     /// True where no call is under way, and all answers are written.

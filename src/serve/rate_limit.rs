@@ -29,6 +29,10 @@ use crate::rls::{Call, CallsWaiting, Decision, RateLimitServer, Reply};
 
 /// Calls that are decided before the connection reads and writes again, and others have a turn.
 const TURN: usize = 64;
+/// Turns in which a connection only reads, one after the other, where more has come than is read in one: the newest calls are
+/// to be decided first, and of those that were taken back none. So many turns read all calls that may be under way, and
+/// that each is taken back.
+const READING_TURNS_MAX: usize = 64;
 /// The time that a request may take to come, from its headers on.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// Bytes of requests that have not come to their end yet, of all calls on a connection: twice the largest request. What an Envoy
@@ -75,6 +79,7 @@ impl RateLimit {
             transport,
             is_ending: false,
             waiting: VecDeque::new(),
+            reading_turns: 0,
             under_way: None,
             told: self.service.calls_waiting(),
             incomplete: Arc::default(),
@@ -91,6 +96,8 @@ pub(super) struct Calls<I> {
     is_ending: bool,
     /// Those of which all has come, the newest at the end.
     waiting: VecDeque<Waiting>,
+    /// Turns since some of them were decided.
+    reading_turns: usize,
     /// While some wait for their turn.
     under_way: Option<UnderWay>,
     /// Their number, as it is told.
@@ -144,10 +151,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         if self.waiting.is_empty() {
             return Poll::Pending;
         }
-        self.decide_newest(context);
-        // Writes the answers.
-        if let Poll::Ready(ended) = self.poll_transport(context) {
-            return Poll::Ready(ended);
+        if self.peer.activity.has_more() && self.reading_turns < READING_TURNS_MAX {
+            self.reading_turns += 1;
+        } else {
+            self.reading_turns = 0;
+            self.decide_newest(context);
+            // Writes the answers.
+            if let Poll::Ready(ended) = self.poll_transport(context) {
+                return Poll::Ready(ended);
+            }
         }
         self.under_way = None;
         self.told.set(self.waiting.len());

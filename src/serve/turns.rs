@@ -69,6 +69,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for InTurns<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let left = self.left.load(Ordering::Relaxed);
+        self.activity.note_more(left <= 0);
         if left <= 0 {
             context.waker().wake_by_ref();
             return Poll::Pending;

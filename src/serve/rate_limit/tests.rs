@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::rls::{Failures, Followers, Rls};
 use crate::serve::activity::Activity;
 use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
+use crate::serve::turns::{self, InTurns, Turns};
 
 /// RFC 9113, section 6: types of frames, and two of their flags.
 const DATA: u8 = 0;
@@ -28,6 +29,8 @@ const END_HEADERS: u8 = 4;
 const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
 /// A message without a domain: it is answered at once, and said to be invalid.
 const MESSAGE: [u8; 5] = [0; 5];
+/// More calls than are read before some are decided.
+const UNDER_WAY_MAX: u32 = 16_384;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -60,13 +63,24 @@ struct Client {
 /// A connection whose client has sent its preface and these frames before anything of it is read.
 fn connect(frames: &[u8]) -> (Client, Calls<DuplexStream>) {
     let (mut client, connection) = open();
-    let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
-    let writing = futures_util::FutureExt::now_or_never(client.io.write_all(&sent));
-    writing.expect("there is room for all of it").unwrap();
+    client.begin(frames);
     (client, connection)
 }
 
+/// The same, of which so much is read in a turn.
+fn connect_in_turns(frames: &[u8]) -> (Client, Turns<Calls<InTurns<DuplexStream>>>) {
+    let (mut client, server, rate_limit, peer) = ends();
+    client.begin(frames);
+    let activity = Arc::clone(&peer.activity);
+    (client, turns::take(server, &activity, |io| rate_limit.speak_on(io, peer)))
+}
+
 fn open() -> (Client, Calls<DuplexStream>) {
+    let (client, server, rate_limit, peer) = ends();
+    (client, rate_limit.speak_on(server, peer))
+}
+
+fn ends() -> (Client, DuplexStream, RateLimit, Peer) {
     let settings = Settings {
         rate_limit_service: RateLimitService::default(),
         counter_keys: KeyHasher::seeded([0; 16]),
@@ -83,14 +97,21 @@ fn open() -> (Client, Calls<DuplexStream>) {
         clock,
         followers: Followers::default(),
     };
-    let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: 4096 };
-    let (client, server) = tokio::io::duplex(1 << 20);
+    let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: UNDER_WAY_MAX };
+    let (client, server) = tokio::io::duplex(1 << 21);
     let peer = Peer::new(([127, 0, 0, 1], 1).into(), None);
     let activity = Arc::clone(&peer.activity);
-    (Client { io: client, metrics, activity }, rate_limit.speak_on(server, peer))
+    (Client { io: client, metrics, activity }, server, rate_limit, peer)
 }
 
 impl Client {
+    /// Sends the preface and these frames.
+    fn begin(&mut self, frames: &[u8]) {
+        let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, &[]), frames].concat();
+        let writing = futures_util::FutureExt::now_or_never(self.io.write_all(&sent));
+        writing.expect("there is room for all of it").unwrap();
+    }
+
     /// The next frame of a stream: its type, its stream, and what it says.
     async fn next(&mut self) -> (u8, u32, Vec<u8>) {
         loop {
@@ -120,7 +141,7 @@ fn failed(metrics: &Metrics, code: &str) -> u64 {
 }
 
 /// Ends with what comes first: what a client waits for.
-async fn during<T>(connection: Calls<DuplexStream>, client: impl Future<Output = T>) -> T {
+async fn during<T>(connection: impl Future<Output = Result<(), h2::Error>>, client: impl Future<Output = T>) -> T {
     tokio::select! {
         biased;
         told = client => told,
@@ -144,16 +165,16 @@ async fn who_takes_back_calls_that_were_not_read_yet_keeps_its_connection() {
 
 #[tokio::test]
 async fn as_many_calls_as_may_be_under_way_are_all_answered() {
-    let sent: Vec<u8> = (0..4096).flat_map(|number| call(2 * number + 1)).collect();
+    let sent: Vec<u8> = (0..UNDER_WAY_MAX).flat_map(|number| call(2 * number + 1)).collect();
     let (mut client, connection) = connect(&sent);
     let answers = async {
         let mut answers = std::collections::BTreeSet::new();
-        while answers.len() < 4096 {
+        while answers.len() < UNDER_WAY_MAX as usize {
             answers.insert(client.next().await.1);
         }
     };
     during(connection, answers).await;
-    assert_eq!(client.failed("UNAVAILABLE"), 4096);
+    assert_eq!(client.failed("UNAVAILABLE"), u64::from(UNDER_WAY_MAX));
 }
 
 #[tokio::test]
@@ -170,6 +191,37 @@ async fn of_more_calls_than_have_a_turn_the_newest_are_answered_first() {
     };
     let newest_first: Vec<u32> = (0..count).rev().map(|number| 2 * number + 1).collect();
     assert_eq!(during(connection, answers).await, newest_first);
+}
+
+/// Which of so many calls, all of which are there before any is read, are answered before the newest: their streams, in order.
+async fn answered_before_the_newest(count: u32) -> Vec<u32> {
+    let sent: Vec<u8> = (0..count).flat_map(|number| call(2 * number + 1)).collect();
+    let (mut client, connection) = connect_in_turns(&sent);
+    let answers = async {
+        let mut before = Vec::new();
+        loop {
+            match client.next().await.1 {
+                newest if newest == 2 * count - 1 => return before,
+                older => before.push(older),
+            }
+        }
+    };
+    during(connection, answers).await
+}
+
+/// What waits in the socket is newer than what was read of it. A call that the end of a turn cuts apart is decided when its rest
+/// comes.
+#[tokio::test]
+async fn of_more_calls_than_are_read_in_a_turn_the_newest_are_answered_first() {
+    let before = answered_before_the_newest(1000).await;
+    assert!(before.len() < 10, "{before:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_always_has_more_to_read_is_answered_now_and_then() {
+    let before = answered_before_the_newest(UNDER_WAY_MAX).await;
+    let is_turn = before.windows(TURN).any(|turn| turn.is_sorted_by(|newer, older| *newer == older + 2));
+    assert!(is_turn, "{before:?}");
 }
 
 #[tokio::test]
