@@ -39,6 +39,26 @@ pub fn older(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
+/// True where two logs are one file, or one of them is, or may become, a file that the other one moves away or over.
+pub fn meet(one: &Path, other: &Path) -> bool {
+    let (one, other) = (resolved(one), resolved(other));
+    let is_older = |file: &Path, log: &Path| {
+        let (file, log) = (file.as_os_str().as_encoded_bytes(), log.as_os_str().as_encoded_bytes());
+        let number = file.strip_prefix(log).and_then(|rest| rest.strip_prefix(b"."));
+        number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+    };
+    one == other || is_older(&one, &other) || is_older(&other, &one)
+}
+
+/// The path without links and detours, as far as its files are there.
+fn resolved(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
 /// True where somebody moved the file away, as logrotate does: another one stands in its place, or none.
 pub fn is_moved(path: &Path, file: &File) -> io::Result<bool> {
     let is_it = |metadata: &Metadata, own: &Metadata| (metadata.dev(), metadata.ino()) == (own.dev(), own.ino());
@@ -52,6 +72,25 @@ pub fn is_moved(path: &Path, file: &File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logs_meet_where_one_would_take_the_others_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("there"), "").unwrap();
+        std::os::unix::fs::symlink(path("there"), path("link")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let meeting =
+            [("a", "a"), ("a", "folder/../a"), ("a", "a.1"), ("a.12", "a"), ("link", "there"), ("link", "there.3")];
+        for (one, other) in meeting {
+            assert!(meet(&path(one), &path(other)), "{one} {other}");
+            assert!(meet(&path(other), &path(one)), "{other} {one}");
+        }
+        for (one, other) in [("a", "b"), ("a", "a.b"), ("a", "a."), ("a", "a1"), ("a.1", "a.2"), ("a", "folder/a.1")] {
+            assert!(!meet(&path(one), &path(other)), "{one} {other}");
+        }
+        assert!(meet(Path::new("a"), Path::new("./a.1")), "in this folder");
+    }
 
     #[test]
     fn so_many_files_are_kept_and_the_oldest_goes() {

@@ -18,7 +18,7 @@ use crate::audit::AuditSettings;
 use crate::compile::HostPort;
 use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::denial_log::{DenialLogSettings, Target};
-use crate::rotation::Rotation;
+use crate::rotation::{self, Rotation};
 use crate::serve::{self, Running};
 use crate::telemetry::{self, LogFormat};
 use crate::xds::AdmissionLimits;
@@ -191,6 +191,24 @@ impl Check for Args {
                 return Err(format!("{flag} needs --denials-log with a file: nothing else can be moved away"));
             }
             _ => {}
+        }
+        if let (Some(audit), Some(denials)) = (&self.audit_log, &self.denials_log)
+            && !is_standard_output
+            && rotation::meet(audit, denials)
+        {
+            return Err(
+                "--audit-log and --denials-log: each needs a file of its own, which the other one is not moved to"
+                    .to_owned(),
+            );
+        }
+        let rotations = [
+            ("audit_log_files_max", "--audit-log-bytes-max", self.audit_log_bytes_max),
+            ("denials_log_files_max", "--denials-log-bytes-max", self.denials_log_bytes_max),
+        ];
+        for (flag, needed, bytes_max) in rotations {
+            if let (Some(flag), None) = (typed.first_of(&[flag]), bytes_max) {
+                return Err(format!("{flag} needs {needed}: without it no file is moved away"));
+            }
         }
         match typed.first_of(&["replica_id"]) {
             Some(flag) if self.etcd.etcd.is_empty() => {
