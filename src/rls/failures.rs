@@ -14,13 +14,14 @@ use crate::metrics::{CodeLabels, Metrics};
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Those that there are series of from the start: an alarm on failures needs them before the first one.
-const CODES: [Code; 7] = [
+const CODES: [Code; 8] = [
     Code::Cancelled,
     Code::DeadlineExceeded,
     Code::Internal,
     Code::InvalidArgument,
     Code::OutOfRange,
     Code::PermissionDenied,
+    Code::ResourceExhausted,
     Code::Unavailable,
 ];
 
@@ -50,6 +51,8 @@ impl Failures {
         if code == Code::Ok {
             return;
         }
+        // Their clients left, as some always do, or there are more of them than can be answered.
+        let is_left = matches!(code, Code::Cancelled | Code::DeadlineExceeded);
         let code = name(code);
         self.metrics.decision_errors.get_or_create(&CodeLabels { code }).inc();
         self.metrics.decision_errors_all.inc();
@@ -61,7 +64,11 @@ impl Failures {
         }
         let others = std::mem::replace(&mut *logged, Logged { at: Some(now), unlogged: 0 }).unlogged;
         drop(logged);
-        tracing::error!(code, message, others, "a request was not decided: Envoy does with it what on_error says");
+        if is_left {
+            tracing::warn!(code, message, others, "a request was not decided: nobody waits for it any more");
+        } else {
+            tracing::error!(code, message, others, "a request was not decided: Envoy does with it what on_error says");
+        }
     }
 }
 
