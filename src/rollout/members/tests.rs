@@ -267,10 +267,10 @@ fn look_again(rollout: &Rollout, stream: &Stream) -> Seen {
 fn no_wake_up_is_lost_between_threads() {
     let mut world = World::new();
     let (rollout, offers, all) = (Arc::clone(&world.rollout), AtomicUsize::new(0), Barrier::new(4));
-    let (wakes, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (wakes, lost, looks) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for thread in 0..3 {
-            let (rollout, offers, all, wakes, lost) = (&rollout, &offers, &all, &wakes, &lost);
+            let (rollout, offers, all, wakes, lost, looks) = (&rollout, &offers, &all, &wakes, &lost, &looks);
             scope.spawn(move || {
                 let mut numbers = (1000..).step_by(3).map(|number| number + thread);
                 let mut join = || numbers.next().map(|number| Stream::join(rollout, number, number as usize % 6));
@@ -279,6 +279,7 @@ fn no_wake_up_is_lost_between_threads() {
                     while offers.load(Ordering::Acquire) == offer {
                         let woken = streams.iter_mut().map(|stream| usize::from(stream.run(rollout))).sum();
                         wakes.fetch_add(woken, Ordering::Relaxed);
+                        looks.fetch_add(1, Ordering::Release);
                         streams.pop_front();
                         streams.extend(join());
                     }
@@ -299,6 +300,11 @@ fn no_wake_up_is_lost_between_threads() {
                 _ => Step::Refuse(offer % 3),
             };
             world.act(&step);
+            // Of four looks of three threads, one began after the offer: some are awake meanwhile however busy the machine is.
+            let looked = looks.load(Ordering::Acquire);
+            while offer % 2 == 0 && looks.load(Ordering::Acquire) < looked + 4 {
+                std::thread::yield_now();
+            }
             offers.store(offer + 1, Ordering::Release);
             all.wait();
         }
