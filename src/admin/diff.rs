@@ -69,12 +69,12 @@ pub(super) async fn check(
     BodyInTurn { body, turn }: BodyInTurn,
 ) -> Result<Json<CheckedSet>, ProblemDetails> {
     let served = admin.generation()?;
-    if options.delete.is_none() && split(&"body".into(), &body).is_empty() {
-        return Err(bad("the body has no document: expected a file of documents"));
-    }
     // Whoever asked may be gone before it is done.
     let documents = in_background(move || {
         let _turn = turn;
+        if options.delete.is_none() && split(&"body".into(), &body).is_empty() {
+            return Err(bad("the body has no document: expected a file of documents"));
+        }
         wanted(&admin, &served, &options, &body).map(|wanted| wanted.documents.len())
     });
     Ok(Json(CheckedSet { documents: documents.await? }))
@@ -133,8 +133,8 @@ fn wanted(admin: &Admin, served: &Generation, options: &Options, body: &[u8]) ->
 
 /// True where the body has the document.
 fn holds(body: &[u8], id: &DocumentId) -> bool {
-    let documents = split(&"body".into(), body).into_iter().map(Arc::new);
-    documents.into_iter().any(|document| parse(&document).is_ok_and(|parsed| parsed.id == *id))
+    let mut documents = split(&"body".into(), body).into_iter().map(Arc::new);
+    documents.any(|document| parse(&document).is_ok_and(|parsed| parsed.id == *id))
 }
 
 /// The set that is served with the documents of the body in the places of those of their names.

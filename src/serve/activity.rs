@@ -1,4 +1,4 @@
-//! What a connection has asked for, for whoever looks for one that can leave.
+//! What a connection does, as far as others have to know it: whoever looks for one that can leave, and who decides its calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

@@ -288,11 +288,25 @@ async fn a_call_is_under_way_until_it_is_answered() {
         client.io.write_all(&frame(DATA, END_STREAM, 1, &MESSAGE[2..])).await.unwrap();
         assert_eq!(client.next().await.1, 1);
         assert!(client.activity.is_idle());
-        client.io.write_all(&(0..200).flat_map(|number| call(2 * number + 5)).collect::<Vec<u8>>()).await.unwrap();
-        client.next().await;
-        assert!(!client.activity.is_idle(), "there are more than are decided in a turn");
     };
     during(connection, answers).await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_is_under_way() {
+    let count = 2 * TURN as u64;
+    let sent: Vec<u8> = (0..2 * TURN as u32).flat_map(|number| call(2 * number + 1)).collect();
+    let (client, mut connection) = connect(&sent);
+    let answered = async |calls: u64| {
+        while client.failed("UNAVAILABLE") < calls {
+            tokio::task::yield_now().await;
+        }
+    };
+    for (calls, is_idle) in [(count / 2, false), (count, true)] {
+        assert!(futures_util::poll!(&mut connection).is_pending());
+        timeout(Duration::from_secs(30), answered(calls)).await.expect("a turn of them is answered");
+        assert_eq!(client.activity.is_idle(), is_idle, "{calls} of {count} are answered");
+    }
 }
 
 #[tokio::test(start_paused = true)]
