@@ -8,7 +8,7 @@
 //! What is refused is tried again when a document changes that has a part in its problems, and not before: a change
 //! costs what it touches, however many other documents are refused.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Generation;
@@ -71,7 +71,7 @@ impl Adopter {
             offered: &self.offered,
             candidate: base.documents.clone(),
             tried,
-            reverted: BTreeSet::new(),
+            reverted: BTreeMap::new(),
             problems: Vec::new(),
         };
         attempt.take_what_is_offered();
@@ -141,8 +141,9 @@ struct Attempt<'a> {
     candidate: ParsedById,
     /// Documents whose served version may change.
     tried: BTreeSet<DocumentId>,
-    /// Documents left at their served version because the change does not fit.
-    reverted: BTreeSet<DocumentId>,
+    /// Documents left at their served version because the change does not fit, each with the problems that were reason to
+    /// leave it there, by their places among all. What else its served version has a part in later is no reason.
+    reverted: BTreeMap<DocumentId, BTreeSet<usize>>,
     problems: Vec<Problem>,
 }
 
@@ -163,8 +164,9 @@ impl Attempt<'_> {
                 [only] => drop(self.candidate.insert(id.clone(), Arc::clone(only))),
                 several => {
                     let first = several.get(..PROBLEMS_MAX).unwrap_or(several);
+                    let known = self.problems.len();
                     self.problems.extend(doubled(first));
-                    self.revert(id.clone());
+                    self.revert(id.clone(), (known..self.problems.len()).collect());
                 }
             }
             self.tried.insert(id);
@@ -214,17 +216,25 @@ impl Attempt<'_> {
     }
 
     fn revert_what_changed(&mut self, problems: Vec<Problem>) {
-        let involved: BTreeSet<&DocumentId> = problems.iter().flat_map(|problem| &problem.involves).collect();
-        let mut to_blame: Vec<_> = involved.into_iter().filter(|id| self.is_changed(id)).cloned().collect();
+        let places = || self.problems.len()..;
+        let mut to_blame: BTreeMap<DocumentId, BTreeSet<usize>> = BTreeMap::new();
+        for (place, problem) in places().zip(&problems) {
+            for id in problem.involves.iter().filter(|id| self.is_changed(id)) {
+                to_blame.entry(id.clone()).or_default().insert(place);
+            }
+        }
         if to_blame.is_empty() {
             // Documents that were served together have no problems with each other. Should they have one after
             // all, they go, before this could go on for ever.
-            to_blame.extend(problems.iter().filter_map(|problem| problem.document.clone()));
-            to_blame.iter().for_each(|id| drop(self.candidate.remove(id)));
-            self.tried.extend(to_blame.iter().cloned());
+            for (place, id) in places().zip(&problems).filter_map(|(at, problem)| Some((at, problem.document.clone()?)))
+            {
+                to_blame.entry(id).or_default().insert(place);
+            }
+            to_blame.keys().for_each(|id| drop(self.candidate.remove(id)));
+            self.tried.extend(to_blame.keys().cloned());
             self.reverted.extend(to_blame);
         } else {
-            to_blame.into_iter().for_each(|id| self.revert(id));
+            to_blame.into_iter().for_each(|(id, reasons)| self.revert(id, reasons));
         }
         let problems: Vec<_> = problems.into_iter().map(|problem| self.because_of_broken(problem)).collect();
         self.problems.extend(problems);
@@ -255,12 +265,12 @@ impl Attempt<'_> {
         }
     }
 
-    fn revert(&mut self, id: DocumentId) {
+    fn revert(&mut self, id: DocumentId, reasons: BTreeSet<usize>) {
         match self.base.documents.get(&id) {
             Some(parsed) => drop(self.candidate.insert(id.clone(), Arc::clone(parsed))),
             None => drop(self.candidate.remove(&id)),
         }
-        self.reverted.insert(id);
+        self.reverted.insert(id, reasons);
     }
 
     /// Of the documents that are broken now and were not, and of those that claim to be somebody who was tried: an earlier
@@ -277,14 +287,10 @@ impl Attempt<'_> {
     }
 
     fn refusals_of_unfit(&self) -> Vec<Unfit> {
-        let mut by_id: HashMap<&DocumentId, Vec<&Problem>> = HashMap::new();
-        for problem in &self.problems {
-            for id in problem.involves.iter().filter(|id| self.reverted.contains(*id)) {
-                by_id.entry(id).or_default().push(problem);
-            }
-        }
-        let problems_of = |id| by_id.get(id).map_or(&[][..], Vec::as_slice);
-        self.reverted.iter().filter_map(|id| self.refusal_of_unfit(id, problems_of(id))).collect()
+        let problems = |reasons: &BTreeSet<usize>| -> Vec<&Problem> {
+            reasons.iter().filter_map(|place| self.problems.get(*place)).collect()
+        };
+        self.reverted.iter().filter_map(|(id, reasons)| self.refusal_of_unfit(id, &problems(reasons))).collect()
     }
 
     /// `None` for a document that neither the source nor the served set knows: nothing of it is refused.
@@ -660,6 +666,29 @@ limits: [{rate: 10/minute}]
         adopt_all(&mut world, &files);
         assert_eq!((world.live.refused().len(), world.writer.adopter.tried), (20, 21));
         assert_eq!(world.live.latest().policies.tenants.len(), 40);
+    }
+
+    /// The move of a gateway is refused because of a plan. Where the gateway was, another collides with it, which is no
+    /// reason of the refusal: it is over when the plan goes.
+    #[test]
+    fn what_is_refused_waits_for_the_reasons_and_not_for_what_came_of_the_refusal() {
+        let gateway = |name: &str, cluster: &str| {
+            format!("{{kind: Gateway, name: {name}, nodes: {{clusters: [{cluster}]}}, listen: '127.0.0.1:1'}}")
+        };
+        let (side, moved) =
+            (gateway("side", "edge"), format!("{}\n---\n{}", gateway("side", "side"), gateway("shop", "edge")));
+        let plan = "{kind: Api, name: create, gateway: side, match: {path: /b}, service: order}\n---\n\
+          {kind: Service, name: order, endpoints: ['127.0.0.1:1']}\n---\n\
+          {kind: Plan, name: gold, apis: {create: [{rate: 1/m}]}}";
+        let mut world = World::serving(&[("a.yaml", &side)]);
+        world.adopt(&[("a.yaml", &moved), ("b.yaml", plan)]);
+        assert_eq!(world.refused(), ["Gateway side", "Gateway shop!", "Api create!", "Plan gold!"]);
+        let refused = world.live.refused();
+        let side = &refused.of(&DocumentId::new(Kind::Gateway, "side")).unwrap().problems;
+        assert!(side.iter().all(|problem| problem.message.starts_with("never acts")), "{side:?}");
+        assert_eq!(world.adopt(&[("a.yaml", &moved), ("b.yaml", "")]), Adopted::Served);
+        assert_eq!(world.refused(), [""; 0]);
+        assert_eq!(world.live.latest().policies.gateways.len(), 2);
     }
 
     #[test]
