@@ -1,4 +1,4 @@
-//! What a connection does, as far as others have to know it: whoever looks for one that can leave, and who decides its calls.
+//! What a connection does, as far as whoever looks for one that can leave has to know it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -16,8 +16,6 @@ pub(super) struct Activity {
     under_way: AtomicUsize,
     /// Whether a part of what it was told waits for it to read.
     is_unread: AtomicBool,
-    /// Whether it may have sent more than was read in its last turn.
-    has_more: AtomicBool,
 }
 
 impl Activity {
@@ -41,15 +39,6 @@ impl Activity {
     /// Notes whether something could not be written yet.
     pub(super) fn note_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
-    }
-
-    /// Notes whether a turn was over before all was read that has come.
-    pub(super) fn note_more(&self, has_more: bool) {
-        self.has_more.store(has_more, Ordering::Relaxed);
-    }
-
-    pub(super) fn has_more(&self) -> bool {
-        self.has_more.load(Ordering::Relaxed)
     }
 
     /// True where no call is under way, and all answers are written.

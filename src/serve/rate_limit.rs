@@ -25,6 +25,7 @@ use super::keep_alive::KeepAlive;
 use super::one_buffer::OneBuffer;
 use super::protocol::{self, Protocol, Speaking};
 use super::routed;
+use super::turns::Turn;
 use crate::rls::{Call, CallsWaiting, Decision, RateLimitServer, Reply};
 
 /// Calls that are decided before the connection reads and writes again, and others have a turn.
@@ -55,12 +56,13 @@ impl Protocol for RateLimit {
     type Connection = Calls<Io>;
 
     fn speak(&self, io: Io, peer: Peer) -> Calls<Io> {
-        self.speak_on(io, peer)
+        let turn = io.turn();
+        self.speak_on(io, turn, peer)
     }
 }
 
 impl RateLimit {
-    fn speak_on<I: AsyncRead + AsyncWrite + Unpin>(&self, io: I, peer: Peer) -> Calls<I> {
+    fn speak_on<I: AsyncRead + AsyncWrite + Unpin>(&self, io: I, turn: Turn, peer: Peer) -> Calls<I> {
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(self.streams_max)
@@ -76,6 +78,7 @@ impl RateLimit {
         Calls {
             rate_limit: self.clone(),
             peer,
+            turn,
             transport,
             is_ending: false,
             waiting: VecDeque::new(),
@@ -91,6 +94,7 @@ impl RateLimit {
 pub(super) struct Calls<I> {
     rate_limit: RateLimit,
     peer: Peer,
+    turn: Turn,
     transport: Transport<I>,
     /// Ends once the calls that are under way have ended.
     is_ending: bool,
@@ -151,7 +155,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         if self.waiting.is_empty() {
             return Poll::Pending;
         }
-        if self.peer.activity.has_more() && self.reading_turns < READING_TURNS_MAX {
+        if self.turn.is_over() && self.reading_turns < READING_TURNS_MAX {
             self.reading_turns += 1;
         } else {
             self.reading_turns = 0;

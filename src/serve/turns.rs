@@ -28,30 +28,54 @@ const FRAME_BYTES: usize = 128;
 pub(super) struct Turns<C> {
     /// On the heap: a future that holds this one would set aside room for it twice.
     speaking: Pin<Box<C>>,
-    left: Arc<AtomicIsize>,
+    turn: Turn,
 }
 
 /// The bytes of a connection, some of which are left for this turn.
 pub(super) struct InTurns<I> {
     io: I,
-    left: Arc<AtomicIsize>,
+    turn: Turn,
     frames: Frames,
     activity: Arc<Activity>,
 }
 
+/// The turn that a connection has: the bytes that are left of it.
+#[derive(Clone)]
+pub(super) struct Turn(Arc<AtomicIsize>);
+
+impl Turn {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicIsize::new(BYTES)))
+    }
+
+    /// True where more may have come than could be read.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= 0
+    }
+
+    fn begin(&self) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_add(BYTES).min(BYTES), Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_sub_unsigned(bytes), Ordering::Relaxed);
+    }
+}
+
 /// Speaks on these bytes.
 pub(super) fn take<I, C>(io: I, activity: &Arc<Activity>, speak: impl FnOnce(InTurns<I>) -> C) -> Turns<C> {
-    let left = Arc::new(AtomicIsize::new(0));
-    let io = InTurns { io, left: Arc::clone(&left), frames: Frames::default(), activity: Arc::clone(activity) };
-    Turns { speaking: Box::pin(speak(io)), left }
+    let turn = Turn::new();
+    let io = InTurns { io, turn: turn.clone(), frames: Frames::default(), activity: Arc::clone(activity) };
+    Turns { speaking: Box::pin(speak(io)), turn }
 }
 
 impl<C: Future> Future for Turns<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left.saturating_add(BYTES).min(BYTES), Ordering::Relaxed);
+        self.turn.begin();
         self.speaking.as_mut().poll(context)
     }
 }
@@ -68,9 +92,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for InTurns<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let left = self.left.load(Ordering::Relaxed);
-        self.activity.note_more(left <= 0);
-        if left <= 0 {
+        if self.turn.is_over() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -78,13 +100,16 @@ impl<I: AsyncRead + Unpin> AsyncRead for InTurns<I> {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let new = buffer.filled().get(before..).unwrap_or_default();
         let frames = self.frames.read(new).map_err(io::Error::other)?;
-        let taken = new.len().saturating_add(frames.saturating_mul(FRAME_BYTES));
-        self.left.store(left.saturating_sub_unsigned(taken), Ordering::Relaxed);
+        self.turn.take(new.len().saturating_add(frames.saturating_mul(FRAME_BYTES)));
         read
     }
 }
 
 impl<I> InTurns<I> {
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.activity.note_unread(written.is_pending());
         written

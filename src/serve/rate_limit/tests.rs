@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::rls::{Failures, Followers, Rls};
 use crate::serve::activity::Activity;
 use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
-use crate::serve::turns::{self, InTurns, Turns};
+use crate::serve::turns::{self, InTurns, Turn, Turns};
 
 /// RFC 9113, section 6: types of frames, and two of their flags.
 const DATA: u8 = 0;
@@ -72,12 +72,16 @@ fn connect_in_turns(frames: &[u8]) -> (Client, Turns<Calls<InTurns<DuplexStream>
     let (mut client, server, rate_limit, peer) = ends();
     client.begin(frames);
     let activity = Arc::clone(&peer.activity);
-    (client, turns::take(server, &activity, |io| rate_limit.speak_on(io, peer)))
+    let speak = |io: InTurns<DuplexStream>| {
+        let turn = io.turn();
+        rate_limit.speak_on(io, turn, peer)
+    };
+    (client, turns::take(server, &activity, speak))
 }
 
 fn open() -> (Client, Calls<DuplexStream>) {
     let (client, server, rate_limit, peer) = ends();
-    (client, rate_limit.speak_on(server, peer))
+    (client, rate_limit.speak_on(server, Turn::new(), peer))
 }
 
 fn ends() -> (Client, DuplexStream, RateLimit, Peer) {
