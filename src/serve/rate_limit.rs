@@ -5,13 +5,12 @@
 //! can be answered in time, the newest are decided first: those that have waited for long are the ones whose callers go on
 //! without an answer, and what has been decided for nobody helps nobody (`cargo bench --bench overload`).
 
+mod receiving;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use h2::RecvStream;
 use h2::server::{Connection, Handshake, SendResponse};
@@ -27,6 +26,7 @@ use super::protocol::{self, Protocol, Speaking};
 use super::routed;
 use super::turns::Turn;
 use crate::rls::{Call, CallsWaiting, Decision, RateLimitServer, Reply};
+use receiving::{Received, Receiving};
 
 /// Calls that are decided before the connection reads and writes again, and others have a turn.
 const TURN: usize = 64;
@@ -34,11 +34,6 @@ const TURN: usize = 64;
 /// to be decided first, and of those that were taken back none. So many turns read all calls that may be under way, and
 /// that each is taken back.
 const READING_TURNS_MAX: usize = 64;
-/// The time that a request may take to come, from its headers on.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// Bytes of requests that have not come to their end yet, of all calls on a connection: twice the largest request. What an Envoy
-/// sends comes at once.
-const INCOMPLETE_BYTES_MAX: usize = 32 << 20;
 /// RFC 9113, section 6.9: bytes of requests that a client may send before their calls are answered. What all calls that
 /// may be under way have together, where they are as large as an Envoy makes them.
 const WINDOW_BYTES: u32 = 1024 * 1024;
@@ -85,7 +80,7 @@ impl RateLimit {
             reading_turns: 0,
             under_way: None,
             told: self.service.calls_waiting(),
-            incomplete: Arc::default(),
+            receiving: Receiving::default(),
         }
     }
 }
@@ -106,8 +101,7 @@ pub(super) struct Calls<I> {
     under_way: Option<UnderWay>,
     /// Their number, as it is told.
     told: CallsWaiting,
-    /// Bytes of calls of which more has to come.
-    incomplete: Arc<AtomicUsize>,
+    receiving: Receiving,
 }
 
 enum Transport<I> {
@@ -176,15 +170,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
 
     /// Reads and writes what can be read and written, and takes in the calls that have come.
     fn poll_transport(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        loop {
+        let ended = loop {
             let Transport::Open(connection, keep_alive) = &mut self.transport else { return Poll::Pending };
             match connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond, context),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending => return keep_alive.poll(context),
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),
+                Poll::Ready(None) => break Poll::Ready(Ok(())),
+                Poll::Pending => break keep_alive.poll(context),
+            }
+        };
+        while let Some(received) = self.receiving.next(context) {
+            match received {
+                Received::Whole(waiting) => self.insert(waiting),
+                Received::Refused(respond, reply) => send(respond, reply),
+                Received::Left => self.rate_limit.service.note_cancelled(),
             }
         }
+        ended
     }
 
     fn take(
@@ -218,21 +220,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
                 return send(respond, reply);
             }
         }
+        let waiting = Waiting { call, respond };
         if body.is_end_stream() {
-            return self.waiting.push_back(Waiting { call, respond });
+            self.waiting.push_back(waiting);
+        } else {
+            self.receiving.wait(service, waiting, body, came, self.peer.activity.begin());
         }
-        let incomplete = Incomplete::of(came, &self.incomplete);
-        let (service, peer, under_way) = (service.clone(), self.peer.clone(), self.peer.activity.begin());
-        tokio::spawn(async move {
-            let received = tokio::time::timeout(REQUEST_MAX, receive(&service, &mut call, body, incomplete)).await;
-            match received {
-                Ok(Some(Ok(()))) => decide(&service, Waiting { call, respond }, &peer),
-                Ok(Some(Err(reply))) => send(respond, reply),
-                // It was taken back, or does not come.
-                Ok(None) | Err(_) => service.note_cancelled(),
-            }
-            drop(under_way);
-        });
+    }
+
+    /// Puts a call among those that came before and after it, which clients number in their order (RFC 9113, section 5.1.1).
+    fn insert(&mut self, call: Waiting) {
+        let stream = call.respond.stream_id().as_u32();
+        let place = self.waiting.partition_point(|waiting| waiting.respond.stream_id().as_u32() < stream);
+        self.waiting.insert(place, call);
     }
 
     fn decide_newest(&mut self, context: &mut Context<'_>) {
@@ -255,52 +255,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             self.waiting.retain_mut(|waiting| waiting.respond.poll_reset(context).is_pending());
         }
     }
-}
-
-/// The bytes of a request until all of it has come, among those of its connection.
-struct Incomplete {
-    own: usize,
-    all: Arc<AtomicUsize>,
-}
-
-impl Incomplete {
-    /// A request of which so much has come.
-    fn of(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
-        all.fetch_add(bytes, Ordering::Relaxed);
-        Self { own: bytes, all: Arc::clone(all) }
-    }
-
-    /// Adds what has come of it. False where it is too much.
-    fn add(&mut self, bytes: usize) -> bool {
-        self.own += bytes;
-        self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= INCOMPLETE_BYTES_MAX
-    }
-}
-
-impl Drop for Incomplete {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.own, Ordering::Relaxed);
-    }
-}
-
-/// Receives the rest of a request. `None` where it was taken back.
-async fn receive(
-    service: &RateLimitServer,
-    call: &mut Call,
-    mut body: RecvStream,
-    mut incomplete: Incomplete,
-) -> Option<Result<(), Reply>> {
-    while let Some(data) = body.data().await {
-        let data = data.ok()?;
-        body.flow_control().release_capacity(data.len()).ok()?;
-        if !incomplete.add(data.len()) {
-            return Some(Err(service.refuse_incomplete(INCOMPLETE_BYTES_MAX)));
-        }
-        if let Err(reply) = service.receive(call, data) {
-            return Some(Err(reply));
-        }
-    }
-    Some(Ok(()))
 }
 
 fn decide(service: &RateLimitServer, waiting: Waiting, peer: &Peer) {
