@@ -12,8 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::limiter::Charge;
-use crate::limiter::matcher::{Applied, Described, Matcher, TenantDenial, Tier};
-use crate::names::credential::Concealed;
+use crate::limiter::matcher::{Applied, Described, Matcher, TenantDenial, Tier, shown_entry, shown_value};
 use crate::names::{Name, descriptor};
 use crate::policy::gateway::{DefaultPlan, Gateway};
 use crate::policy::limit::{Algorithm, Dimension, Limit};
@@ -58,7 +57,7 @@ pub struct NamedCounter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeyPart {
     pub dimension: String,
-    /// That of a credential as its hash. `None`: it was not given.
+    /// That of a credential, or of the query of a URL, as its hash. `None`: it was not given.
     pub value: Option<String>,
 }
 
@@ -203,7 +202,7 @@ impl<'a> Naming<'a> {
         let applied = self.matcher.of_list_entry(&gateway.name, &entry.id, &described);
         let parts = by.into_iter().map(|(action, value)| KeyPart {
             dimension: action.descriptor_key().to_owned(),
-            value: Some(if action.is_credential() { concealed(value) } else { value }),
+            value: Some(shown_entry(action, &value)),
         });
         let owner = Owner { gateway, api: None, tenant: None, tier: Tier::RateLimits };
         let charge = applied.map(|applied| applied.charge).filter(|_| missing.is_empty());
@@ -221,10 +220,9 @@ impl<'a> Naming<'a> {
         let value = |key: &str| self.selection.parts.get(key).cloned();
         let keys: Vec<String> = limit.by.iter().map(|dimension| dimension.descriptor_key()).collect();
         let by = limit.by.iter().zip(&keys);
-        let shown = |dimension: &Dimension, value| if dimension.is_credential() { concealed(value) } else { value };
         let part = |(dimension, key): (&Dimension, &String)| KeyPart {
             dimension: dimension.to_string(),
-            value: value(key).map(|value| shown(dimension, value)),
+            value: value(key).map(|value| shown_value(dimension, &value)),
         };
         let by = by.map(part).collect();
         let tenant = charge.is_none().then(|| descriptor::TENANT.to_owned());
@@ -288,10 +286,6 @@ impl<'a> Naming<'a> {
             }
         }
     }
-}
-
-fn concealed(value: String) -> String {
-    Concealed::of(value.as_bytes()).map_or(value, |concealed| concealed.to_string())
 }
 
 fn named(

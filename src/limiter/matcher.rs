@@ -31,7 +31,7 @@ use crate::shared_map::SharedMap;
 use prepared::Prepared;
 use search::Search;
 
-pub use told::ToldCounter;
+pub use told::{ToldCounter, shown_entry, shown_value};
 
 /// The entries of one descriptor, key and value, as an Envoy reports them. Values are bytes: a client may send
 /// any, and Envoy passes them on as they are.

@@ -2,7 +2,8 @@
 //!
 //! A limit may count by a token, a session or a key that a service gave out. More people see who is busy or denied than may
 //! have these. So everywhere the value is shown by the beginning of its SHA-256: the same value is the same text on every
-//! replica, and whoever has the value finds it.
+//! replica, and whoever has the value finds it. The query of a path or a URL may have one in it under any name, and is shown
+//! by its hash as well.
 
 use std::fmt;
 
@@ -61,6 +62,41 @@ impl Concealed {
     }
 }
 
+/// A value of a request as it is shown: what stands before a secret in it, and what is in the secret's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownValue<'a> {
+    plain: &'a [u8],
+    concealed: Option<Concealed>,
+}
+
+impl<'a> ShownValue<'a> {
+    pub fn credential(value: &'a [u8]) -> Self {
+        Self { plain: &[], concealed: Concealed::of(value) }
+    }
+
+    /// As in `/pay?sha256:ba7816bf8f01`.
+    pub fn without_query(value: &'a [u8]) -> Self {
+        match split_query(value) {
+            Some((before, query)) => Self { plain: before, concealed: Concealed::of(query) },
+            None => Self { plain: value, concealed: None },
+        }
+    }
+
+    /// What is shown, in two parts of which either may be empty.
+    pub fn parts(&self) -> [&[u8]; 2] {
+        [self.plain, self.concealed.as_ref().map_or(&[], |concealed| concealed.as_str().as_bytes())]
+    }
+}
+
+/// The query or fragment of a path or a URL (RFC 3986, section 3), and all that stands before it. Other texts have none,
+/// whatever they ask.
+fn split_query(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = value.iter().position(|b| matches!(b, b'?' | b'#'))?;
+    let (before, _) = value.split_at_checked(end)?;
+    let is_address = before.starts_with(b"/") || before.windows(3).any(|part| part == b"://");
+    is_address.then(|| value.split_at_checked(end + 1)).flatten()
+}
+
 fn digit(number: u8) -> u8 {
     if number < 10 { b'0' + number } else { b'a' + number - 10 }
 }
@@ -107,5 +143,21 @@ mod tests {
         assert_eq!(Concealed::of(b"abc").unwrap().to_string(), "sha256:ba7816bf8f01");
         assert_ne!(Concealed::of(b"abd"), Concealed::of(b"abc"));
         assert_eq!(Concealed::of(b""), None);
+    }
+
+    #[test]
+    fn of_paths_and_urls_the_query_is_shown_by_its_hash() {
+        for (value, expected) in [
+            ("/pay?abc", "/pay?sha256:ba7816bf8f01"),
+            ("//?abc", "//?sha256:ba7816bf8f01"),
+            ("https://shop.example?abc", "https://shop.example?sha256:ba7816bf8f01"),
+            ("https://shop.example/cb#abc", "https://shop.example/cb#sha256:ba7816bf8f01"),
+            ("/pay", "/pay"),
+            ("/pay?", "/pay?"),
+            ("who? https://a", "who? https://a"),
+            ("", ""),
+        ] {
+            assert_eq!(ShownValue::without_query(value.as_bytes()).parts().concat(), expected.as_bytes(), "{value}");
+        }
     }
 }

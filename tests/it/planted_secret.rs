@@ -36,6 +36,8 @@ const COLLECTOR: &str = "planted+collector/token=1";
 const CLIENT: &str = "planted+client/token=1";
 const COOKIE: &str = "planted+cookie/session1";
 const QUERY: &str = "planted-query-key-1";
+/// In a query that an address in a header has.
+const REFERER: &str = "planted-referer-code-1";
 const TENANT: &str = "planted+tenant/key=1";
 const URL: &str = "planted-url-password-1";
 
@@ -55,7 +57,10 @@ limits: [{ rate: 1000/h }]
 name: list
 gateway: edge
 rate_limits:
-- actions: [{ request_headers: { header_name: authorization, descriptor_key: who } }]
+- actions:
+  - request_headers: { header_name: authorization, descriptor_key: who }
+  - request_headers: { header_name: ':path', descriptor_key: at }
+  - request_headers: { header_name: referer, descriptor_key: from }
   limit: { unit: HOUR, requests_per_unit: 1000 }
 ";
 
@@ -234,7 +239,9 @@ impl World {
     /// What a client sends with all that it has, until it is denied.
     async fn is_denied(&self) {
         let (bearer, cookie) = (format!("Bearer {CLIENT}"), format!("session={COOKIE}"));
-        let headers = [("authorization", bearer.as_str()), ("cookie", &cookie), ("x-api-key", TENANT)];
+        let referer = referer();
+        let headers =
+            [("authorization", bearer.as_str()), ("cookie", &cookie), ("x-api-key", TENANT), ("referer", &referer)];
         let path = format!("/pay?access_token={QUERY}");
         eventually("the client is denied", async || {
             (self.edge.send("GET", &path, &headers).await.status == 429).then_some(())
@@ -306,7 +313,18 @@ impl World {
             CLIENT.replace('+', "%2B"),
             COOKIE.replace('+', "%2B")
         );
+        // Whoever has the values finds the counter, whatever is shown of them.
+        let of_list = format!(
+            "gateway=edge&tier=rate_limits&header.authorization=Bearer%20{}&path=/pay%3Faccess_token%3D{QUERY}&header.referer={}",
+            CLIENT.replace('+', "%2B"),
+            referer().replace('?', "%3F")
+        );
+        let found = ask(&self.tierflow, &format!("/v1/counters?{of_list}"), TOKEN).await;
+        let used = &serde_json::from_slice::<Value>(&found.body).unwrap()["counters"][0];
+        assert_eq!((&used["used"], &used["by"][1]["value"]), (&json!(1), &json!("/pay")), "{}", found.text());
+        said.hear_answer("a list's counter", &found);
         for (method, path, body, status) in [
+            ("DELETE", format!("/v1/counters?{of_list}"), String::new(), 200),
             ("GET", format!("/v1/counters?{key}"), String::new(), 200),
             ("DELETE", format!("/v1/counters?{key}"), String::new(), 200),
             (
@@ -402,11 +420,16 @@ async fn put_policies(store: &Store, listen: SocketAddr, upstream: SocketAddr) {
     }
 }
 
+fn referer() -> String {
+    format!("https://shop.example/signed-in?code={REFERER}")
+}
+
 fn explained() -> String {
     let headers = [
         ("authorization", format!("Bearer {CLIENT}")),
         ("cookie", format!("session={COOKIE}")),
         ("x-api-key", TENANT.to_owned()),
+        ("referer", referer()),
     ];
     let headers = headers.map(|(name, value)| json!({ "name": name, "value": value }));
     json!({ "path": "/pay", "headers": headers, "gateway": "edge" }).to_string()
@@ -454,6 +477,7 @@ async fn a_planted_secret_is_in_nothing_that_the_program_says() {
         ("a client's token", CLIENT),
         ("a client's cookie", COOKIE),
         ("a client's key", QUERY),
+        ("a query in an address that a client sends", REFERER),
         ("a tenant's key", TENANT),
     ];
     let signatures = signatures.iter().map(|signature| ("a JWT", signature.as_str()));

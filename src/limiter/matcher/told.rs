@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::pick::TenantLists;
 use super::prepared::{Prepared, host_name, mask, parse_address, path, value};
 use super::{Applied, Asked, Described, Found, Matcher, Tier};
-use crate::names::credential::Concealed;
+use crate::names::credential::ShownValue;
 use crate::names::{Name, descriptor};
 use crate::policy::limit::Dimension;
+use crate::policy::rate_limits::Action;
 
 /// The counter of a limit that a request met.
 #[derive(Clone, Copy, Debug)]
@@ -85,16 +86,15 @@ impl ToldCounter<'_> {
         let Some((prepared, described)) = self.of else { return };
         if self.is_list {
             for (key, value) in described.entries.iter().skip(1) {
-                match Concealed::of(value).filter(|_| prepared.is_credential(key)) {
-                    Some(concealed) => tell(&[key, b"=", concealed.as_str().as_bytes()]),
-                    None => tell(&[key, b"=", value]),
-                }
+                tell_entry(value, prepared.is_credential(key), |[plain, concealed]| {
+                    tell(&[key, b"=", plain, concealed]);
+                });
             }
             return;
         }
         for (dimension, key) in prepared.by() {
             let reported = value(described.entries, key.as_bytes()).unwrap_or_default();
-            tell_value(dimension, reported, |value| tell(&[value]));
+            tell_value(dimension, reported, |parts| tell(&parts));
         }
     }
 }
@@ -107,8 +107,25 @@ fn of_api<'a>(asked: &Asked<'a>) -> Option<&'a Described<'a>> {
     asked.descriptors.iter().find(is_of_api)
 }
 
-/// As people write it.
-fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce(&[u8])) {
+/// The value of what a limit counts by, as people write it.
+pub fn shown_value(dimension: &Dimension, reported: &str) -> String {
+    let mut shown = String::new();
+    tell_value(dimension, reported.as_bytes(), |parts| shown = joined(parts));
+    shown
+}
+
+/// The value that an action of a list reports, as it is shown.
+pub fn shown_entry(action: &Action, value: &str) -> String {
+    let mut shown = String::new();
+    tell_entry(value.as_bytes(), action.is_credential(), |parts| shown = joined(parts));
+    shown
+}
+
+fn joined(parts: [&[u8]; 2]) -> String {
+    String::from_utf8_lossy(&parts.concat()).into_owned()
+}
+
+fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce([&[u8]; 2])) {
     match dimension {
         Dimension::ClientIp { prefix } => match (parse_address(reported), prefix) {
             (Some(IpAddr::V4(address)), Some(bits)) => {
@@ -119,24 +136,34 @@ fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce(&[u8])) 
                 tell_written(format_args!("{}/64", Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)), tell);
             }
             (Some(address), None) => tell_written(format_args!("{address}"), tell),
-            (None, _) => tell(reported),
+            (None, _) => tell([reported, &[]]),
         },
-        Dimension::Path => tell(&path(reported)),
-        Dimension::Host => tell(&host_name(reported)),
-        _ => match Concealed::of(reported).filter(|_| dimension.is_credential()) {
-            Some(concealed) => tell(concealed.as_str().as_bytes()),
-            None => tell(reported),
-        },
+        Dimension::Path => tell([&path(reported), &[]]),
+        Dimension::Host => tell([&host_name(reported), &[]]),
+        _ => tell_plain(reported, dimension.is_credential(), tell),
     }
 }
 
-fn tell_written(text: std::fmt::Arguments<'_>, tell: impl FnOnce(&[u8])) {
+/// The query of a path has no part in the counter of a list's entry, and so none in what is told.
+fn tell_entry(value: &[u8], is_credential: bool, tell: impl FnOnce([&[u8]; 2])) {
+    match value {
+        [b'/', ..] if !is_credential => tell([&path(value), &[]]),
+        _ => tell_plain(value, is_credential, tell),
+    }
+}
+
+fn tell_plain(value: &[u8], is_credential: bool, tell: impl FnOnce([&[u8]; 2])) {
+    let shown = if is_credential { ShownValue::credential(value) } else { ShownValue::without_query(value) };
+    tell(shown.parts());
+}
+
+fn tell_written(text: std::fmt::Arguments<'_>, tell: impl FnOnce([&[u8]; 2])) {
     // An address and its network have 43 bytes at most.
     let mut written = [0; 64];
     let mut rest = &mut written[..];
     let _ = rest.write_fmt(text);
     let left = rest.len();
-    tell(written.get(..written.len() - left).unwrap_or_default());
+    tell([written.get(..written.len() - left).unwrap_or_default(), &[]]);
 }
 
 #[cfg(test)]
@@ -155,12 +182,25 @@ mod tests {
             (&Dimension::Host, b"Shop.example:80", "shop.example"),
             (&Dimension::Path, b"/a%2f?q", "/a%2F"),
             (&Dimension::Header("x-a".to_owned()), b"V", "V"),
+            (&Dimension::Header("referer".to_owned()), b"https://a/?abc", "https://a/?sha256:ba7816bf8f01"),
             (&Dimension::Header("authorization".to_owned()), b"abc", "sha256:ba7816bf8f01"),
             (&Dimension::Cookie("sid".to_owned()), b"abc", "sha256:ba7816bf8f01"),
             (&Dimension::Query("access_token".to_owned()), b"", ""),
             (&Dimension::Method, b"", ""),
         ] {
-            tell_value(dimension, value, |told| assert_eq!(told, expected.as_bytes(), "{dimension}"));
+            tell_value(dimension, value, |told| assert_eq!(told.concat(), expected.as_bytes(), "{dimension}"));
+        }
+    }
+
+    #[test]
+    fn of_what_a_list_reports_no_query_is_told() {
+        for (value, is_credential, expected) in [
+            (&b"/a%2f?q"[..], false, "/a%2F"),
+            (b"http://a/?abc", false, "http://a/?sha256:ba7816bf8f01"),
+            (b"browser?", false, "browser?"),
+            (b"abc", true, "sha256:ba7816bf8f01"),
+        ] {
+            tell_entry(value, is_credential, |told| assert_eq!(told.concat(), expected.as_bytes()));
         }
     }
 }
