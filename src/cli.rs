@@ -36,6 +36,7 @@ use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::checked::Checked;
@@ -91,27 +92,38 @@ pub fn run() -> ExitCode {
     let is_watched = std::io::stderr().is_terminal();
     let colours = Colours::of(&out, &err, |variable| std::env::var_os(variable));
     let mut streams = Streams { answers, out: &mut out, err: &mut err, is_watched, colours };
-    let cli = parse(std::env::args_os()).unwrap_or_else(|error| exit(&error, &mut streams));
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| exit(error, &mut streams));
     match cli.verb.run(&mut streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_empty() {
-                streams.complain(&format!("error: {}", shown::without_users(&failure)));
+                streams.complain(&format!("error: {}", shown::without_secrets(&failure)));
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Tells what is wrong with what somebody typed, and ends. A URL with a password in it is refused, and not shown.
-fn exit(error: &clap::Error, streams: &mut Streams<'_>) -> ! {
+/// Tells what is wrong with what somebody typed, and ends. What may be a secret in a URL is not shown.
+fn exit(mut error: clap::Error, streams: &mut Streams<'_>) -> ! {
+    conceal_url(&mut error);
     let told = error.to_string();
-    match shown::without_users(&told) {
+    match shown::without_secrets(&told) {
         Cow::Borrowed(_) => error.exit(),
         Cow::Owned(told) => {
             streams.complain(told.trim_end());
             std::process::exit(error.exit_code())
         }
+    }
+}
+
+/// What was typed for a flag that takes a URL is one also where it has no scheme.
+fn conceal_url(error: &mut clap::Error) {
+    let is_url =
+        matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag.contains("<URL>"));
+    if let (true, Some(ContextValue::String(typed))) = (is_url, error.get(ContextKind::InvalidValue)) {
+        let shown = shown::url(typed).into_owned();
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     }
 }
 

@@ -118,7 +118,7 @@ impl HostPort {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
         let is_well_formed =
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'@' | b'/'));
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'@' | b'/' | b'?' | b'#'));
         is_well_formed.then(|| Self { host: host.to_owned(), port })
     }
 

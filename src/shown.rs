@@ -45,27 +45,44 @@ pub fn json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The text without the users and passwords of URLs in it (RFC 3986, section 3.2.1), as in `redis://(not shown)@10.0.0.6`. What
-/// somebody typed stands in the error about it, and errors in logs.
-pub fn without_users(text: &str) -> Cow<'_, str> {
+/// The text without the users, passwords and queries of URLs in it (RFC 3986, section 3), as in
+/// `redis://(not shown)@10.0.0.6`. What somebody typed stands in the error about it, and errors in logs.
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
     const SCHEME_END: &str = "://";
     let mut shown = String::new();
     let (mut rest, mut is_changed) = (text, false);
     while let Some((before, after)) = rest.split_once(SCHEME_END) {
         // A password that nobody escaped may have slashes and more in it.
-        let url = after.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"')).next().unwrap_or_default();
-        shown.push_str(before);
-        shown.push_str(SCHEME_END);
-        rest = match url.rsplit_once('@') {
-            Some((user, _)) => {
-                shown.push_str("(not shown)");
-                is_changed = true;
-                after.get(user.len()..).unwrap_or_default()
-            }
-            None => after,
-        };
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"')).unwrap_or(after.len());
+        let (address, behind) = after.split_at_checked(end).unwrap_or((after, ""));
+        let address = self::address(address);
+        shown.extend([before, SCHEME_END, &*address]);
+        is_changed |= matches!(address, Cow::Owned(_));
+        rest = behind;
     }
     if is_changed { Cow::Owned(shown + rest) } else { Cow::Borrowed(text) }
+}
+
+/// What somebody typed for a URL, scheme or not.
+pub fn url(text: &str) -> Cow<'_, str> {
+    match text.contains("://") {
+        true => without_secrets(text),
+        false => address(text),
+    }
+}
+
+/// What a URL has behind its scheme, or several do.
+fn address(text: &str) -> Cow<'_, str> {
+    const NOT_SHOWN: &str = "(not shown)";
+    let after_user = text.rfind('@').map(|at| text.get(at..).unwrap_or_default());
+    let rest = after_user.unwrap_or(text);
+    // With nothing behind it, it is the end of a question.
+    let query = rest.find(['?', '#']).map(|at| at + 1).filter(|at| *at < rest.len());
+    let (rest, query_shown) = query.map_or((rest, ""), |at| (rest.get(..at).unwrap_or_default(), NOT_SHOWN));
+    match (after_user, query) {
+        (None, None) => Cow::Borrowed(text),
+        (user, _) => Cow::Owned([if user.is_some() { NOT_SHOWN } else { "" }, rest, query_shown].concat()),
+    }
 }
 
 /// The path on one line. Different paths are shown differently, also where no UTF-8 tells them apart.
@@ -177,16 +194,25 @@ mod tests {
     }
 
     #[test]
-    fn of_urls_neither_users_nor_passwords_are_shown() {
+    fn of_urls_neither_users_nor_passwords_nor_queries_are_shown() {
         for (text, expected) in [
             ("nothing", "nothing"),
             ("http://a:1/b and redis://c", "http://a:1/b and redis://c"),
             ("'redis://ann:s3c@ret/@a:1' for http://:p@b", "'redis://(not shown)@a:1' for http://(not shown)@b"),
             ("http://a:1, mail to ann@b", "http://a:1, mail to ann@b"),
             ("\"://x@\"://", "\"://(not shown)@\"://"),
+            ("http://a:1/b?token=c: away", "http://a:1/b?(not shown) away"),
+            (
+                "'http://ann:b?c@a:1/?d#e', or http://a#f",
+                "'http://(not shown)@a:1/?(not shown)', or http://a#(not shown)",
+            ),
+            ("is it http://a?", "is it http://a?"),
         ] {
-            assert_eq!(without_users(text), expected);
+            assert_eq!(without_secrets(text), expected);
         }
+        assert_eq!(url("ann:b@a:1?c"), "(not shown)@a:1?(not shown)", "without a scheme, too");
+        assert_eq!(url("http://a:1,http://ann:b@c:1"), "http://(not shown)@c:1");
+        assert_eq!(url("a:1"), "a:1");
     }
 
     #[test]

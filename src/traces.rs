@@ -9,6 +9,7 @@
 
 mod context;
 mod exporter;
+mod headers;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::version::VERSION;
 
 pub use context::{TRACEPARENT, TraceContext};
 pub use exporter::{Exporter, TracesSettings, Unusable};
+pub use headers::check_headers;
 pub use opentelemetry::TraceId;
 
 /// The spans that wait to be exported. Each takes about a kilobyte.

@@ -21,6 +21,27 @@ const ENTRIES_MAX: usize = 1000;
 /// The longest value of a claim, and the longest issuer and audience, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// The names of all fields of the file. Of others nothing is told: somebody may have put a token in the place of one.
+const FIELDS: [&str; 17] = [
+    "tokens",
+    "name",
+    "role",
+    "sha256",
+    "certificates",
+    "san",
+    "jwt",
+    "jwks_file",
+    "issuer",
+    "audience",
+    "roles_claim",
+    "roles",
+    "viewer",
+    "operator",
+    "admin",
+    "hosts",
+    "origins",
+];
+
 /// The file of `--admin-access` as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +137,7 @@ impl AccessFile {
         let origin = FileOrigin::File { path: shown::path(path).into(), number: 1, line: 1 };
         let document = Document { origin, revision: None, content: Ok(content.into()) };
         let folder = path.parent().unwrap_or(Path::new(""));
-        settings(&document, |raw: &RawFile, findings| raw.read(folder, findings)).map_err(|problems| {
+        settings(&document, &FIELDS, |raw: &RawFile, findings| raw.read(folder, findings)).map_err(|problems| {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             shown::few(&problems, "; ")
         })

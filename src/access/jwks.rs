@@ -57,7 +57,7 @@ pub(super) fn parse(json: &[u8]) -> Result<Keys, String> {
     let _ = RING.install_default();
     let mut reader = serde_json::Deserializer::from_slice(json);
     let RawSet { keys: raw } = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
+        .map_err(|error| format!("{}: {}", error.path(), without_value(&error.inner().to_string())))?;
     reader.end().map_err(|error| error.to_string())?;
     if raw.len() > KEYS_MAX {
         return Err(format!("keys: found {}, expected at most {KEYS_MAX}", raw.len()));
@@ -67,13 +67,18 @@ pub(super) fn parse(json: &[u8]) -> Result<Keys, String> {
         let at = |problem: String| format!("keys[{index}]{problem}");
         let Some((kid, key)) = raw.read().map_err(at)? else { continue };
         if keys.insert(kid.clone(), key).is_some() {
-            return Err(at(format!(".kid: found {kid:?} again, expected a name of its own")));
+            return Err(at(".kid: stands here again, expected a name of its own".to_owned()));
         }
     }
     if keys.is_empty() {
         return Err("keys: found none that signs with RS256, ES256 or EdDSA".to_owned());
     }
     Ok(keys)
+}
+
+/// What was expected: what was found instead may be a secret.
+fn without_value(told: &str) -> String {
+    told.rsplit_once(", expected ").map_or_else(|| told.to_owned(), |(_, expected)| format!("expected {expected}"))
 }
 
 impl RawKey {

@@ -63,6 +63,9 @@ impl Check for ServerArgs {
         if self.server.contains('@') {
             return Err("--server names a user, whom every list of processes would show; use --token-file".to_owned());
         }
+        if self.server.contains(['?', '#']) {
+            return Err("--server has parameters, and there are none; use --token-file for a token".to_owned());
+        }
         match typed.first_of(&["server_ca", "server_cert", "server_key"]) {
             Some(flag) if !self.server.starts_with("https:") => {
                 Err(format!("{flag} needs --server with https, and it is {:?}", self.server))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use super::checked::{Check, Typed};
 use crate::config::parse_host_port;
-use crate::traces::{SAMPLED_OF, TracesSettings};
+use crate::traces::{SAMPLED_OF, TracesSettings, check_headers};
 
 #[derive(Clone, clap::Args)]
 pub(super) struct TracesArgs {
@@ -41,6 +41,7 @@ impl TracesArgs {
                         certificate"
                 .to_owned());
         }
+        check_headers(|variable| std::env::var_os(variable))?;
         Ok(Some(TracesSettings {
             url,
             ca: self.traces_otlp_ca,

@@ -112,8 +112,10 @@ fn parse_with(document: &Arc<Document>, may_require: bool) -> Result<Parsed, Ref
 }
 
 /// Reads a file of settings as documents are read: everything that is wrong with it is found in one go, each with its place.
+/// What stands in it may be a secret, and is not repeated, but for names that are those of `fields`.
 pub fn settings<R: DeserializeOwned, S>(
     document: &Document,
+    fields: &[&str],
     read: impl FnOnce(&R, &mut Findings) -> Option<S>,
 ) -> Result<S, Vec<Problem>> {
     let problem = |message: String, place: Option<Place>| {
@@ -130,8 +132,11 @@ pub fn settings<R: DeserializeOwned, S>(
     match settings {
         Some(settings) if findings.is_empty() => Ok(settings),
         _ => {
-            let found = findings.into_inner().into_iter();
-            Err(found.map(|finding| Problem::locate(document, None, finding, Some(&tree))).collect())
+            let told = |finding: Finding| {
+                let Finding { path, message, .. } = finding.clone().without_values(fields);
+                Problem { path: path.to_string(), message, ..Problem::locate(document, None, finding, Some(&tree)) }
+            };
+            Err(findings.into_inner().into_iter().map(told).collect())
         }
     }
 }

@@ -169,6 +169,26 @@ impl Findings {
     }
 }
 
+impl Finding {
+    /// The same of a document that may have a secret anywhere: the place, by the names of fields that there are or that are nearly
+    /// right, and what was expected there.
+    pub fn without_values(self, fields: &[&str]) -> Self {
+        let is_field = |name: &str| fields.contains(&name) || nearest(name, fields.iter().copied()).is_some();
+        let segments = self.path.0.into_iter().map(|segment| match segment {
+            Segment::Key(key) if !is_field(&key) => "(not shown)".into(),
+            segment => segment,
+        });
+        let message = match self.message.rsplit_once(", expected ") {
+            Some((found, expected)) if found.starts_with("found ") => format!("expected {expected}"),
+            Some((found, expected)) if !found.split('`').nth(1).is_none_or(is_field) => {
+                format!("unknown field, expected {expected}")
+            }
+            _ => self.message,
+        };
+        Self { path: Path(segments.collect()), message, ..self }
+    }
+}
+
 impl Problem {
     /// A problem of one document at a known place. `tree` is the document's, where it has one.
     pub fn locate(document: &Document, id: Option<&DocumentId>, finding: Finding, tree: Option<&Tree>) -> Self {
@@ -317,5 +337,33 @@ mod tests {
     fn the_nearest_name_is_offered_only_where_one_is_near() {
         assert_eq!(nearest("ordr", ["order", "pay"]).as_deref(), Some("did you mean \"order\"?"));
         assert_eq!(nearest("zebra", ["order", "pay"]), None);
+    }
+
+    #[test]
+    fn of_a_document_with_secrets_places_and_what_was_expected_are_told() {
+        for (path, message, told) in [
+            (
+                ["tokens", "name"],
+                "found \"s3cret, expected x\", expected 1 to 9 bytes",
+                "tokens.name: expected 1 to 9 bytes",
+            ),
+            (
+                ["tokens", "nam"],
+                "unknown field `nam`, expected `name`",
+                "tokens.nam: unknown field `nam`, expected `name`",
+            ),
+            (
+                ["tokens", "s3cret"],
+                "unknown field `s3cret`, expected `name`",
+                "tokens.(not shown): unknown field, expected `name`",
+            ),
+            (["s3cret", "name"], "is empty: expected a value", "(not shown).name: is empty: expected a value"),
+            (["tokens", "name"], "missing field `name`", "tokens.name: missing field `name`"),
+        ] {
+            let (path, message) = (Path::of(path), message.to_owned());
+            let finding = Finding { path, target: Target::Value, message, help: None };
+            let finding = finding.without_values(&["tokens", "name"]);
+            assert_eq!(format!("{}: {}", finding.path, finding.message), told);
+        }
     }
 }

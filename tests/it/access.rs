@@ -261,7 +261,10 @@ fn a_file_that_makes_no_sense_at_the_start_lets_nobody_in() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, told) = serve(format!("--admin-access={}", path.display()));
-    assert!(code == Some(1) && told.contains("access.yaml:2:20: tokens[0].role: found \"root\""), "{told}");
+    assert!(
+        code == Some(1) && told.contains("access.yaml:2:20: tokens[0].role: expected viewer, operator or admin"),
+        "{told}"
+    );
     let (code, told) = serve(format!("--admin-access={}", folder.path().join("none.yaml").display()));
     assert!(code == Some(1) && told.contains("none.yaml: No such file"), "{told}");
     let (code, told) = serve(format!("--admin-token-file={}", folder.path().join("none").display()));

@@ -552,6 +552,35 @@ async fn a_private_key_is_in_nothing_that_the_program_says() {
     said.assert_nothing_of(&lines);
 }
 
+/// What somebody wrote into the wrong place, or not as it is read, is an error that says where.
+#[test]
+fn a_secret_in_the_wrong_place_is_refused_and_not_repeated() {
+    let (mut said, folder) = (Said::default(), tempfile::tempdir().unwrap());
+    let access = folder.path().join("access.yaml");
+    let flag = format!("--admin-access={}", access.display());
+    for (text, place) in [
+        (
+            format!("tokens:\n- {{name: ci, role: {URL}, sha256: x}}\n"),
+            "access.yaml:2:20: tokens[0].role: expected viewer",
+        ),
+        (format!("tokens:\n- {URL}\n"), "access.yaml:2:3: tokens[0]: expected"),
+        (format!("{URL}: ci\n"), "access.yaml:1:1: (not shown): unknown field, expected one of `tokens`"),
+    ] {
+        std::fs::write(&access, text).unwrap();
+        let told = said.hear_verb(&["serve", "--policies=policies", &flag]);
+        assert!(told.contains(place), "{told}");
+    }
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tierflow"))
+        .args(["serve", "--policies=policies", "--traces-otlp=http://127.0.0.1:1"])
+        .env("OTEL_EXPORTER_OTLP_HEADERS", format!("a=b,{URL}"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("error: OTEL_EXPORTER_OTLP_HEADERS: entry 2: expected NAME=VALUE"), "{told}");
+    said.hear("serve with headers", told);
+    said.assert_nothing_of(&[("a secret", URL)]);
+}
+
 /// They are refused because lists of processes show them; logs are kept for longer.
 #[test]
 fn a_password_in_a_url_is_refused_and_not_repeated() {
@@ -571,6 +600,20 @@ fn a_password_in_a_url_is_refused_and_not_repeated() {
         &["register", "--service", "a", "--address", "127.0.0.1:1", "--etcd", "http://ann:URL@127.0.0.1:1"],
         &["bootstrap", "--gateway", "g", "--etcd", "http://ann:URL@127.0.0.1:1"],
         &["serve", "--no-such-flag=http://ann:URL@127.0.0.1:1"],
+        // Without a scheme, and in a query.
+        &["serve", "--etcd", "ann:URL@127.0.0.1:1"],
+        &["serve", "--etcd", "127.0.0.1:1,ann:URL@127.0.0.1:2"],
+        &["serve", "--etcd", "http://127.0.0.1:1?token=URL"],
+        &["serve", "--etcd", "http://127.0.0.1?token=URL:1"],
+        &["serve", "--traces-otlp", "ann:URL@127.0.0.1:1"],
+        &["serve", "--traces-otlp", "127.0.0.1:1?token=URL"],
+        &["serve", "--traces-otlp", "http://127.0.0.1:1/?token=URL"],
+        &["serve", "--counters", "redis://127.0.0.1:1?password=URL"],
+        &["serve", "--counters", "127.0.0.1:1?password=URL"],
+        &["status", "--server", "http://127.0.0.1:1?token=URL"],
+        &["status", "--server", "127.0.0.1:1/?token=URL"],
+        &["status", "--server", "http://127.0.0.1:1/#URL"],
+        &["status", "--server", "ann:URL@127.0.0.1:1"],
     ] {
         let args: Vec<String> = args.iter().map(|arg| arg.replace("URL", URL)).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
