@@ -6,8 +6,9 @@
 //! few are kept: a file that does not agree with its own hash is passed over for the one before.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ const FORMAT: u32 = 1;
 /// More than the first line of a file has.
 const HEADER_BYTES_MAX: u64 = 64 * 1024;
 const ENDING: &str = ".set.jsonl";
+/// The modes of what is made here: whoever may read policies reads them where they come from.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// A folder that sets are kept in.
 #[derive(Clone, Debug)]
@@ -96,7 +100,8 @@ struct Trailer {
 impl StateDir {
     /// Makes the folder where there is none.
     pub fn open(folder: &Path, source: String) -> Result<Self, Unusable> {
-        fs::create_dir_all(folder).map_err(|error| Unusable::Io(folder.to_owned(), error))?;
+        let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+        made.map_err(|error| Unusable::Io(folder.to_owned(), error))?;
         Ok(Self { folder: folder.to_owned(), source })
     }
 
@@ -168,7 +173,8 @@ impl StateDir {
         }
         let hash = Version::of(&text).to_string();
         push_line(&mut text, &Trailer { xxh3_128: hash })?;
-        let mut file = BufWriter::new(File::create(path)?);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let mut file = BufWriter::new(file);
         file.write_all(&text)?;
         file.flush()?;
         file.get_ref().sync_all()
@@ -260,6 +266,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn document(name: &str, revision: u64) -> (DocumentId, Arc<Document>) {
@@ -327,6 +335,17 @@ mod tests {
             assert_eq!(loaded(&state), (Some(1), 1), "flipped at {place}");
             fs::write(&newest, &whole[..place]).unwrap();
             assert_eq!(loaded(&state), (Some(1), 1), "cut at {place}");
+        }
+    }
+
+    #[test]
+    fn sets_are_for_nobody_but_their_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(&folder);
+        save(&state, 1);
+        for path in [state.folder.clone(), files(&state).pop().unwrap()] {
+            let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+            assert_eq!(mode & 0o077, 0, "{path:?}: {mode:o}");
         }
     }
 

@@ -1,10 +1,16 @@
 //! Files that are moved away once they are large, and a new one is begun: FILE to FILE.1, that to FILE.2, and so on.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::regular_file;
+
+/// The mode of a new file, less what the umask takes away. Who was denied and who changed what is nobody's business; whoever
+/// collects logs is of the group.
+const MODE: u32 = 0o640;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -32,6 +38,17 @@ impl Rotation {
     }
 }
 
+/// Opens a file to append to. One that is there keeps its mode, and one that is made in the place of another gets that one's:
+/// it is what somebody chose.
+pub fn append(path: &Path, before: Option<&File>) -> io::Result<File> {
+    let is_new = !path.exists();
+    let file = regular_file::open_with(OpenOptions::new().create(true).append(true).mode(MODE), path)?;
+    if let Some(before) = before.filter(|_| is_new) {
+        file.set_permissions(before.metadata()?.permissions())?;
+    }
+    Ok(file)
+}
+
 /// The name of a file that was moved away: the larger the number, the older it is.
 pub fn older(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -50,13 +67,15 @@ pub fn meet(one: &Path, other: &Path) -> bool {
     one == other || is_older(&one, &other) || is_older(&other, &one)
 }
 
-/// The path without links and detours, as far as its files are there.
-fn resolved(path: &Path) -> PathBuf {
-    let in_folder = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+/// The path without links and detours, as far as its folders and its file are there.
+pub fn resolved(path: &Path) -> PathBuf {
+    let Ok(path) = std::path::absolute(path) else { return path.to_owned() };
+    let there = |part: &Path| {
+        let (there, rest) = (part.canonicalize().ok()?, path.strip_prefix(part).ok()?);
+        // To join nothing would add a slash.
+        Some(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
     };
-    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+    path.ancestors().find_map(there).unwrap_or_else(|| path.clone())
 }
 
 /// True where somebody moved the file away, as logrotate does: another one stands in its place, or none.
@@ -90,6 +109,25 @@ mod tests {
             assert!(!meet(&path(one), &path(other)), "{one} {other}");
         }
         assert!(meet(Path::new("a"), Path::new("./a.1")), "in this folder");
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_and_group_and_a_mode_that_somebody_chose_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mode = |file: &File| file.metadata().unwrap().mode() & 0o7777;
+        let first = append(&path, None).unwrap();
+        assert_eq!(mode(&first) & !MODE, 0, "{:o}", mode(&first));
+        // Whatever the umask is, that is not what it comes to.
+        let chosen = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        first.set_permissions(chosen).unwrap();
+        assert_eq!(mode(&append(&path, None).unwrap()), 0o666, "after a restart");
+        std::fs::rename(&path, older(&path, 1)).unwrap();
+        assert_eq!(mode(&append(&path, Some(&first)).unwrap()), 0o666, "in its place");
+        std::fs::write(older(&path, 2), "").unwrap();
+        let by_others = File::open(older(&path, 2)).unwrap();
+        let own = mode(&by_others);
+        assert_eq!(mode(&append(&older(&path, 2), Some(&first)).unwrap()), own, "made by somebody else");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! audit.jsonl.1   was written before it, and so on up to `files_max`
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
@@ -79,7 +79,7 @@ impl AuditFile {
 impl Open {
     fn resume(settings: &AuditSettings) -> io::Result<Self> {
         let path = &settings.path;
-        let file = create(path)?;
+        let file = create(path, None)?;
         let before = rotation::older(path, 1);
         let (chain, is_cut) = match file.metadata()?.len() {
             0 if before.is_file() => (chain_in(&before)?.0, false),
@@ -92,7 +92,7 @@ impl Open {
     /// one holds.
     fn follow(&mut self, path: &Path) -> io::Result<()> {
         if rotation::is_moved(path, &self.file)? {
-            self.file = create(path)?;
+            self.file = create(path, Some(&self.file))?;
             self.is_cut = is_cut(path)?;
             tracing::info!(target: "audit", last_hash = self.head, "--audit-log {}: a new file", shown::path(path));
         }
@@ -116,9 +116,9 @@ impl Open {
 
 /// Opens a file to append to, which nobody else may write meanwhile: two chains in one file are none. A pipe or a device tells
 /// nothing of what was written.
-fn create(path: &Path) -> io::Result<File> {
+fn create(path: &Path, before: Option<&File>) -> io::Result<File> {
     let is_new = !path.exists();
-    let file = regular_file::open_with(OpenOptions::new().create(true).append(true), path)?;
+    let file = rotation::append(path, before)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process writes it")),
         // Some file systems of networks know no locks.

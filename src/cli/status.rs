@@ -15,8 +15,9 @@ use super::server::{Question, ServerArgs};
 use crate::nodes::state::NodeState;
 use crate::shown;
 
-/// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if something
-/// is refused, late or stale.
+/// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if nothing is
+/// served yet, if something of it is refused, held, late or stale, if the source or the store of counters is away, or if
+/// the audit log, a certificate or the files of who may ask need somebody.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -380,7 +381,7 @@ impl Redis {
     fn summary(&self) -> String {
         let Self { address, connections, connections_open, trouble, nodes, replicas, counts_alone } = self;
         let nodes = nodes_summary(address, nodes);
-        let trouble = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        let trouble = trouble.as_ref().map(|trouble| format!(": {}", shown::text(trouble))).unwrap_or_default();
         let sharing = match (counts_alone, replicas) {
             (false, Some(replicas)) => format!(", shared by {replicas} replicas"),
             (false, None) => String::new(),
@@ -471,14 +472,14 @@ fn colour(state: NodeState) -> u8 {
 
 impl Source {
     fn summary(&self, documents: u64) -> String {
-        let place = self.place.as_deref().unwrap_or("the source");
+        let place = self.place.as_deref().map_or("the source".into(), shown::text);
         let heard = self.lag_seconds.map_or("not heard yet".to_owned(), |lag| format!("heard {lag:.1} s ago"));
         let mut summary = format!("{documents} documents from {place}, {heard}");
         if self.serves_last_good_of_earlier_run {
             summary.push_str("; what is served is the last good set of an earlier run");
         }
         if let Some(trouble) = &self.trouble {
-            let _ = write!(summary, "; {trouble}");
+            let _ = write!(summary, "; {}", shown::text(trouble));
         }
         summary
     }
@@ -581,6 +582,25 @@ STALE    -       edge-1  generation 40  edge,inner  why STALE
             told(4, None, Some(3), false),
             "counters in redis://a:1, 4 of 4 connections open, shared by 3 replicas"
         );
+    }
+
+    /// What others say would else look like what is told here.
+    #[test]
+    fn a_reason_of_several_lines_is_told_on_one() {
+        let forged = "away\nall is well\u{1b}[2J";
+        let status = status(|status| {
+            let nodes = json!([{ "address": "a:1", "connections_open": 0 }]);
+            status["counters"] = json!({ "store": "redis", "redis": {
+                "address": "redis://a:1", "connections": 4, "connections_open": 0, "trouble": forged, "nodes": nodes,
+            }});
+            status["source"]["trouble"] = json!(forged);
+            status["source"]["place"] = json!(forged);
+            status["access_trouble"] = json!(forged);
+            status["audit"] = json!({ "trouble": forged });
+        });
+        let table = status.table(false);
+        assert_eq!((table.lines().count(), table.matches(r"away\nall is well").count()), (5, 5), "{table}");
+        assert!(!table.contains('\u{1b}'), "{table:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The task that writes the lines, on a thread that may wait for a disk or a pipe.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Event, Line, Target};
 use crate::clock::Timestamp;
 use crate::metrics::DenialLogMetrics;
-use crate::regular_file;
 use crate::rotation::{self, Rotation};
 use crate::shown;
 
@@ -55,7 +54,7 @@ impl Writer {
     ) -> io::Result<Self> {
         let output = Some(match target {
             Target::StandardOutput => Output::Standard(io::stdout()),
-            Target::File(path, rotation) => Output::File { file: append(&path)?, path, rotation },
+            Target::File(path, rotation) => Output::File { file: rotation::append(&path, None)?, path, rotation },
         });
         Ok(Self { events, left_out, metrics, output, told: None, last: Timestamp::default() })
     }
@@ -142,14 +141,10 @@ impl Output {
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
-    regular_file::open_with(OpenOptions::new().create(true).append(true), path)
-}
-
 /// Begins a new file where somebody moved this one away.
 fn follow(path: &Path, file: &mut File) -> io::Result<()> {
     if rotation::is_moved(path, file)? {
-        *file = append(path)?;
+        *file = rotation::append(path, Some(file))?;
         tracing::info!("--denials-log {}: a new file", shown::path(path));
     }
     Ok(())
@@ -159,7 +154,7 @@ fn follow(path: &Path, file: &mut File) -> io::Result<()> {
 fn rotate(path: &Path, rotation: Rotation, file: &mut File) -> io::Result<()> {
     if rotation.is_full(file)? {
         rotation.move_away(path)?;
-        *file = append(path)?;
+        *file = rotation::append(path, Some(file))?;
     }
     Ok(())
 }

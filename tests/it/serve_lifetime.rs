@@ -308,3 +308,28 @@ async fn a_log_that_cannot_be_written_costs_the_log_and_nothing_else() {
         .unwrap();
     eventually("it takes a change, of which it logs", async || (generation().await? > first).then_some(())).await;
 }
+
+/// Whatever the umask of whoever started it allows.
+#[tokio::test]
+async fn what_is_written_is_for_its_owner_and_what_others_collect_for_a_group() {
+    let root = tempfile::tempdir().unwrap();
+    let [policies, audit, denials, state] =
+        ["policies", "audit.jsonl", "denials.jsonl", "state"].map(|name| root.path().join(name));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("plan.yaml"), "kind: Plan\nname: standard\nlimits: [{ rate: 1/h }]\n").unwrap();
+    let flags = [
+        format!("--audit-log={}", audit.display()),
+        format!("--denials-log={}", denials.display()),
+        format!("--state-dir={}", state.display()),
+    ];
+    let (log, source) = (root.path().join("tierflow.log"), vec![format!("--policies={}", policies.display())]);
+    let _tierflow = Tierflow::serve(&log, source, &flags, any_addresses()).await;
+    let set = eventually("a set is kept", async || {
+        let files = fs::read_dir(&state).ok()?.filter_map(Result::ok);
+        files.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|ending| ending == "jsonl"))
+    });
+    let set = set.await;
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!([mode(&audit), mode(&denials)].map(|mode| mode & !0o640), [0; 2]);
+    assert_eq!([mode(&state), mode(&set)].map(|mode| mode & 0o077), [0; 2]);
+}

@@ -12,7 +12,7 @@ use paths::{ModulePath, NamedPath};
 const LAYERS: [(&str, &[&str]); 43] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
-    ("rotation", &[]),
+    ("rotation", &["regular_file"]),
     ("shown", &[]),
     ("names", &["shown"]),
     ("bulk", &["names"]),
@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
     ("certificates", &["pem", "metrics", "shown", "x509"]),
     ("metrics", &["names", "version"]),
     ("traces", &["clock", "metrics", "regular_file", "shown", "version"]),
-    ("denial_log", &["clock", "metrics", "regular_file", "rotation", "shown"]),
+    ("denial_log", &["clock", "metrics", "rotation", "shown"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
@@ -96,7 +96,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
     ("replay", &["policy", "limiter", "explain", "counters", "clock"]),
     ("bootstrap", &["policy", "compile", "snapshot"]),
     ("config", &["access", "audit", "compile", "counters", "denial_log", "etcd", "traces", "xds"]),
-    ("telemetry", &[]),
+    ("telemetry", &["shown"]),
 ];
 
 /// `serve`, `cli` and `main` put everything together.
