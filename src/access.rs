@@ -335,5 +335,7 @@ impl Credentials {
 /// RFC 6750, section 2.1; the scheme is compared without regard to case (RFC 9110, section 11.1).
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, secret) = header.split_once(' ')?;
+    // There may be more than one space (RFC 9110, section 11.4).
+    let secret = secret.trim_start_matches(' ');
     (scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty()).then_some(secret)
 }

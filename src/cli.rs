@@ -76,10 +76,19 @@ enum Verb {
     Completions {
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages into a folder, as in `man -l FOLDER/tierflow-serve.1`.
+    /// Write the manual pages into a folder, which is made where there is none, as in `man -l FOLDER/tierflow-serve.1`.
     Man {
         folder: PathBuf,
     },
+}
+
+/// As a file, standard input or output, by the convention of most programs.
+const STANDARD_STREAM: &str = "-";
+
+/// Without any directive errors alone would be logged, which nobody means who says nothing.
+fn parse_log_filter(text: &str) -> Result<String, String> {
+    let has_words = text.split(',').any(|directive| !directive.trim().is_empty());
+    has_words.then(|| text.to_owned()).ok_or_else(|| "expected a filter, as in info or tierflow=debug,warn".to_owned())
 }
 
 /// The reason of a failure, already in words for the operator. Empty where it was said before.
@@ -161,7 +170,8 @@ impl Verb {
             Self::Schema(args) => schema::run(&args, streams),
             Self::Completions { shell } => streams.print_bytes(&complete::script(shell)?),
             Self::Man { folder } => {
-                let written = clap_mangen::generate_to(Cli::command(), &folder);
+                let written =
+                    std::fs::create_dir_all(&folder).and_then(|()| clap_mangen::generate_to(Cli::command(), &folder));
                 written.map_err(|error| format!("{}: {error}", shown::path(&folder)))
             }
         }

@@ -134,9 +134,13 @@ impl Verification {
     pub fn end(self, tell: &mut dyn FnMut(String)) -> Result<Verified, Broken> {
         let (Some(begin), Some(last_hash)) = (self.begin, self.last_hash) else { return Err(Broken::Nothing) };
         match self.loose {
-            Some((place, Said::Unreadable)) => {
+            Some((place, Said::Unreadable)) if self.expected_at.is_some() => {
                 tell(format!("{place} is cut off: nobody was told that it is noted"));
             }
+            Some((place, Said::Unreadable)) => tell(format!(
+                "{place} is cut off, as a run that ended in the middle of it leaves it, or somebody who took an end away: \
+                 --expect with the last hash that is known elsewhere finds that"
+            )),
             Some((place, _)) => return Err(Broken::SaysNothing { place }),
             None => {}
         }

@@ -45,7 +45,7 @@ pub(super) struct CountersArgs {
     /// The time that the store may take for a decision, 1ms to 1s; then the gateway's `on_error` decides.
     #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = parse_deadline, env = "TIERFLOW_COUNTERS_TIMEOUT")]
     counters_timeout: Duration,
-    /// The number of connections to each server of the store.
+    /// The number of connections to each server of the store, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = RedisSettings::CONNECTIONS, value_parser = clap::value_parser!(u8).range(1..=64), env = "TIERFLOW_COUNTERS_CONNECTIONS")]
     counters_connections: u8,
     /// Whether hits of counters that are asked for often are taken in advance, to answer most requests without the store.

@@ -9,7 +9,7 @@ use annotate_snippets::Renderer;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::Failure;
+use super::{Failure, STANDARD_STREAM};
 use crate::compile::RateLimitService;
 use crate::document::{self, Documents};
 use crate::limiter::key::KeyHasher;
@@ -125,7 +125,7 @@ pub(super) fn read_standard_input() -> Result<Vec<u8>, Failure> {
 
 /// Whoever came second would find nothing in it.
 pub(super) fn read_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
-    match paths.into_iter().filter(|path| path.as_os_str() == "-").count() {
+    match paths.into_iter().filter(|path| path.as_os_str() == STANDARD_STREAM).count() {
         0 | 1 => Ok(()),
         many => {
             Err(format!("found `-`, which is standard input, {many} times: expected it once, for it has one content"))
@@ -137,7 +137,7 @@ pub(super) fn read_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Res
 pub(super) fn read_documents(paths: &[PathBuf], streams: &mut Streams<'_>) -> Result<Documents, Failure> {
     let mut documents = Vec::new();
     for path in paths {
-        if path.as_os_str() == "-" {
+        if path.as_os_str() == STANDARD_STREAM {
             documents.extend(document::split(&"standard input".into(), &read_standard_input()?));
             continue;
         }

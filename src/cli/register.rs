@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
 use super::checked::Checked;
 use super::etcd::EtcdArgs;
+use super::{Failure, parse_log_filter};
 use crate::document::Instance;
 use crate::etcd::Section;
 use crate::etcd::lease::{self, Wanted};
@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[command(flatten)]
     etcd: Checked<EtcdArgs>,
     /// The filter of the log, like `info` or `tierflow=debug,warn`.
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = parse_log_filter, env = "TIERFLOW_LOG")]
     log: String,
     /// The format of the log.
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]

@@ -8,11 +8,11 @@ use std::time::Duration;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Failure;
 use super::checked::{Check, Checked, Typed};
 use super::counters::CountersArgs;
 use super::etcd::EtcdArgs;
 use super::traces::TracesArgs;
+use super::{Failure, STANDARD_STREAM, parse_log_filter};
 use crate::access::file::AccessFiles;
 use crate::audit::AuditSettings;
 use crate::compile::HostPort;
@@ -20,6 +20,7 @@ use crate::config::{Config, SourceConfig, TlsFiles, XdsLimits, parse_host_port};
 use crate::denial_log::{DenialLogSettings, Target};
 use crate::rotation::{self, Rotation};
 use crate::serve::{self, Running};
+use crate::shown;
 use crate::telemetry::{self, LogFormat};
 use crate::xds::AdmissionLimits;
 
@@ -32,22 +33,23 @@ pub(super) struct Args {
     #[command(flatten)]
     etcd: Checked<EtcdArgs>,
     /// Folder that the last good set of policies is kept in. It is served when the source cannot be heard at the
-    /// start, and it is what documents go back to that the source has broken meanwhile.
+    /// start, and it is what documents go back to that the source has broken meanwhile. It is outside of the folder of
+    /// policies.
     #[arg(long, value_name = "DIR", env = "TIERFLOW_STATE_DIR")]
     state_dir: Option<PathBuf>,
     /// The address for Envoys' xDS streams (gRPC). Port 0 takes a free one, which is logged and shown by /v1/status.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:18000", env = "TIERFLOW_XDS_LISTEN")]
     xds_listen: SocketAddr,
-    /// The most ADS streams at the same time. Each takes some 40 KiB, with TLS 60.
+    /// The most ADS streams at the same time, 1 to 1000000. Each takes some 40 KiB, with TLS 60.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_MAX")]
     xds_streams_max: u32,
-    /// The number of new ADS streams that are let in per second. Half a second's worth may come at once; who would
+    /// The number of new ADS streams that are let in per second, 1 to 1000000. Half a second's worth may come at once; who would
     /// wait for more than 5 s is told to come back (RESOURCE_EXHAUSTED).
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "TIERFLOW_XDS_STREAMS_PER_SECOND")]
     xds_streams_per_second: u32,
     /// The age at which an Envoy's connection is renewed, within a tenth of this before or after, so that Envoys
-    /// spread over replicas again. 0s: never.
-    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = humantime::parse_duration, env = "TIERFLOW_XDS_CONNECTION_AGE")]
+    /// spread over replicas again. 1s to 30days; 0s: never.
+    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = parse_connection_age, env = "TIERFLOW_XDS_CONNECTION_AGE")]
     xds_connection_age: Duration,
     /// The address for Envoys that ask for decisions (gRPC).
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8081", env = "TIERFLOW_RLS_LISTEN")]
@@ -66,8 +68,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "TIERFLOW_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
     /// The time for which everything is served on after SIGTERM, while its health says that it leaves, so that Envoys go on with
-    /// other replicas: they know within 1.5 s. 0s where there is no other. After SIGINT (Ctrl-C) it is 0s.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration, env = "TIERFLOW_DRAIN_TIME")]
+    /// other replicas: they know within 1.5 s. 0s to 1h; 0s where there is no other. After SIGINT (Ctrl-C) it is 0s.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_drain_time, env = "TIERFLOW_DRAIN_TIME")]
     drain_time: Duration,
     /// The addresses under which Envoys reach this rate limit service, comma-separated. With --etcd Envoys are given those
     /// of all live replicas. Default: the bound address; loopback and the bound port, where that is 0.0.0.0 or [::].
@@ -91,26 +93,29 @@ pub(super) struct Args {
     /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
-    /// The size in bytes from which on the audit log is moved away, to FILE.1, and a new one begun. Default: it grows.
-    #[arg(long, value_name = "N", requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_BYTES_MAX")]
+    /// The size in bytes from which on the audit log is moved away, to FILE.1, and a new one begun. 1 to 1099511627776 (1 TiB).
+    /// Default: it grows.
+    #[arg(long, value_name = "N", value_parser = parse_bytes_max, requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_BYTES_MAX")]
     audit_log_bytes_max: Option<NonZeroU64>,
-    /// The number of audit logs that were moved away and are kept. Older ones are deleted.
-    #[arg(long, value_name = "N", default_value = "10", requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_FILES_MAX")]
+    /// The number of audit logs that were moved away and are kept, 1 to 1000. Older ones are deleted.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_files_max, requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_FILES_MAX")]
     audit_log_files_max: NonZeroU32,
     /// File that requests which were denied are noted in, as JSON lines; `-` is the standard output.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_DENIALS_LOG")]
     denials_log: Option<PathBuf>,
-    /// The most denials that are noted in a second. The file says how many it leaves out.
+    /// The most denials that are noted in a second, 1 to 100000. The file says how many it leaves out.
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_per_second, requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_PER_SECOND")]
     denials_log_per_second: NonZeroU32,
-    /// The size in bytes from which on the log of denials is moved away, to FILE.1, and a new one begun. Default: it grows.
-    #[arg(long, value_name = "N", requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_BYTES_MAX")]
+    /// The size in bytes from which on the log of denials is moved away, to FILE.1, and a new one begun. 1 to 1099511627776
+    /// (1 TiB). Default: it grows.
+    #[arg(long, value_name = "N", value_parser = parse_bytes_max, requires = "denials_log", env = "TIERFLOW_DENIALS_LOG_BYTES_MAX")]
     denials_log_bytes_max: Option<NonZeroU64>,
-    /// The number of logs of denials that were moved away and are kept. Older ones are deleted.
+    /// The number of logs of denials that were moved away and are kept, 1 to 1000. Older ones are deleted.
     #[arg(
         long,
         value_name = "N",
         default_value = "10",
+        value_parser = parse_files_max,
         requires = "denials_log",
         env = "TIERFLOW_DENIALS_LOG_FILES_MAX"
     )]
@@ -123,19 +128,41 @@ pub(super) struct Args {
     #[arg(long, env = "TIERFLOW_ALLOW_EMPTY")]
     allow_empty: bool,
     /// The filter of the log, like `info` or `tierflow=debug,warn`.
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "TIERFLOW_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = parse_log_filter, env = "TIERFLOW_LOG")]
     log: String,
     /// The format of the log.
     #[arg(long, value_enum, default_value_t, env = "TIERFLOW_LOG_FORMAT")]
     log_format: LogFormat,
 }
 
-/// As a file, by the convention of most programs.
-const STANDARD_OUTPUT: &str = "-";
-
 fn parse_replica_id(text: &str) -> Result<String, String> {
     let is_well_formed = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
     is_well_formed.then(|| text.to_owned()).ok_or_else(|| "expected 1 to 128 printable characters without /".to_owned())
+}
+
+/// Younger than a second, connections would do little else than begin; none is older than a month.
+fn parse_connection_age(text: &str) -> Result<Duration, String> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let is_age = |age: &Duration| age.is_zero() || (Duration::from_secs(1)..=30 * DAY).contains(age);
+    let age = humantime::parse_duration(text).ok().filter(is_age);
+    age.ok_or_else(|| "expected a duration of 1s to 30days, or 0s for never".to_owned())
+}
+
+/// Nobody who ends a process waits for it for longer.
+fn parse_drain_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| *time <= Duration::from_secs(3600));
+    time.ok_or_else(|| "expected a duration of 0s to 1h".to_owned())
+}
+
+fn parse_bytes_max(text: &str) -> Result<NonZeroU64, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroU64| number.get() <= 1 << 40);
+    number.ok_or_else(|| "expected a number of 1 to 1099511627776 bytes".to_owned())
+}
+
+/// At each move all of them get other names.
+fn parse_files_max(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroU32| number.get() <= 1000);
+    number.ok_or_else(|| "expected a number of 1 to 1000".to_owned())
 }
 
 fn parse_per_second(text: &str) -> Result<NonZeroU32, String> {
@@ -185,7 +212,7 @@ async fn until_told(running: &mut Running, drain_time: Duration) -> Result<(), F
 
 impl Check for Args {
     fn check(&mut self, typed: &Typed) -> Result<(), String> {
-        let is_standard_output = self.denials_log.as_ref().is_some_and(|path| path.as_os_str() == STANDARD_OUTPUT);
+        let is_standard_output = self.denials_log.as_ref().is_some_and(|path| path.as_os_str() == STANDARD_STREAM);
         match typed.first_of(&["denials_log_bytes_max", "denials_log_files_max"]) {
             Some(flag) if is_standard_output => {
                 return Err(format!("{flag} needs --denials-log with a file: nothing else can be moved away"));
@@ -200,6 +227,13 @@ impl Check for Args {
                 "--audit-log and --denials-log: each needs a file of its own, which the other one is not moved to"
                     .to_owned(),
             );
+        }
+        // What is written there would be read again, or noticed, as if it were policies.
+        if let Some(state_dir) = self.state_dir.as_ref().filter(|_| self.etcd.etcd.is_empty())
+            && rotation::resolved(state_dir).starts_with(rotation::resolved(&self.policies))
+        {
+            let (state_dir, policies) = (shown::path(state_dir), shown::path(&self.policies));
+            return Err(format!("--state-dir {state_dir}: expected a folder outside of --policies {policies}"));
         }
         let rotations = [
             ("audit_log_files_max", "--audit-log-bytes-max", self.audit_log_bytes_max),
@@ -262,7 +296,7 @@ impl Args {
                 rotation: Rotation { bytes_max: self.audit_log_bytes_max, files_max: self.audit_log_files_max },
             }),
             denial_log: self.denials_log.map(|path| DenialLogSettings {
-                target: match path.as_os_str() == STANDARD_OUTPUT {
+                target: match path.as_os_str() == STANDARD_STREAM {
                     true => Target::StandardOutput,
                     false => Target::File(path, of_denials),
                 },

@@ -16,7 +16,7 @@ pub(super) struct TracesArgs {
     /// PEM file of the authority that signed the collector's certificate; needed for https.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_TRACES_OTLP_CA")]
     traces_otlp_ca: Option<PathBuf>,
-    /// The number of decisions that begin a trace, of 10000 that an Envoy asks for without one.
+    /// The number of decisions that begin a trace, of 10000 that an Envoy asks for without one: 0 to 10000.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(SAMPLED_OF)), env = "TIERFLOW_TRACES_SAMPLE_PER_10000")]
     traces_sample_per_10000: u32,
 }

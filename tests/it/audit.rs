@@ -81,6 +81,12 @@ async fn a_log_of_several_runs_and_files_is_verified_and_what_somebody_changed_i
     {
         assert!(told.contains(words), "{told}");
     }
+    let piped = Command::new(env!("CARGO_BIN_EXE_tierflow"))
+        .args(["audit", "verify", "-"])
+        .stdin(std::fs::File::open(&by_others).unwrap())
+        .output();
+    let told = String::from_utf8(piped.unwrap().stdout).unwrap();
+    assert!(told.contains("follow each other, from standard input line 1 on\n"), "{told}");
     let (is_well, told) = verify(&[], &[&by_others, &audit]);
     assert!(!is_well && told.contains("audit.jsonl line 1: it does not follow"), "{told}");
     std::fs::write(&audit, "").unwrap();

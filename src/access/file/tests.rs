@@ -231,7 +231,9 @@ fn lines_of_tokens_may_do_everything_and_leave_this_machine_a_look() {
     let lines = "# people\nann:0123456789abcdef\n";
     let who_by = |authorization| who(read(None, "", Some(lines)).unwrap(), authorization, &[]);
     assert_eq!(who_by(Some("Bearer 0123456789abcdef")), Ok(("token ann".to_owned(), Some(Role::Admin))));
+    assert_eq!(who_by(Some("bearer   0123456789abcdef")), Ok(("token ann".to_owned(), Some(Role::Admin))));
     assert_eq!(who_by(Some("Bearer 0123456789abcdeg")), Err(Refusal::UnknownToken));
+    assert_eq!(who_by(Some("Bearer  ")), Err(Refusal::Malformed));
     assert_eq!(who_by(None), Ok(("loopback".to_owned(), Some(Role::Viewer))));
     // Beside a file that says who may ask, that is everybody's to show.
     let both =

@@ -429,8 +429,11 @@ fn every_verb_has_a_manual_page_that_tells_of_its_flags() {
             assert!(page.contains(&format!("\\-\\-{}", flag.replace('-', "\\-"))), "{} --{flag}", verb.get_name());
         }
     }
-    let missing = format!("{}/missing", path_of(&folder));
-    assert!(failure(&format!("man {missing}")).starts_with(&missing));
+    let missing = format!("{}/share/man", path_of(&folder));
+    assert_eq!(run(&format!("man {missing}")).result, Ok(()));
+    let in_a_file = format!("{missing}/tierflow.1");
+    assert!(std::fs::metadata(&in_a_file).unwrap().is_file());
+    assert!(failure(&format!("man {in_a_file}")).starts_with(&in_a_file));
 }
 
 #[test]
