@@ -2,10 +2,13 @@
 //! is none, as in a terminal or a container, nobody is told anything.
 
 use std::convert::Infallible;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -13,26 +16,26 @@ use tokio::time::MissedTickBehavior;
 /// Tells when a first set of policies is served, and, where somebody watches, again and again that every runtime answers.
 /// Never comes to an end.
 pub(super) async fn attend(generations: watch::Receiver<u64>, runtimes: Vec<Handle>) -> Infallible {
-    tokio::join!(greet(generations), reassure(sd_notify::watchdog_enabled(), &runtimes)).0
+    tokio::join!(greet(generations), reassure(silence_max(), &runtimes)).0
 }
 
 /// Calls under way may take a while to end: that is no reason to end them by force.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    tell("STOPPING=1\nSTATUS=stopping");
 }
 
 /// The ports are bound by now. Without policies they are of no use to anybody.
 async fn greet(mut generations: watch::Receiver<u64>) -> Infallible {
-    tell(&[NotifyState::Status("waiting for a first set of policies")]);
+    tell("STATUS=waiting for a first set of policies");
     if generations.wait_for(|number| *number > 0).await.is_ok() {
-        tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+        tell("READY=1\nSTATUS=serving");
     }
     std::future::pending().await
 }
 
 /// Twice within the time after which the manager takes silence for a hang, as sd_watchdog_enabled(3) asks for.
 async fn reassure(silence_max: Option<Duration>, runtimes: &[Handle]) {
-    let Some(silence_max) = silence_max.filter(|silence| !silence.is_zero()) else { return };
+    let Some(silence_max) = silence_max else { return };
     let mut beats = tokio::time::interval(silence_max / 2);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -40,7 +43,7 @@ async fn reassure(silence_max: Option<Duration>, runtimes: &[Handle]) {
         if !answer(runtimes).await {
             return;
         }
-        tell(&[NotifyState::Watchdog]);
+        tell("WATCHDOG=1");
     }
 }
 
@@ -49,10 +52,27 @@ async fn answer(runtimes: &[Handle]) -> bool {
     try_join_all(runtimes.iter().map(|runtime| runtime.spawn(async {}))).await.is_ok()
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+/// How long the manager takes silence for no hang. None: it does not listen for that, or to another process.
+fn silence_max() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    let is_ours = number("WATCHDOG_PID").is_none_or(|process| process == u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|micros| is_ours && *micros > 0).map(Duration::from_micros)
+}
+
+fn tell(lines: &str) {
+    if let Err(error) = send(lines) {
         tracing::warn!("NOTIFY_SOCKET: {error}");
     }
+}
+
+/// Sends it to the manager's socket: that of a path, or with an @ one that has only a name (unix(7)).
+fn send(lines: &str) -> io::Result<()> {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let manager = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(lines.as_bytes(), &manager).map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What a service manager is told: the real program and a real socket, in the place of systemd.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,6 +25,8 @@ const BEATS_ARE_DUE: Duration = Duration::from_secs(2);
 /// Who listens as systemd does.
 struct Manager {
     folder: TempDir,
+    /// As it is told in NOTIFY_SOCKET.
+    address: OsString,
     socket: UnixDatagram,
     heard: Vec<String>,
 }
@@ -29,8 +34,23 @@ struct Manager {
 impl Manager {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        Self { folder, socket, heard: Vec::new() }
+        let path = folder.path().join("notify");
+        let address = net::SocketAddr::from_pathname(&path).unwrap();
+        Self::listen(folder, path.into(), &address)
+    }
+
+    /// One whose socket has a name that is no file's.
+    fn without_a_file() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let address = net::SocketAddr::from_abstract_name(&name).unwrap();
+        Self::listen(folder, format!("@{name}").into(), &address)
+    }
+
+    fn listen(folder: TempDir, address: OsString, bound: &net::SocketAddr) -> Self {
+        let socket = net::UnixDatagram::bind_addr(bound).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { folder, address, socket: UnixDatagram::from_std(socket).unwrap(), heard: Vec::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,7 +63,7 @@ impl Manager {
         let child = Command::new(env!("CARGO_BIN_EXE_tierflow"))
             .args(["serve", source, &format!("--xds-listen={xds}"), &format!("--rls-listen={rls}")])
             .arg(format!("--admin-listen={admin}"))
-            .env("NOTIFY_SOCKET", self.path("notify"))
+            .env("NOTIFY_SOCKET", &self.address)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(self.path("tierflow.log")).unwrap())
@@ -67,6 +87,14 @@ impl Manager {
 
     fn beats(&mut self) -> usize {
         self.hear().iter().filter(|heard| *heard == "WATCHDOG=1").count()
+    }
+
+    /// Policies that can be served at once.
+    fn policies(&self) -> String {
+        let policies = self.path("policies");
+        std::fs::create_dir(&policies).unwrap();
+        std::fs::write(policies.join("plan.yaml"), POLICIES).unwrap();
+        format!("--policies={}", policies.display())
     }
 
     async fn waits_for(&mut self, line: &str) {
@@ -116,6 +144,30 @@ async fn it_is_ready_when_its_ports_are_bound_and_policies_are_served_and_tells_
     assert_eq!(states.collect::<Vec<_>>(), ["READY=1", "STOPPING=1"]);
 }
 
+#[tokio::test]
+async fn a_manager_whose_socket_is_no_file_is_told_too() {
+    let mut manager = Manager::without_a_file();
+    let watched = [("WATCHDOG_USEC", Path::new(SILENCE_MAX_MICROS))];
+    let service = manager.start(&manager.policies(), &watched);
+    for line in ["READY=1", "STATUS=serving", "WATCHDOG=1"] {
+        manager.waits_for(line).await;
+    }
+    service.program.signal("TERM");
+    manager.waits_for("STOPPING=1").await;
+}
+
+/// Beats that another process was asked for are none of this one's business.
+#[tokio::test]
+async fn nobody_is_told_that_it_is_alive_who_asked_another_process() {
+    let mut manager = Manager::new();
+    let env = [("WATCHDOG_USEC", Path::new("1")), ("WATCHDOG_PID", Path::new("1"))];
+    let service = manager.start(&manager.policies(), &env);
+    manager.waits_for("READY=1").await;
+    service.program.signal("TERM");
+    manager.waits_for("STOPPING=1").await;
+    assert_eq!(manager.beats(), 0);
+}
+
 /// A program in which nothing can be decided any more would look alive to whoever asks another of its ports.
 #[tokio::test]
 async fn the_watchdog_is_fed_only_while_every_runtime_answers() {
@@ -124,13 +176,11 @@ async fn the_watchdog_is_fed_only_while_every_runtime_answers() {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/hung_runtime.c");
     let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(&library).status();
     assert!(cc.unwrap().success());
-    let policies = manager.path("policies");
-    std::fs::create_dir(&policies).unwrap();
-    std::fs::write(policies.join("plan.yaml"), POLICIES).unwrap();
+    let policies = manager.policies();
     let hung = manager.path("hung");
     let env =
         [("LD_PRELOAD", library.as_path()), ("HUNG_THREADS", &hung), ("WATCHDOG_USEC", Path::new(SILENCE_MAX_MICROS))];
-    let service = manager.start(&format!("--policies={}", policies.display()), &env);
+    let service = manager.start(&policies, &env);
     manager.waits_for("READY=1").await;
     let first = manager.beats();
     eventually("it is well", async || (manager.beats() > first + 2).then_some(())).await;
