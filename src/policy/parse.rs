@@ -216,20 +216,27 @@ fn take_kind(json: &mut Value) -> Result<Kind, Finding> {
         if fields.contains_key("domain") && fields.contains_key("descriptors") {
             return Err(of_document("configurations of envoyproxy/ratelimit are not supported yet".to_owned(), None));
         }
-        return Err(of_document(format!("has no `kind`: expected one of {}", kinds()), None));
+        return Err(of_document(format!("has no `kind`: {}", expected_kinds()), None));
     };
     let word = kind.as_str().unwrap_or_default();
     Kind::parse(word).filter(|kind| *kind != Kind::RateLimits).ok_or_else(|| Finding {
         path: Path::of(["kind"]),
         target: Target::Value,
-        message: format!("found {}, expected one of {}", shown::quoted(&kind.to_string()), kinds()),
-        help: nearest(word, Kind::ALL.map(Kind::as_str)),
+        message: format!("found {}, {}", shown::quoted(&kind.to_string()), expected_kinds()),
+        help: match nearest(word, [Kind::RateLimits.as_str()]) {
+            Some(_) => Some("take this line out: a document with `rate_limits` is a list of Envoy actions".to_owned()),
+            None => nearest(word, written_kinds()),
+        },
     })
 }
 
-fn kinds() -> String {
-    let written = Kind::ALL.into_iter().filter(|kind| *kind != Kind::RateLimits);
-    written.map(Kind::as_str).collect::<Vec<_>>().join(", ")
+fn expected_kinds() -> String {
+    let kinds = written_kinds().collect::<Vec<_>>().join(", ");
+    format!("expected one of {kinds}, or no `kind` and `rate_limits`")
+}
+
+fn written_kinds() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::RateLimits).map(Kind::as_str)
 }
 
 fn of_document(message: String, help: Option<String>) -> Finding {
