@@ -90,7 +90,7 @@ use tls::{Tls, Within};
 use workers::{EVENT_INTERVAL, Places, Workers};
 
 /// The time that calls under way may take to end once it is time to go.
-const GRACE: Duration = Duration::from_secs(4);
+pub const GRACE: Duration = connections::SPREAD_MAX.saturating_add(connections::CLOSING_MAX);
 /// The time between two looks at the holds.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 

@@ -25,10 +25,10 @@ use crate::xds::Connection;
 /// The time that a connection may be open before it is used.
 const UNUSED_MAX: Duration = Duration::from_secs(20);
 /// The time that the calls of a connection may go on once it is time to go.
-const CLOSING_MAX: Duration = Duration::from_secs(3);
+pub(super) const CLOSING_MAX: Duration = Duration::from_secs(3);
 /// At the end each connection waits up to this long for every other one, so that not all come back at once.
 const SPREAD_EACH: Duration = Duration::from_millis(1);
-const SPREAD_MAX: Duration = Duration::from_secs(1);
+pub(super) const SPREAD_MAX: Duration = Duration::from_secs(1);
 /// After a connection could not be taken in, most often because there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

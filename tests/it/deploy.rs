@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use regex::Regex;
 use serde_json::{Value, json};
+use tierflow::serve::GRACE;
 
 use crate::harness::{Tierflow, printed};
 use crate::kit::tools;
@@ -14,6 +16,7 @@ use crate::kit::tools;
 struct Help {
     flags: BTreeSet<String>,
     ports: BTreeMap<String, u64>,
+    drain_time: Duration,
 }
 
 impl Help {
@@ -21,10 +24,18 @@ impl Help {
         let help = printed(&["serve", "--help"]);
         let flag = Regex::new(r"(?m)^\s+(?:-\w, )?--([a-z-]+)").unwrap();
         let listen = Regex::new(r"(?s)--(xds|rls|admin)-listen <HOST:PORT>.*?\[default:\s+[0-9.]+:(\d+)\]").unwrap();
+        let drain_time = Regex::new(r"(?s)--drain-time <DURATION>.*?\[default:\s+(\S+)\]").unwrap();
+        let drain_time = &drain_time.captures(&help).unwrap_or_else(|| panic!("{help}"))[1];
         Self {
+            drain_time: humantime::parse_duration(drain_time).unwrap(),
             flags: flag.captures_iter(&help).map(|flag| flag[1].to_owned()).collect(),
             ports: listen.captures_iter(&help).map(|found| (found[1].to_owned(), found[2].parse().unwrap())).collect(),
         }
+    }
+
+    /// How long it takes to end once it is told to, and some seconds for a machine that is busy then.
+    fn ends_within(&self) -> Duration {
+        self.drain_time + GRACE + Duration::from_secs(5)
     }
 
     /// `serve` and its flags, by their names.
@@ -60,7 +71,11 @@ fn the_unit_starts_it_with_flags_that_it_has() {
     let of = |name: &str| settings.iter().find_map(|(own, value)| (*own == name).then_some(*value));
     let mut command = of("ExecStart").unwrap().split(' ');
     assert_eq!(command.next(), Some("/usr/local/bin/tierflow"));
-    Help::of_serve().check(command);
+    let help = Help::of_serve();
+    help.check(command);
+    // Whoever is killed before has cut off calls.
+    let stops_within = humantime::parse_duration(of("TimeoutStopSec").unwrap()).unwrap();
+    assert!(stops_within >= help.ends_within(), "{stops_within:?}");
     assert_eq!((of("Type"), of("WatchdogSec"), of("DynamicUser")), (Some("notify"), Some("30s"), Some("yes")));
     // What it writes is below what it may write.
     for (flag, folder) in [("--state-dir=/var/lib/", "StateDirectory"), ("--audit-log=/var/log/", "LogsDirectory")] {
@@ -193,9 +208,10 @@ fn the_pods_have_no_rights_and_the_time_to_end() {
     );
     let user = format!("USER {}:{}", pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]);
     assert!(text("container/Containerfile").contains(&user), "{user}");
-    // The signal comes when `preStop` is over. It drains for 2 s, and ends within 5 s then.
-    let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= pause + 2 + 5 + 5);
+    // The signal comes when `preStop` is over.
+    let seconds = |value: &Value| Duration::from_secs(value.as_u64().unwrap());
+    let pause = seconds(&container["lifecycle"]["preStop"]["sleep"]["seconds"]);
+    assert!(seconds(&pod["terminationGracePeriodSeconds"]) >= pause + Help::of_serve().ends_within());
     // Everything that selects pods selects these.
     let labels = &objects["Deployment"]["spec"]["template"]["metadata"]["labels"];
     let selectors = [
