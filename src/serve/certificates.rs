@@ -32,6 +32,8 @@ pub(super) fn files(config: &Config) -> Vec<File> {
     if let CountersConfig::Redis(settings) = &config.counters {
         add(["--counters-ca", "--counters-cert"], settings.tls.ca.as_ref(), settings.tls.identity.as_ref());
     }
+    let collector = config.traces.as_ref().and_then(|traces| traces.ca.clone());
+    files.extend(collector.map(|ca| ("--traces-otlp-ca", ca, Holds::Authorities)));
     files
 }
 

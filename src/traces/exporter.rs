@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
-use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithTonicConfig};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter as Otlp, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tokio::sync::mpsc;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::SpanMetrics;
-use crate::regular_file;
+use crate::pem::{self, PemFile};
 use crate::shown;
 use crate::version::VERSION;
 
@@ -42,8 +42,12 @@ pub struct TracesSettings {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("--traces-otlp{0}")]
-pub struct Unusable(String);
+pub enum Unusable {
+    #[error("--traces-otlp {0}: {1}")]
+    Collector(String, ExporterBuildError),
+    #[error(transparent)]
+    Authority(#[from] pem::Unusable),
+}
 
 /// What takes spans to the collector.
 #[derive(Debug)]
@@ -65,11 +69,11 @@ impl Exporter {
     ) -> Result<Self, Unusable> {
         let mut builder = Otlp::builder().with_tonic().with_endpoint(&settings.url).with_timeout(EXPORT_MAX);
         if let Some(path) = &settings.ca {
-            let pem =
-                regular_file::read(path).map_err(|error| Unusable(format!("-ca {}: {error}", shown::path(path))))?;
-            builder = builder.with_tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)));
+            let authorities = PemFile::read("--traces-otlp-ca", path)?.authorities()?;
+            builder = builder.with_tls_config(ClientTlsConfig::new().trust_anchors(authorities.roots));
         }
-        let mut otlp = builder.build().map_err(|error| Unusable(format!(" {}: {error}", settings.url)))?;
+        let unusable = |error| Unusable::Collector(settings.url.clone(), error);
+        let mut otlp = builder.build().map_err(unusable)?;
         let instance = settings.instance.iter().map(|name| KeyValue::new("service.instance.id", name.clone()));
         let resource = Resource::builder()
             .with_service_name("tierflow")

@@ -49,7 +49,7 @@ const SENT_MAX: usize = 32 << 20;
 /// Streams that a connection to the rate limit port can have open, and a few less.
 const STREAMS: u32 = 4000;
 
-const POLICIES: &str = "
+pub(crate) const POLICIES: &str = "
 kind: Gateway
 name: edge
 nodes: { clusters: [edge] }

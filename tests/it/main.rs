@@ -105,6 +105,7 @@ mod tls;
 mod traces;
 mod upgrades;
 mod upstream_dns;
+mod traces_tls;
 mod upstream_tls;
 mod version;
 mod xds_other_client;

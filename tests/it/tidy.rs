@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
     ("pem", &["regular_file", "shown", "x509"]),
     ("certificates", &["pem", "metrics", "shown", "x509"]),
     ("metrics", &["names", "version"]),
-    ("traces", &["clock", "metrics", "regular_file", "shown", "version"]),
+    ("traces", &["clock", "metrics", "pem", "shown", "version"]),
     ("denial_log", &["clock", "metrics", "rotation", "shown"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),

@@ -14,13 +14,16 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::harness::{Edge, Setup, Tierflow, any_addresses, eventually, free_address, gateway};
 use crate::kit::upstream::Upstream;
-use crate::redis_store::Server;
+use crate::redis_store::Server as Redis;
+use crate::tls::Certificate;
 
 /// One request an hour, each of which the store is asked about.
 const API: &str = "kind: Api
@@ -57,11 +60,22 @@ impl Collector {
     }
 
     async fn start_on(address: SocketAddr) -> Self {
+        Self::serve(address, Server::builder()).await
+    }
+
+    /// With TLS: it shows this certificate, and asks for none.
+    pub(crate) async fn start_tls(shown: &Certificate) -> Self {
+        let identity = Identity::from_pem(&shown.certificate, &shown.key);
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        Self::serve((Ipv4Addr::LOCALHOST, 0).into(), server).await
+    }
+
+    async fn serve(address: SocketAddr, mut server: Server) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let recorder = Recorder::default();
         let service = TraceServiceServer::new(recorder.clone());
-        let serve = tonic::transport::Server::builder().add_service(service);
+        let serve = server.add_service(service);
         let server =
             tokio::spawn(async move { serve.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
         Self { recorder, address, _server: AbortOnDropHandle::new(server) }
@@ -70,6 +84,11 @@ impl Collector {
     /// From here on it takes nothing.
     pub(crate) fn refuse(&self) {
         self.recorder.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it hangs: it answers nobody meanwhile.
+    pub(crate) fn hangs(&self, hangs: bool) {
+        self.recorder.hangs.send_replace(hangs);
     }
 
     pub(crate) fn all(&self) -> Vec<Recorded> {
@@ -91,6 +110,7 @@ struct Recorder {
     spans: Arc<Mutex<Vec<Recorded>>>,
     headers: Arc<Mutex<String>>,
     refuses: Arc<AtomicBool>,
+    hangs: watch::Sender<bool>,
 }
 
 #[tonic::async_trait]
@@ -99,6 +119,7 @@ impl TraceService for Recorder {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.hangs.subscribe().wait_for(|hangs| !hangs).await.unwrap();
         if self.refuses.load(Ordering::Relaxed) {
             return Err(Status::unauthenticated("nobody is let in any more"));
         }
@@ -137,14 +158,14 @@ struct World {
     edge: Edge,
     tierflow: Tierflow,
     _upstream: Upstream,
-    _store: Server,
+    _store: Redis,
     folder: TempDir,
 }
 
 impl World {
     /// With fields of the gateway, and a collector for Tierflow's spans.
     async fn start(fields: &str, collector: SocketAddr) -> Self {
-        let store = Server::start(&[]);
+        let store = Redis::start(&[]);
         store.connection().await;
         let folder = tempfile::tempdir().unwrap();
         let upstream = Upstream::start("upstream", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
