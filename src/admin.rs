@@ -50,6 +50,7 @@ use crate::denial_log::DenialLog;
 use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::explain::counters::Selection;
+use crate::last_good::Keeping;
 use crate::live::{Generation, Live};
 use crate::metrics::Metrics;
 use crate::names::Name;
@@ -61,11 +62,13 @@ use crate::source::board::Board;
 use crate::top::Top;
 use crate::traces::Traces;
 use crate::traffic::Traffic;
+use crate::trouble::Trouble;
 use directory::Directory;
 use error::ProblemDetails;
 use events::Following;
 use extract::{OfQuery, Turns};
 use gate::{Gate, OPERATOR, Routes, Rule, VIEWER};
+use health::Check;
 use limits::LimitsOfLast;
 use openapi::{Problem, Tagged};
 use tagged::{Known, tagged};
@@ -92,6 +95,10 @@ pub struct Admin {
     /// `None` where policies do not come from where they could be changed.
     pub editor: Option<Arc<Editor>>,
     pub audit: Arc<Audit>,
+    /// `None`: what is served is not kept.
+    pub keeping: Option<Arc<Keeping>>,
+    /// Why the newest version of the ports' certificate and its key is not in use.
+    pub tls_trouble: Trouble,
     /// `None`: there are no spans of decisions.
     pub traces: Option<Traces>,
     /// `None`: there is no log of denials.
@@ -123,6 +130,7 @@ pub struct Listeners {
 /// Alarms need series before the first of what they count.
 pub fn start_series(metrics: &Metrics) {
     gate::start_series(metrics);
+    health::start_series(metrics);
 }
 
 impl Admin {
@@ -239,6 +247,7 @@ async fn metrics(State(admin): State<Admin>) -> ([(&'static str, &'static str); 
     let lag = admin.board.read().lag(admin.clock.now());
     // A source that was never heard has no age; Prometheus knows a number for that.
     admin.metrics.source_lag.set(lag.map_or(f64::NAN, |lag| lag.as_secs_f64()));
+    Check::measure_all(&admin);
     ([("content-type", METRICS_TYPE)], admin.metrics.render())
 }
 

@@ -55,6 +55,7 @@ struct State {
     recent: Recent,
     last_hash: Option<String>,
     trouble: Option<String>,
+    unmoved: Option<String>,
     /// The lines that are being written: how many, and when the first of them was to be noted.
     writing: Option<(usize, Timestamp)>,
 }
@@ -92,6 +93,9 @@ pub struct Report {
     /// Why the last line could not be written, or how long the oldest one has been waiting for it. Changes are refused meanwhile.
     #[schema(required = true)]
     pub trouble: Option<String>,
+    /// Why the file, which is full, could not be moved away. It is written on.
+    #[schema(required = true)]
+    pub unmoved: Option<String>,
 }
 
 /// A line.
@@ -197,6 +201,7 @@ impl Audit {
             last_hash: state.last_hash.clone().unwrap_or_default(),
             waiting: queue.max_capacity() - queue.capacity() + writing,
             trouble: hangs.or_else(|| state.trouble.clone()),
+            unmoved: state.unmoved.clone(),
         })
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::clock::Timestamp;
 use crate::metrics::{DenialLogMetrics, Metrics};
 use crate::rotation::Rotation;
+use crate::trouble::Trouble;
 use pace::Pace;
 
 pub use writer::Writer;
@@ -48,6 +49,7 @@ pub struct DenialLog {
     pace: Arc<Pace>,
     /// Denials that the file does not tell of, and has not said so yet.
     left_out: Arc<AtomicU64>,
+    trouble: Trouble,
     metrics: DenialLogMetrics,
 }
 
@@ -77,18 +79,23 @@ impl DenialLog {
     pub fn open(settings: DenialLogSettings, metrics: &Metrics) -> std::io::Result<(Self, Writer)> {
         let (queue, events) = mpsc::channel(WAITING_MAX);
         let log = Self::into_queue(queue, settings.per_second, metrics);
-        let writer = Writer::open(settings.target, events, Arc::clone(&log.left_out), log.metrics.clone())?;
+        let writer = Writer::open(settings.target, events, &log)?;
         Ok((log, writer))
     }
 
     fn into_queue(queue: mpsc::Sender<Event>, per_second: NonZeroU32, metrics: &Metrics) -> Self {
         let pace = Arc::new(Pace::new(per_second));
-        Self { queue, pace, left_out: Arc::default(), metrics: metrics.denial_log.clone() }
+        Self { queue, pace, left_out: Arc::default(), trouble: Trouble::default(), metrics: metrics.denial_log.clone() }
     }
 
     /// The number of lines that wait to be written.
     pub fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Why the last lines could not be written.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.get()
     }
 
     /// Notes a denial, where there is room for it.

@@ -5,6 +5,8 @@
 //! beside its place, synced, and renamed, so there is an old set or a new one and never a part of either. The newest
 //! few are kept: a file that does not agree with its own hash is passed over for the one before.
 
+mod keeping;
+
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Document, Documents, Instance, Origin, Registered};
 use crate::names::{DocumentId, Kind, Name, Revision, Version};
 use crate::{regular_file, shown};
+
+pub use keeping::{Keeping, LAG_MAX, Report};
 
 /// The number of sets that are kept.
 const SETS_KEPT: usize = 3;
@@ -105,6 +109,10 @@ impl StateDir {
         Ok(Self { folder: folder.to_owned(), source })
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The newest set that is whole, and why newer ones are not used.
     pub fn load(&self) -> (Option<Kept>, Vec<Unusable>) {
         let mut unusable = Vec::new();
@@ -121,13 +129,13 @@ impl StateDir {
         (None, unusable)
     }
 
-    /// Keeps a set. When this returns without an error, it outlives a power failure.
+    /// Keeps a set, in the file that is returned. When this returns without an error, it outlives a power failure.
     pub fn save<'a>(
         &self,
         revision: Revision,
         registered: &Registered,
         documents: impl ExactSizeIterator<Item = (&'a DocumentId, &'a Arc<Document>)>,
-    ) -> io::Result<()> {
+    ) -> io::Result<PathBuf> {
         let files = self.files()?;
         let number = files.last().map_or(0, |(number, _)| *number) + 1;
         let file = self.folder.join(format!("{number:020}{ENDING}"));
@@ -138,12 +146,13 @@ impl StateDir {
             let _ = fs::remove_file(&unfinished);
             return Err(error);
         }
-        File::open(&self.folder)?.sync_all()?;
+        // Also where that cannot be synced, or each try would leave one more.
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         // What a later version wrote is not ours to remove.
         let is_ours = |file: &&PathBuf| !matches!(read_format(file), Ok(format) if format > FORMAT);
         let old = files.iter().rev().map(|(_, file)| file).filter(is_ours).skip(SETS_KEPT - 1);
         old.for_each(|file| drop(fs::remove_file(file)));
-        Ok(())
+        synced.map(|()| file)
     }
 
     fn write<'a>(

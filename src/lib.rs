@@ -57,6 +57,7 @@ pub mod metrics;
 pub mod names;
 pub mod shared_map;
 pub mod shown;
+pub mod trouble;
 pub mod version;
 pub mod x509;
 // policy: what the operator means (pure)

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub spans: SpanMetrics,
     pub denial_log: DenialLogMetrics,
     pub generation: Gauge,
+    /// 1 or 0.
+    pub check_ok: Family<CheckLabels, Gauge>,
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
     pub tls_handshake_failures: Counter,
@@ -149,6 +151,12 @@ pub struct PortLabels {
     pub port: &'static str,
 }
 
+/// A row of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CheckLabels {
+    pub check: &'static str,
+}
+
 /// A file by the flag that names it, without its dashes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FileLabels {
@@ -245,6 +253,7 @@ impl Default for Metrics {
             spans: SpanMetrics::registered(r),
             denial_log: DenialLogMetrics::registered(r),
             generation: register(r, "generation", "The generation that is served", Gauge::default()),
+            check_ok: register(r, "check_ok", "Whether a row of /readyz is as it should be", Family::default()),
             reloads: register(
                 r,
                 "reload",

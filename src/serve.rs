@@ -67,7 +67,7 @@ use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::events::Events;
-use crate::last_good::{StateDir, Unusable};
+use crate::last_good::{Keeping, StateDir, Unusable};
 use crate::live::{Generation, Live, Settings, Writer};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -82,11 +82,13 @@ use crate::source::etcd::Etcd;
 use crate::top::Top;
 use crate::traces;
 use crate::traffic::Traffic;
+use crate::trouble::Trouble;
 use crate::version::VERSION;
 use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
+use keep::Keeper;
 use load::Loader;
 use servers::Ending;
-use tls::{Tls, Within};
+use tls::{Tls, Told, Within};
 use workers::{EVENT_INTERVAL, Places, Workers};
 
 /// The time that calls under way may take to end once it is time to go.
@@ -151,8 +153,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let metrics = Arc::clone(&shared.metrics);
     let access = access::Followed::open(&config.admin_access, port, config.admin_metrics_open, metrics);
     let access = access.map_err(StartError::Access)?;
-    let load = |files| Tls::load(files, Arc::clone(&shared.metrics), Arc::clone(&shared.certificates));
-    let tls = config.tls.as_ref().map(load).transpose()?;
+    let tls = config.tls.as_ref().map(|files| Tls::load(files, shared.told_of_tls())).transpose()?;
     let (keep, to_keep) = watch::channel(None);
     let loader = load::first(shared.loader(writer, keep), state.as_ref(), &config.source)?;
 
@@ -203,8 +204,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         shared.source(&config.source)
     };
     tasks.spawn_on(load::follow(source, loader, shutdown()), on_source);
-    if let Some(state) = state {
-        tasks.spawn_on(keep::keep(state, to_keep, shutdown()), on_source);
+    if let Some((state, keeping)) = state.zip(shared.keeping) {
+        let keeper = Keeper { state, keeping, clock: shared.clock };
+        tasks.spawn_on(keeper.keep(to_keep, shutdown()), on_source);
     }
     let is_secured = config.tls.is_some();
     tracing::info!(xds = %listeners.xds, rls = %listeners.rls, admin = %listeners.admin, tls = is_secured, "serving");
@@ -221,6 +223,9 @@ struct Shared {
     nodes: Arc<Nodes>,
     denials: Arc<Denials>,
     certificates: Arc<Certificates>,
+    tls_trouble: Trouble,
+    /// `None`: what is served is not kept.
+    keeping: Option<Arc<Keeping>>,
     /// True where whoever connects has to show a certificate.
     asks_for_certificates: bool,
     admission: Arc<Admission>,
@@ -257,6 +262,8 @@ impl Shared {
             nodes: Arc::new(Nodes::new(clock)),
             denials: Arc::new(Denials::new(Arc::clone(&metrics), clock)),
             certificates: Arc::new(Certificates::new(Arc::clone(&metrics))),
+            tls_trouble: Trouble::default(),
+            keeping: config.state_dir.as_ref().map(|_| Arc::default()),
             asks_for_certificates: asked(config) == ServerTls::Mutual,
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
@@ -283,6 +290,14 @@ impl Shared {
             board: Arc::clone(&self.board),
             clock: self.clock,
             keep,
+        }
+    }
+
+    fn told_of_tls(&self) -> Told {
+        Told {
+            metrics: Arc::clone(&self.metrics),
+            certificates: Arc::clone(&self.certificates),
+            trouble: self.tls_trouble.clone(),
         }
     }
 
@@ -359,6 +374,8 @@ impl Shared {
             directory: Arc::default(),
             editor,
             audit: Arc::new(audit),
+            keeping: self.keeping.clone(),
+            tls_trouble: self.tls_trouble.clone(),
             traces,
             denial_log,
             access,

@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{Admin, wall};
-use crate::audit::{Report, WAITING_MAX};
+use crate::audit;
 use crate::certificates::EXPIRING;
 use crate::counters::Counters;
 use crate::denial_log::{self, DenialLog};
+use crate::last_good;
+use crate::metrics::{CheckLabels, Metrics};
 use crate::traces::{self, Traces};
 
 /// A source that was not heard for longer is in trouble: a folder is read every 2 s, etcd is asked every second.
@@ -52,6 +54,9 @@ pub(super) struct Check {
     /// What the value is a number of; none where it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'static str>,
+    /// What failed, where something did. `/readyz`, which is answered to everybody, does not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// Of a store that replicas share: the number of replicas when it was last there.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Option<u32>>,
@@ -76,10 +81,45 @@ pub(super) struct Check {
 pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Readiness>) {
     let ready = admin.live.generation().is_some() && !admin.leaving.is_cancelled();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, checks: Check::all(&admin) }))
+    let checks = Check::all(&admin).into_iter().map(|check| Check { reason: None, ..check }).collect();
+    (status, Json(Readiness { ready, checks }))
+}
+
+/// All rows that there may be.
+const NAMES: [&str; 16] = [
+    "policies",
+    "leaving",
+    "source",
+    "documents",
+    "refused_documents",
+    "refused_files",
+    "counter_store",
+    "counter_keys",
+    "certificates",
+    "identities",
+    "decision_calls",
+    "xds_unread",
+    "audit_log",
+    "spans",
+    "denials_log",
+    "last_good_set",
+];
+
+/// A row that there is no reason for in this process is as it should be.
+pub(super) fn start_series(metrics: &Metrics) {
+    NAMES.into_iter().for_each(|check| measure(metrics, check, true));
+}
+
+fn measure(metrics: &Metrics, check: &'static str, is_ok: bool) {
+    metrics.check_ok.get_or_create(&CheckLabels { check }).set(is_ok.into());
 }
 
 impl Check {
+    /// Measures all rows, as of now.
+    pub(super) fn measure_all(admin: &Admin) {
+        Self::all(admin).iter().for_each(|check| measure(&admin.metrics, check.name, check.ok));
+    }
+
     /// All rows, as of now. None waits for anything.
     pub(super) fn all(admin: &Admin) -> Vec<Self> {
         let generation = admin.live.generation().map(|generation| generation.number);
@@ -94,6 +134,7 @@ impl Check {
             Self::new("source", is_heard, lag.map(|lag| lag.as_secs_f64()), SOURCE_LAG_MAX.as_secs()).of("seconds"),
             Self::new("documents", !source.is_emptied, source.held, "one, or --allow-empty").of("documents"),
             Self::new("refused_documents", refused == 0, refused, 0).of("documents"),
+            Self::of_refused_files(admin),
         ];
         checks.extend(Self::of_counters(&admin.counters));
         checks.extend([
@@ -105,18 +146,23 @@ impl Check {
         checks.extend(admin.audit.report(admin.clock.now()).map(Self::of_audit));
         let spans = admin.traces.as_ref().map(Traces::waiting);
         checks.extend(spans.map(|spans| Self::of_queue("spans", spans, traces::WAITING_MAX).of("spans")));
-        let denials = admin.denial_log.as_ref().map(DenialLog::waiting);
-        checks.extend(denials.map(|lines| Self::of_queue("denials_log", lines, denial_log::WAITING_MAX).of("lines")));
+        checks.extend(admin.denial_log.as_ref().map(Self::of_denials));
+        checks.extend(admin.keeping.as_ref().map(|keeping| Self::of_last_good_set(&keeping.report(admin.clock.now()))));
         checks
     }
 
     fn new(name: &'static str, ok: bool, value: impl Serialize, threshold: impl Serialize) -> Self {
         let (value, threshold) = (json!(value), json!(threshold));
-        Self { name, ok, value, threshold, unit: None, replicas: None, counts_alone: None }
+        Self { name, ok, value, threshold, unit: None, reason: None, replicas: None, counts_alone: None }
     }
 
     fn of(self, unit: &'static str) -> Self {
         Self { unit: Some(unit), ..self }
+    }
+
+    /// With a reason it is not ok, whatever the value is.
+    fn unless(self, reason: Option<String>) -> Self {
+        Self { ok: self.ok && reason.is_none(), reason, ..self }
     }
 
     /// What waits where there is room for so much and no more.
@@ -144,10 +190,35 @@ impl Check {
         Self::new("identities", gateways == 0, gateways, 0).of("gateways")
     }
 
+    /// Files that are read again while this process runs, and whose newest version makes no sense: the one before is in use.
+    fn of_refused_files(admin: &Admin) -> Self {
+        let of_access = admin.access.trouble().map(|why| format!("who may ask the admin port is as before: {why}"));
+        let of_ports = admin.tls_trouble.get().map(|why| format!("the certificate of before is shown: {why}"));
+        let reasons: Vec<String> = of_ports.into_iter().chain(of_access).collect();
+        let files = reasons.len();
+        Self::new("refused_files", files == 0, files, 0).of("files").unless((files > 0).then(|| reasons.join("; ")))
+    }
+
     /// By the lines that wait to be written. It decides nothing of requests: what is served goes on.
-    fn of_audit(report: Report) -> Self {
-        let Report { waiting, trouble, .. } = report;
-        Self::new("audit_log", trouble.is_none() && waiting < WAITING_MAX, waiting, WAITING_MAX).of("lines")
+    fn of_audit(report: audit::Report) -> Self {
+        let unwritten = report.trouble.map(|why| format!("it cannot be written, so nothing is changed: {why}"));
+        let unmoved = report.unmoved.map(|why| format!("it is full, and grows, for it cannot be moved away: {why}"));
+        let why = unwritten.or(unmoved);
+        Self::of_queue("audit_log", report.waiting, audit::WAITING_MAX).of("lines").unless(why)
+    }
+
+    /// By the lines that wait to be written.
+    fn of_denials(log: &DenialLog) -> Self {
+        let why = log.trouble().map(|why| format!("it cannot be written, so denials are missing in it: {why}"));
+        Self::of_queue("denials_log", log.waiting(), denial_log::WAITING_MAX).of("lines").unless(why)
+    }
+
+    /// By the time for which what is served has not been on disk.
+    fn of_last_good_set(report: &last_good::Report) -> Self {
+        let why = report.trouble.as_ref();
+        let why = why.map(|why| format!("what is served is not on disk for the next start: {why}"));
+        let (lag, lag_max) = (report.lag.as_secs_f64(), last_good::LAG_MAX.as_secs());
+        Self::new("last_good_set", report.lag <= last_good::LAG_MAX, lag, lag_max).of("seconds").unless(why)
     }
 
     /// The store that replicas share, and the room for counters in this process, which is for all of them where there is none.

@@ -101,6 +101,8 @@ impl World {
             directory: Arc::default(),
             editor: None,
             audit: Arc::new(Audit::default()),
+            keeping: None,
+            tls_trouble: Trouble::default(),
             traces: None,
             denial_log: None,
             access: Arc::new(Access::new(port, false, Credentials::none(port))),
@@ -434,6 +436,7 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
         "leaving",
         "policies",
         "refused_documents",
+        "refused_files",
         "source",
         "xds_unread",
     ];

@@ -43,6 +43,7 @@ static FILES: &[(&str, &[u8])] = &files![
     "parts/basics.js",
     "parts/change.js",
     "parts/chart.js",
+    "parts/checks.js",
     "parts/code.js",
     "parts/difference.js",
     "parts/editor.js",

@@ -31,6 +31,8 @@ struct Open {
     head: String,
     /// The file ends in the middle of a line.
     is_cut: bool,
+    /// Why the file, which is full, could not be moved away.
+    unmoved: Option<String>,
 }
 
 impl AuditFile {
@@ -43,6 +45,11 @@ impl AuditFile {
     /// What the next line will say: the hash of the last one.
     pub(super) fn head(&self) -> Option<&str> {
         self.open.as_ref().map(|open| open.head.as_str())
+    }
+
+    /// Why it is written on although it is full.
+    pub(super) fn unmoved(&self) -> Option<&str> {
+        self.open.as_ref().and_then(|open| open.unmoved.as_deref())
     }
 
     /// Appends lines. When this returns without an error, they outlive a power failure; with one, none of them is noted.
@@ -85,7 +92,7 @@ impl Open {
             0 if before.is_file() => (chain_in(&before)?.0, false),
             _ => chain_in(path)?,
         };
-        Ok(Self { file, head: chain.hash(), is_cut })
+        Ok(Self { file, head: chain.hash(), is_cut, unmoved: None })
     }
 
     /// Begins a new file where somebody moved this one away. The chain goes on from what was written here, whatever the new
@@ -101,13 +108,12 @@ impl Open {
 
     /// Moves a file away that is full. One that cannot be moved is written on: what is noted counts for more than its size.
     fn rotate(&mut self, AuditSettings { path, rotation }: &AuditSettings) -> io::Result<()> {
-        if !rotation.is_full(&self.file)? {
-            return Ok(());
-        }
-        match rotation.move_away(path) {
-            Ok(()) => self.follow(path),
-            Err(error) => {
-                tracing::warn!("--audit-log {}: it is full and cannot be moved away: {error}", shown::path(path));
+        let moved = if rotation.is_full(&self.file)? { rotation.move_away(path) } else { Ok(()) };
+        self.unmoved = moved.err().map(|error| error.to_string());
+        match &self.unmoved {
+            None => self.follow(path),
+            Some(why) => {
+                tracing::warn!("--audit-log {}: it is full and cannot be moved away: {why}", shown::path(path));
                 Ok(())
             }
         }

@@ -66,6 +66,7 @@ fn append(file: &mut AuditFile, lines: &[(&Entry, Timestamp)], state: &Mutex<Sta
         let mut state = state.lock();
         state.writing = None;
         state.trouble = written.as_ref().err().map(ToString::to_string);
+        state.unmoved = file.unmoved().map(str::to_owned);
         if let Some(head) = file.head() {
             state.last_hash = Some(head.to_owned());
         }

@@ -16,8 +16,8 @@ use crate::nodes::state::NodeState;
 use crate::shown;
 
 /// Show what a running server serves, where its policies come from, and which Envoy has what. Exits with 1 if nothing is
-/// served yet, if something of it is refused, held, late or stale, if the source or the store of counters is away, or if
-/// the audit log, a certificate or the files of who may ask need somebody.
+/// served yet, if something of it is refused, held, late or stale, if the source or the store of counters is away, if a
+/// certificate has ended, or if a row of health says what failed, as of the audit log or the files of who may ask.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -50,18 +50,12 @@ struct Status {
     #[serde(default)]
     held_more: u64,
     counters: Counters,
-    /// Why the newest version of the files of who may ask is not in use.
-    #[serde(default)]
-    access_trouble: Option<String>,
     #[serde(default)]
     denied: Vec<Denied>,
     #[serde(default)]
     gateways_without_envoys: Vec<String>,
     #[serde(default)]
     certificates: Vec<Certificate>,
-    /// The file of the audit log; none where changes are noted in the log.
-    #[serde(default)]
-    audit: Option<Audit>,
 }
 
 /// Something that the server looks at.
@@ -72,11 +66,8 @@ struct Check {
     value: Value,
     threshold: Value,
     unit: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Audit {
-    trouble: Option<String>,
+    /// What failed.
+    reason: Option<String>,
 }
 
 /// Somebody whose certificate is not for a gateway.
@@ -240,8 +231,7 @@ impl Status {
             && self.gateways_without_envoys.is_empty()
             && has_counters
             && self.source.trouble.is_none()
-            && self.access_trouble.is_none()
-            && self.audit.as_ref().is_none_or(|audit| audit.trouble.is_none())
+            && self.checks.iter().all(|check| check.reason.is_none())
             && self.nodes.refusing == 0
             && self.nodes.late == 0
     }
@@ -252,11 +242,9 @@ impl Status {
         if let Some(redis) = &self.counters.redis {
             let _ = writeln!(text, "{}", redis.summary());
         }
-        if let Some(trouble) = &self.access_trouble {
-            let _ = writeln!(text, "who may ask is as before: {}", shown::text(trouble));
-        }
-        if let Some(trouble) = self.audit.as_ref().and_then(|audit| audit.trouble.as_ref()) {
-            let _ = writeln!(text, "the audit log cannot be written, so nothing is changed: {}", shown::text(trouble));
+        for Check { name, reason, .. } in &self.checks {
+            let reason = reason.iter().map(|reason| format!("{name}: {}\n", shown::text(reason)));
+            text.extend(reason);
         }
         for document in &self.refused {
             let _ = writeln!(text, "\nrefused document: {}", document.shown());
@@ -595,11 +583,11 @@ STALE    -       edge-1  generation 40  edge,inner  why STALE
             }});
             status["source"]["trouble"] = json!(forged);
             status["source"]["place"] = json!(forged);
-            status["access_trouble"] = json!(forged);
-            status["audit"] = json!({ "trouble": forged });
+            let row = json!({ "name": "audit_log", "ok": false, "value": 1, "threshold": 256, "reason": forged });
+            status["checks"] = json!([row]);
         });
         let table = status.table(false);
-        assert_eq!((table.lines().count(), table.matches(r"away\nall is well").count()), (5, 5), "{table}");
+        assert_eq!((table.lines().count(), table.matches(r"away\nall is well").count()), (7, 4), "{table}");
         assert!(!table.contains('\u{1b}'), "{table:?}");
     }
 
@@ -672,7 +660,13 @@ denied: somebody on port xds, once, 3s ago: gateway shop is not for it
             |status| status["nodes"]["refusing"] = json!(1),
             |status| status["nodes"]["late"] = json!(1),
             |status| status["source"]["lag_seconds"] = json!(3.5),
-            |status| status["audit"] = json!({ "last_hash": "7f", "waiting": 1, "trouble": "No space left on device" }),
+            |status| {
+                let full = json!({
+                    "name": "audit_log", "ok": false, "value": 1, "threshold": 256, "unit": "lines",
+                    "reason": "No space left on device",
+                });
+                status["checks"] = json!([full]);
+            },
         ];
         for change in unwell {
             assert!(!status(change).is_well());

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Line, Target};
+use super::{DenialLog, Event, Line, Target};
 use crate::clock::Timestamp;
 use crate::metrics::DenialLogMetrics;
 use crate::rotation::{self, Rotation};
 use crate::shown;
+use crate::trouble::Trouble;
 
 /// The lines of one write.
 const BATCH_MAX: usize = 512;
@@ -31,6 +32,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 pub struct Writer {
     events: mpsc::Receiver<Event>,
     left_out: Arc<AtomicU64>,
+    trouble: Trouble,
     metrics: DenialLogMetrics,
     output: Option<Output>,
     /// When it was last told that the file cannot be written.
@@ -46,17 +48,13 @@ enum Output {
 }
 
 impl Writer {
-    pub(super) fn open(
-        target: Target,
-        events: mpsc::Receiver<Event>,
-        left_out: Arc<AtomicU64>,
-        metrics: DenialLogMetrics,
-    ) -> io::Result<Self> {
+    pub(super) fn open(target: Target, events: mpsc::Receiver<Event>, log: &DenialLog) -> io::Result<Self> {
         let output = Some(match target {
             Target::StandardOutput => Output::Standard(io::stdout()),
             Target::File(path, rotation) => Output::File { file: rotation::append(&path, None)?, path, rotation },
         });
-        Ok(Self { events, left_out, metrics, output, told: None, last: Timestamp::default() })
+        let DenialLog { left_out, trouble, metrics, .. } = log.clone();
+        Ok(Self { events, left_out, trouble, metrics, output, told: None, last: Timestamp::default() })
     }
 
     /// Writes what comes, until nobody notes anything any more, or for a short while after shutdown.
@@ -104,8 +102,10 @@ impl Writer {
             self.metrics.failed.inc_by(lines);
             self.left_out.fetch_add(lines + left_out, Ordering::Relaxed);
             self.tell(&error);
+            self.trouble.set(Some(error.to_string()));
         } else {
             self.metrics.written.inc_by(lines);
+            self.trouble.set(None);
         }
     }
 
@@ -163,8 +163,8 @@ fn rotate(path: &Path, rotation: Rotation, file: &mut File) -> io::Result<()> {
 mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
 
+    use super::super::DenialLogSettings;
     use super::super::tests::event;
-    use super::super::{DenialLog, DenialLogSettings};
     use super::*;
     use crate::metrics::Metrics;
 

@@ -23,6 +23,7 @@ use crate::config::TlsFiles;
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::names::certificate::ClientCertificate;
 use crate::pem::{PemFile, Unusable};
+use crate::trouble::Trouble;
 use crate::{shown, x509};
 
 /// Between two looks at the files. They are small, and unlike a watch a look works on every file system.
@@ -30,16 +31,23 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The time that a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// Between two lines of the log about clients that there is no TLS with: whoever knocks must not fill it.
-const TOLD_INTERVAL: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The certificate that is shown now.
 pub(super) struct Tls {
     files: TlsFiles,
     serving: ArcSwap<Serving>,
-    metrics: Arc<Metrics>,
-    certificates: Arc<Certificates>,
+    told: Told,
     /// The moment at which the log was last told of a client.
-    told: Mutex<Option<Instant>>,
+    logged: Mutex<Option<Instant>>,
+}
+
+/// Whom it tells how it is.
+pub(super) struct Told {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) certificates: Arc<Certificates>,
+    /// Why the newest version of the files is not in use.
+    pub(super) trouble: Trouble,
 }
 
 struct Serving {
@@ -76,15 +84,11 @@ pub(super) struct Accepted {
 }
 
 impl Tls {
-    pub(super) fn load(
-        files: &TlsFiles,
-        metrics: Arc<Metrics>,
-        certificates: Arc<Certificates>,
-    ) -> Result<Arc<Self>, Unusable> {
+    pub(super) fn load(files: &TlsFiles, told: Told) -> Result<Arc<Self>, Unusable> {
         let serving = Serving::new(Content::read(files)?)?;
-        serving.content.note(&certificates);
+        serving.content.note(&told.certificates);
         let serving = ArcSwap::from_pointee(serving);
-        Ok(Arc::new(Self { files: files.clone(), serving, metrics, certificates, told: Mutex::default() }))
+        Ok(Arc::new(Self { files: files.clone(), serving, told, logged: Mutex::default() }))
     }
 
     pub(super) fn acceptor(self: &Arc<Self>, within: Within) -> Acceptor {
@@ -93,33 +97,32 @@ impl Tls {
 
     /// Looks at the files again and again. What cannot be used changes nothing, and is told of once.
     pub(super) async fn follow(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), String> {
-        let count = |result| self.metrics.tls_reloads.get_or_create(&ReloadLabels { result }).inc();
+        let Told { metrics, trouble, .. } = &self.told;
+        let count = |result| metrics.tls_reloads.get_or_create(&ReloadLabels { result }).inc();
         let [ok, refused] = CERTIFICATES;
-        let mut told = None;
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
             let tls = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || tls.look()).await.map_err(|error| error.to_string())?;
+            let is_other_trouble = trouble.set(looked.as_ref().err().map(ToString::to_string));
             match looked {
                 Ok(true) => {
                     count(ok);
                     tracing::info!("--tls-cert {}: changed, and served", shown::path(&self.files.certificate));
                 }
-                Ok(false) => {}
-                Err(ref unusable) if told.as_ref() == Some(&unusable.to_string()) => {}
-                Err(ref unusable) => {
+                Err(unusable) if is_other_trouble => {
                     count(refused);
                     tracing::error!("{unusable}; the certificate of before is served on");
                 }
+                Ok(false) | Err(_) => {}
             }
-            told = looked.err().map(|unusable| unusable.to_string());
         }
         Ok(())
     }
 
     fn tell(&self, client: SocketAddr, what: &str, error: &str) {
-        let (now, mut told) = (Instant::now(), self.told.lock());
-        if told.is_none_or(|told| now - told >= TOLD_INTERVAL) {
-            *told = Some(now);
+        let (now, mut logged) = (Instant::now(), self.logged.lock());
+        if logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
+            *logged = Some(now);
             tracing::warn!(%client, error, "{what}");
         }
     }
@@ -131,7 +134,7 @@ impl Tls {
             return Ok(false);
         }
         let serving = Serving::new(content)?;
-        serving.content.note(&self.certificates);
+        serving.content.note(&self.told.certificates);
         self.serving.store(Arc::new(serving));
         Ok(true)
     }
@@ -205,7 +208,7 @@ impl Acceptor {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no handshake within {HANDSHAKE_MAX:?}"),
         };
-        self.tls.metrics.tls_handshake_failures.inc();
+        self.tls.told.metrics.tls_handshake_failures.inc();
         self.tls.tell(client, "no TLS with this client", &error);
         None
     }
@@ -241,6 +244,7 @@ mod tests {
     struct World {
         folder: tempfile::TempDir,
         metrics: Arc<Metrics>,
+        trouble: Trouble,
     }
 
     fn of_tests(name: &str) -> PathBuf {
@@ -249,7 +253,8 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let world = Self { folder: tempfile::tempdir().unwrap(), metrics: Arc::default() };
+            let world =
+                Self { folder: tempfile::tempdir().unwrap(), metrics: Arc::default(), trouble: Trouble::default() };
             world.put("tls.crt", &std::fs::read(of_tests("first.crt")).unwrap());
             world.put("tls.key", &std::fs::read(of_tests("first.key")).unwrap());
             world
@@ -277,7 +282,9 @@ mod tests {
 
         fn load(&self, client_ca: Option<PathBuf>) -> Result<Arc<Tls>, Unusable> {
             let files = TlsFiles { certificate: self.path("tls.crt"), key: self.path("tls.key"), client_ca };
-            Tls::load(&files, Arc::clone(&self.metrics), Arc::default())
+            let metrics = Arc::clone(&self.metrics);
+            let told = Told { metrics, certificates: Arc::default(), trouble: self.trouble.clone() };
+            Tls::load(&files, told)
         }
 
         fn reloads(&self) -> [u64; 2] {
@@ -417,8 +424,11 @@ mod tests {
         counted([0, 1]).await;
         world.put_other("tls.crt", "second.crt");
         counted([0, 2]).await;
+        let why = world.trouble.get().unwrap();
+        assert!(why.starts_with("--tls-cert ") && why.contains("cannot be used with the key"), "{why}");
         world.put_other("tls.key", "second.key");
         counted([1, 2]).await;
+        assert_eq!(world.trouble.get(), None);
         world.put("tls.crt", b"");
         counted([1, 3]).await;
         shutdown.cancel();

@@ -98,7 +98,7 @@ fn decision_call(stream: u32) -> Vec<u8> {
     [frame(HEADERS, END_HEADERS, stream, &block_of(POST, path)), frame(DATA, END_STREAM, stream, &body)].concat()
 }
 
-fn question() -> RateLimitRequest {
+pub(crate) fn question() -> RateLimitRequest {
     let entry = Entry { key: "api".to_owned(), value: "pay/".to_owned() };
     let descriptors = vec![RateLimitDescriptor { entries: vec![entry], ..Default::default() }];
     RateLimitRequest { domain: "tierflow/edge".to_owned(), descriptors, hits_addend: 1 }

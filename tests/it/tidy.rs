@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 43] = [
+const LAYERS: [(&str, &[&str]); 44] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
     ("rotation", &["regular_file"]),
     ("shown", &[]),
+    ("trouble", &[]),
     ("names", &["shown"]),
     ("bulk", &["names"]),
     ("document", &["names", "shared_map", "shown"]),
@@ -24,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
     ("certificates", &["pem", "metrics", "shown", "x509"]),
     ("metrics", &["names", "version"]),
     ("traces", &["clock", "metrics", "pem", "shown", "version"]),
-    ("denial_log", &["clock", "metrics", "rotation", "shown"]),
+    ("denial_log", &["clock", "metrics", "rotation", "shown", "trouble"]),
     ("traffic", &["metrics", "clock"]),
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
@@ -39,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
     ("counters", &["limiter", "clock", "metrics", "regular_file", "shown"]),
     ("etcd", &["regular_file", "shown"]),
     ("source", &["bulk", "document", "etcd", "names", "metrics", "clock", "regular_file", "shared_map", "shown"]),
-    ("last_good", &["document", "names", "regular_file", "shown"]),
+    ("last_good", &["clock", "document", "names", "regular_file", "shown"]),
     ("live", &["document", "policy", "compile", "diff", "snapshot", "limiter", "names", "clock", "shared_map"]),
     ("audit", &["clock", "metrics", "regular_file", "rotation", "shown"]),
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
@@ -71,6 +72,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
             "document",
             "editor",
             "audit",
+            "last_good",
             "live",
             "explain",
             "policy",
@@ -87,6 +89,7 @@ const LAYERS: [(&str, &[&str]); 43] = [
             "top",
             "traces",
             "traffic",
+            "trouble",
             "names",
             "clock",
             "shown",

@@ -3,6 +3,7 @@
 import { html } from '../vendor/preact.js';
 import { ago, ahead, count, duration, plural } from '../lib/format.js';
 import { href } from '../lib/router.js';
+import { titleOf } from './checks.js';
 import { Icon } from './icons.js';
 
 // Tone, words and link of each finding; nothing where all is well.
@@ -11,8 +12,7 @@ export function findingsOf(status) {
   const { source, nodes, refused, held, counters } = status;
   const add = (tone, words, link) => found.push({ tone, words, link });
   if (source?.trouble) add('bad', `The source of policies: ${source.trouble}`);
-  if (status.access_trouble) add('bad', `Who may ask is as it was before: ${status.access_trouble}`);
-  if (status.audit?.trouble) add('bad', `The audit log cannot be written, so nothing is changed: ${status.audit.trouble}`);
+  for (const check of status.checks) if (check.reason) add('bad', `${titleOf(check)}: ${check.reason}`);
   if (source?.serves_last_good_of_earlier_run) add('warn', 'The last good set of an earlier run is served: the source was not heard yet');
   if (source?.unreadable_change) add('bad', `A large change cannot be read: ${source.unreadable_change}`);
   if (refused.length) add('bad', `${plural(refused.length + status.refused_more, 'document is', 'documents are')} refused`, href(['policies'], { refused: 'true' }));

@@ -2,12 +2,13 @@
 
 import { html } from '../vendor/preact.js';
 import { path } from '../lib/api.js';
-import { ago, ahead, count, duration, micros, percent, plural, rate } from '../lib/format.js';
+import { ago, ahead, count, micros, percent, plural, rate } from '../lib/format.js';
 import { useLive } from '../lib/live.js';
 import { usePoll } from '../lib/poll.js';
 import { href } from '../lib/router.js';
 import { Absent, Ago, Badge, Heading, Panel, Trouble } from '../parts/basics.js';
 import { totals, TrafficChart } from '../parts/chart.js';
+import { measured, titleOf } from '../parts/checks.js';
 import { EventList } from '../parts/event.js';
 import { Findings, findingsOf } from '../parts/findings.js';
 import { Table } from '../parts/table.js';
@@ -104,31 +105,14 @@ function DeniedIdentities({ denied }) {
   return html`<${Panel} flush title="Denied identities" note="the last hour"><${Table} label="Denied identities" columns=${columns} rows=${denied} keyOf=${({ port, node, gateway, reason }) => [port, node, gateway, reason].join('\n')} /><//>`;
 }
 
-const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', counter_keys: 'Counters in memory', counter_store: 'Store of counters', certificates: 'Certificates', identities: 'Gateways for nobody', decision_calls: 'Requests that wait', xds_unread: 'Not read by Envoys', audit_log: 'Audit log', spans: 'Spans that wait', denials_log: 'Log of denials', leaving: 'Leaving' };
-const SECONDS_CHECKS = ['source'];
-
 function Health() {
   const ready = usePoll('/readyz', { events: ['generation', 'refused'] });
   // It answers 503 with the same rows while nothing is served yet.
   const told = ready.data ?? ready.problem?.body;
   if (!told?.checks) return html`<${Absent} of=${ready} empty="" />`;
   return html`<table class="health" aria-label="Health"><tbody>${told.checks.filter(Boolean).map((check) => html`<tr key=${check.name}>
-    <td class="grow">${CHECKS[check.name] ?? check.name}</td>
+    <td class="grow">${titleOf(check)}</td>
     <td class="number muted">${measured(check)}</td>
     <td class="end"><${Badge} word=${check.ok ? 'ok' : 'not ok'} /></td>
   </tr>`)}</tbody></table>`;
-}
-
-function measured({ name, value, threshold }) {
-  if (SECONDS_CHECKS.includes(name)) return value === null ? 'never heard' : `heard ${duration(value)} ago`;
-  if (name === 'documents') return value === null ? 'not read yet' : count(value);
-  if (name === 'policies') return value === null ? 'none yet' : `generation ${value}`;
-  if (name === 'counter_keys') return `${count(value)} of ${count(threshold)}`;
-  if (name === 'audit_log') return value ? `${count(value)} waiting` : '';
-  if (name === 'counter_store') return plural(value, 'connection');
-  if (name === 'certificates') return value === null ? 'none' : `${count(value)} days left`;
-  if (name === 'xds_unread') return value ? `${count(value)} bytes` : '';
-  if (['decision_calls', 'spans', 'denials_log'].includes(name)) return value ? `${count(value)} waiting` : '';
-  if (name === 'leaving') return value ? 'it is about to end' : '';
-  return count(value);
 }
