@@ -12,7 +12,7 @@ use crate::counters::redis::RedisSettings;
 use crate::denial_log::DenialLogSettings;
 use crate::etcd::EtcdSettings;
 use crate::traces::TracesSettings;
-use crate::xds::AdmissionLimits;
+use crate::xds::{AdmissionLimits, UNREAD_BYTES_MAX};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -51,6 +51,8 @@ pub struct XdsLimits {
     pub admission: AdmissionLimits,
     /// The age at which a connection is renewed, within a tenth of it before or after. `None`: never.
     pub connection_age: Option<Duration>,
+    /// Beyond so many bytes that Envoys have not read, those that do not read have less time.
+    pub unread_bytes_max: u64,
 }
 
 impl Default for XdsLimits {
@@ -58,6 +60,7 @@ impl Default for XdsLimits {
         Self {
             admission: AdmissionLimits { streams_max: 20_000, streams_per_second: 2000 },
             connection_age: Some(Duration::from_secs(10 * 3600)),
+            unread_bytes_max: UNREAD_BYTES_MAX,
         }
     }
 }

@@ -84,7 +84,7 @@ use crate::traces;
 use crate::traffic::Traffic;
 use crate::trouble::Trouble;
 use crate::version::VERSION;
-use crate::xds::{Admission, UNREAD_BYTES_MAX, Unread, Xds};
+use crate::xds::{Admission, Unread, Xds};
 use keep::Keeper;
 use load::Loader;
 use servers::Ending;
@@ -266,7 +266,7 @@ impl Shared {
             keeping: config.state_dir.as_ref().map(|_| Arc::default()),
             asks_for_certificates: asked(config) == ServerTls::Mutual,
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
-            unread: Arc::new(Unread::new(UNREAD_BYTES_MAX, Arc::clone(&metrics))),
+            unread: Arc::new(Unread::new(config.xds_limits.unread_bytes_max, Arc::clone(&metrics))),
             counters,
             metrics,
             traffic: Arc::default(),
@@ -381,7 +381,7 @@ impl Shared {
             access,
             clock: self.clock,
             listeners: self.listeners,
-            xds_unread_bytes_max: UNREAD_BYTES_MAX,
+            xds_unread_bytes_max: self.unread.bytes_max(),
             leaving: self.leaving.clone(),
         }
     }

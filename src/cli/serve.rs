@@ -22,7 +22,7 @@ use crate::rotation::{self, Rotation};
 use crate::serve::{self, Running};
 use crate::shown;
 use crate::telemetry::{self, LogFormat};
-use crate::xds::AdmissionLimits;
+use crate::xds::{AdmissionLimits, UNREAD_BYTES_MAX};
 
 /// Serve policies to Envoys and decide their requests.
 #[derive(clap::Args)]
@@ -51,6 +51,10 @@ pub(super) struct Args {
     /// spread over replicas again. 1s to 30days; 0s: never.
     #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = parse_connection_age, env = "TIERFLOW_XDS_CONNECTION_AGE")]
     xds_connection_age: Duration,
+    /// The most bytes that responses which Envoys have not read may take. While there are more, the connection of an Envoy that
+    /// does not read is closed after 2 s instead of 30.
+    #[arg(long, value_name = "N", default_value_t = UNREAD_BYTES_MAX, value_parser = clap::value_parser!(u64).range(1..=1 << 40), env = "TIERFLOW_XDS_UNREAD_BYTES_MAX")]
+    xds_unread_bytes_max: u64,
     /// The address for Envoys that ask for decisions (gRPC).
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8081", env = "TIERFLOW_RLS_LISTEN")]
     rls_listen: SocketAddr,
@@ -283,6 +287,7 @@ impl Args {
                     streams_per_second: self.xds_streams_per_second,
                 },
                 connection_age: Some(self.xds_connection_age).filter(|age| !age.is_zero()),
+                unread_bytes_max: self.xds_unread_bytes_max,
             },
             rls_listen: self.rls_listen,
             admin_listen: self.admin_listen,
@@ -337,6 +342,7 @@ mod tests {
         assert_eq!(bounds.admission.streams_max, defaults.admission.streams_max);
         assert_eq!(bounds.admission.streams_per_second, defaults.admission.streams_per_second);
         assert_eq!(bounds.connection_age, defaults.connection_age);
+        assert_eq!(bounds.unread_bytes_max, defaults.unread_bytes_max);
         assert!(args("").drain_time > UNWELL_WITHIN, "Envoys know before it ends");
         assert!(matches!(&config.source, SourceConfig::Dir(folder) if folder.as_os_str() == "policies"));
         assert!(matches!(config.counters, CountersConfig::Memory { keys_max: 1_000_000 }));
@@ -350,7 +356,7 @@ mod tests {
             "--etcd=10.0.0.5:2379,http://10.0.0.6:2379/ --etcd-prefix=/shop/ --xds-connection-age=0s
              --tls-cert=a.crt --tls-key=a.key --tls-client-ca=ca.crt --rls-advertise=limiter:1,[::1]:2
              --counters=redis://10.0.0.7:6379 --counters-connections=7 --counters-timeout=20ms --counters-prefix=shop:
-             --xds-streams-max=9 --xds-streams-per-second=8 --replica-id=one --allow-empty",
+             --xds-streams-max=9 --xds-streams-per-second=8 --xds-unread-bytes-max=7 --replica-id=one --allow-empty",
         );
         let config = config.unwrap();
         let SourceConfig::Etcd(etcd) = &config.source else { panic!("{:?}", config.source) };
@@ -359,6 +365,7 @@ mod tests {
         assert_eq!(config.xds_limits.connection_age, None, "never");
         assert_eq!(config.xds_limits.admission.streams_max, 9);
         assert_eq!(config.xds_limits.admission.streams_per_second, 8);
+        assert_eq!(config.xds_limits.unread_bytes_max, 7);
         let tls = config.tls.as_ref().unwrap();
         let names = [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()];
         assert_eq!(

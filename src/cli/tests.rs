@@ -65,6 +65,7 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
         ("serve --xds-listen=18000", "'18000' for '--xds-listen <HOST:PORT>'"),
         ("serve --xds-streams-max=0", "0 is not in 1..=1000000"),
         ("serve --xds-streams-per-second=0", "0 is not in 1..=1000000"),
+        ("serve --xds-unread-bytes-max=0", "0 is not in 1.."),
         ("serve --xds-connection-age=ever", "'ever' for '--xds-connection-age <DURATION>'"),
         ("serve --xds-connection-age=1ns", "expected a duration of 1s to 30days, or 0s for never"),
         ("serve --xds-connection-age=31days", "expected a duration of 1s to 30days"),

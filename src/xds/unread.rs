@@ -20,7 +20,7 @@ use crate::frames::{Chunk, SHARED_BYTES_MIN, with_guard};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::snapshot::resource::Resource;
 
-/// The most bytes that unread responses hold before slow Envoys have less time.
+/// The most bytes that unread responses hold before slow Envoys have less time, where nothing else is said.
 pub const UNREAD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The longest that an Envoy may leave a chunk of a response unread. Its connection is closed then, and it comes back.
@@ -64,6 +64,10 @@ impl Unread {
             let _ = metrics.xds_unread_closed.get_or_create(&ReasonLabels { reason });
         }
         Self { bytes_max, metrics, is_full: watch::Sender::new(false), bodies: Mutex::default() }
+    }
+
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 
     pub(super) fn begin(self: &Arc<Self>, resources: &[Arc<Resource>]) -> Arc<UnreadResponse> {

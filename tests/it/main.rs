@@ -56,6 +56,7 @@ mod forms;
 mod forms_random;
 mod health;
 mod health_files;
+mod health_queues;
 mod hosts;
 mod identities;
 mod identities_rotated;
