@@ -46,6 +46,7 @@ use crate::audit::Audit;
 use crate::certificates::Certificates;
 use crate::clock::{Clock, Timestamp};
 use crate::counters::Counters;
+use crate::crowding::Crowding;
 use crate::denial_log::DenialLog;
 use crate::denials::Denials;
 use crate::editor::Editor;
@@ -99,6 +100,8 @@ pub struct Admin {
     pub keeping: Option<Arc<Keeping>>,
     /// Why the newest version of the ports' certificate and its key is not in use.
     pub tls_trouble: Trouble,
+    /// Of the three ports.
+    pub crowding: [Arc<Crowding>; 3],
     /// `None`: there are no spans of decisions.
     pub traces: Option<Traces>,
     /// `None`: there is no log of denials.

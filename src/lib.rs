@@ -84,6 +84,7 @@ pub mod access;
 // the served state
 pub mod audit;
 pub mod certificates;
+pub mod crowding;
 pub mod denials;
 pub mod editor;
 pub mod events;

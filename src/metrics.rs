@@ -55,6 +55,7 @@ pub struct Metrics {
     pub reloads: Family<ReloadLabels, Counter>,
     pub tls_reloads: Family<ReloadLabels, Counter>,
     pub tls_handshake_failures: Counter,
+    pub connections_sent_away: Family<PortLabels, Counter>,
     pub access_reloads: Family<ReloadLabels, Counter>,
     pub admin_logins_failed: Family<ReasonLabels, Counter>,
     pub admin_turned_away: Family<ReasonLabels, Counter>,
@@ -271,6 +272,12 @@ impl Default for Metrics {
                 "tls_handshake_failures",
                 "Connections to the ports that came to no TLS",
                 Counter::default(),
+            ),
+            connections_sent_away: register(
+                r,
+                "connections_sent_away",
+                "Connections that were closed because all places of their port were taken and another one came",
+                Family::default(),
             ),
             access_reloads: register(
                 r,

@@ -64,6 +64,7 @@ use crate::clock::Clock;
 use crate::compile::{HostPort, RateLimitService, ServerTls};
 use crate::config::{Config, SourceConfig, TlsFiles};
 use crate::counters::Counters;
+use crate::crowding::Crowding;
 use crate::denials::Denials;
 use crate::editor::Editor;
 use crate::events::Events;
@@ -168,11 +169,14 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let acceptor = |within| tls.as_ref().map(|tls| tls.acceptor(within));
     let [grpc, http] = [Within::Grpc, Within::Http].map(acceptor);
     let ending = || Ending { leaving: shared.leaving.clone(), shutdown: shutdown() };
-    let xds = servers::xds(shared.xds(), config.xds_limits, xds_listener, grpc.clone(), on(xds_runtime), ending())?;
+    let [xds_crowding, rls_crowding, admin_crowding] = shared.crowding.clone();
+    let xds_port = (xds_listener, xds_crowding);
+    let xds = servers::xds(shared.xds(), config.xds_limits, xds_port, grpc.clone(), on(xds_runtime), ending())?;
     tasks.spawn_on(xds, xds_runtime.handle());
     let places = Places::over(workers.handles());
     let followers = followers::open(config, &shared.metrics, (&mut tasks, source_runtime.handle()), &shared.shutdown)?;
-    tasks.spawn_on(servers::rls(shared.rls(followers.clone()), rls_listener, grpc, places, ending())?, first_worker);
+    let rls_port = (rls_listener, rls_crowding);
+    tasks.spawn_on(servers::rls(shared.rls(followers.clone()), rls_port, grpc, places, ending())?, first_worker);
     let on_source = source_runtime.handle();
     let editor = match &config.source {
         SourceConfig::Etcd(settings) => {
@@ -187,7 +191,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let admin = shared.admin(editor, audit, followers, Arc::clone(&access.access));
     tasks.spawn_on(access.follow(shutdown()), on_source);
     tasks.spawn_on(shared.pulse(Observer::new(&admin)), on_source);
-    let admin = servers::admin(admin, admin_listener, http, on(admin_runtime), shutdown());
+    let admin = servers::admin(admin, (admin_listener, admin_crowding), http, on(admin_runtime), shutdown());
     tasks.spawn_on(admin, admin_runtime.handle());
     if let Some(tls) = tls {
         tasks.spawn_on(tls.follow(shutdown()), on_source);
@@ -226,6 +230,8 @@ struct Shared {
     tls_trouble: Trouble,
     /// `None`: what is served is not kept.
     keeping: Option<Arc<Keeping>>,
+    /// Of the three ports.
+    crowding: [Arc<Crowding>; 3],
     /// True where whoever connects has to show a certificate.
     asks_for_certificates: bool,
     admission: Arc<Admission>,
@@ -264,6 +270,7 @@ impl Shared {
             certificates: Arc::new(Certificates::new(Arc::clone(&metrics))),
             tls_trouble: Trouble::default(),
             keeping: config.state_dir.as_ref().map(|_| Arc::default()),
+            crowding: Crowding::of_ports(&metrics, clock),
             asks_for_certificates: asked(config) == ServerTls::Mutual,
             admission: Arc::new(Admission::new(config.xds_limits.admission, clock)),
             unread: Arc::new(Unread::new(config.xds_limits.unread_bytes_max, Arc::clone(&metrics))),
@@ -376,6 +383,7 @@ impl Shared {
             audit: Arc::new(audit),
             keeping: self.keeping.clone(),
             tls_trouble: self.tls_trouble.clone(),
+            crowding: self.crowding.clone(),
             traces,
             denial_log,
             access,

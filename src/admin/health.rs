@@ -86,7 +86,7 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<Read
 }
 
 /// All rows that there may be.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "policies",
     "leaving",
     "source",
@@ -97,6 +97,7 @@ const NAMES: [&str; 16] = [
     "counter_keys",
     "certificates",
     "identities",
+    "connections",
     "decision_calls",
     "xds_unread",
     "audit_log",
@@ -140,6 +141,7 @@ impl Check {
         checks.extend([
             Self::of_certificates(admin),
             Self::of_identities(admin),
+            Self::of_connections(admin),
             Self::of_gauge("decision_calls", &admin.metrics.decision_calls_waiting, DECISION_CALLS_MAX).of("calls"),
             Self::of_gauge("xds_unread", &admin.metrics.xds_unread_bytes, admin.xds_unread_bytes_max).of("bytes"),
         ]);
@@ -197,6 +199,15 @@ impl Check {
         let reasons: Vec<String> = of_ports.into_iter().chain(of_access).collect();
         let files = reasons.len();
         Self::new("refused_files", files == 0, files, 0).of("files").unless((files > 0).then(|| reasons.join("; ")))
+    }
+
+    /// Ports that had no place for one connection more.
+    fn of_connections(admin: &Admin) -> Self {
+        let now = admin.clock.now();
+        let full = admin.crowding.iter().filter(|crowding| crowding.was_full(now)).map(|crowding| crowding.port);
+        let full: Vec<&str> = full.collect();
+        let why = || format!("all places were taken within the last minute: {}", full.join(", "));
+        Self::new("connections", full.is_empty(), full.len(), 0).of("ports").unless((!full.is_empty()).then(why))
     }
 
     /// By the lines that wait to be written. It decides nothing of requests: what is served goes on.

@@ -103,6 +103,7 @@ impl World {
             audit: Arc::new(Audit::default()),
             keeping: None,
             tls_trouble: Trouble::default(),
+            crowding: Crowding::of_ports(&Metrics::default(), clock),
             traces: None,
             denial_log: None,
             access: Arc::new(Access::new(port, false, Credentials::none(port))),
@@ -429,6 +430,7 @@ async fn readiness_has_a_row_for_each_check_and_degraded_is_not_dead() {
     };
     let all = [
         "certificates",
+        "connections",
         "counter_keys",
         "decision_calls",
         "documents",

@@ -19,6 +19,7 @@ use super::tls::{Accepted, Acceptor};
 use super::turns::{self, InTurns};
 use super::workers::Places;
 use crate::clock::wall;
+use crate::crowding::Crowding;
 use crate::names::certificate::ClientCertificate;
 use crate::xds::Connection;
 
@@ -35,6 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Limits {
     /// For one more, one of these [makes room](Room).
     pub(super) connections_max: usize,
+    pub(super) crowding: Arc<Crowding>,
     /// The age at which a connection is renewed, so that Envoys spread over replicas again. It happens within a tenth
     /// of it before or after, or Envoys that came together would go together for ever (xDS rule 94).
     pub(super) age_max: Option<Duration>,
@@ -71,7 +73,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let listener = listener.into_tokio()?;
-    let mut room = Room::new(limits.connections_max);
+    let mut room = Room::new(limits.connections_max, limits.crowding);
     while let Some(taken) = shutdown.run_until_cancelled(take(&listener, &mut room)).await {
         match taken {
             Ok((stream, address, place)) => {

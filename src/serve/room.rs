@@ -13,12 +13,14 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::activity::Activity;
+use crate::crowding::Crowding;
 
 /// The time that one has to leave before another is told to, and between two looks where nobody can.
 const LEAVING_MAX: Duration = Duration::from_millis(100);
 
 pub(super) struct Room {
     places: usize,
+    crowding: Arc<Crowding>,
     permits: Arc<Semaphore>,
     /// Those that had not asked for anything when they were last looked at, from the oldest.
     newcomers: VecDeque<Guest>,
@@ -36,6 +38,7 @@ struct Guest {
 /// The place of a connection, for as long as it is open.
 pub(super) struct Place {
     guest: Guest,
+    crowding: Arc<Crowding>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -49,6 +52,7 @@ impl Place {
         loop {
             self.guest.leave.notified().await;
             if self.guest.activity.is_idle() {
+                self.crowding.sent_away();
                 return;
             }
         }
@@ -62,9 +66,9 @@ impl Guest {
 }
 
 impl Room {
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize, crowding: Arc<Crowding>) -> Self {
         let permits = Arc::new(Semaphore::new(places));
-        Self { places, permits, newcomers: VecDeque::new(), others: VecDeque::new() }
+        Self { places, crowding, permits, newcomers: VecDeque::new(), others: VecDeque::new() }
     }
 
     /// Waits for a place, which there is soon as long as somebody can leave.
@@ -79,12 +83,13 @@ impl Room {
             self.others.retain(Guest::is_here);
         }
         self.newcomers.push_back(guest.clone());
-        Ok(Place { guest, _permit: permit })
+        Ok(Place { guest, crowding: Arc::clone(&self.crowding), _permit: permit })
     }
 
     async fn make(&mut self) -> Result<OwnedSemaphorePermit, AcquireError> {
         let mut free = pin!(Arc::clone(&self.permits).acquire_owned());
         loop {
+            self.crowding.is_full(self.places);
             if let Some(next) = self.next() {
                 next.leave.notify_one();
             }
@@ -125,7 +130,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::Metrics;
     use crate::serve::activity::UnderWay;
+
+    fn room(places: usize) -> Room {
+        let [port, ..] = Crowding::of_ports(&Metrics::default(), Clock::start());
+        Room::new(places, port)
+    }
 
     /// A connection as its task has it: it goes when its place is wanted.
     struct Connection {
@@ -156,7 +168,7 @@ mod tests {
     }
 
     async fn full<const N: usize>() -> (Room, [Connection; N]) {
-        let mut room = Room::new(N);
+        let mut room = room(N);
         let mut connections = Vec::new();
         for _ in 0..N {
             connections.push(come(&mut room).await);
@@ -234,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_connections_that_are_gone_nothing_is_kept() {
-        let mut room = Room::new(4);
+        let mut room = room(4);
         for _ in 0..1000 {
             drop(room.take().await.unwrap());
         }

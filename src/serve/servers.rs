@@ -1,6 +1,7 @@
 //! The three servers, each a future that ends on shutdown, or with the reason why it could not go on.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -16,6 +17,7 @@ use super::tls::Acceptor;
 use super::workers::Places;
 use crate::admin::Admin;
 use crate::config::XdsLimits;
+use crate::crowding::Crowding;
 use crate::rls::{self, Rls};
 use crate::snapshot::render::DESCRIPTOR_SET;
 use crate::xds::{AdsServer, Xds};
@@ -43,7 +45,7 @@ pub(super) struct Ending {
 pub(super) fn xds(
     xds: Xds,
     limits: XdsLimits,
-    listener: Listener,
+    (listener, crowding): (Listener, Arc<Crowding>),
     tls: Option<Acceptor>,
     places: Places,
     Ending { leaving, shutdown }: Ending,
@@ -56,6 +58,7 @@ pub(super) fn xds(
         let routes = Routes::new(xds.into_service()).add_service(health_service).add_service(reflection);
         let limits = Limits {
             connections_max: limits.admission.streams_max + XDS_CONNECTIONS_SPARE,
+            crowding,
             age_max: limits.connection_age,
         };
         let protocol = Grpc { routes, streams_max: XDS_STREAMS_MAX };
@@ -71,7 +74,7 @@ pub(super) fn xds(
 
 pub(super) fn rls(
     rls: Rls,
-    listener: Listener,
+    (listener, crowding): (Listener, Arc<Crowding>),
     tls: Option<Acceptor>,
     places: Places,
     Ending { leaving, shutdown }: Ending,
@@ -94,7 +97,7 @@ pub(super) fn rls(
         };
         let others = Routes::new(health_service).add_service(reflection);
         let protocol = RateLimit { service: rls.into_service(), others, streams_max: RLS_STREAMS_MAX };
-        let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, age_max: None };
+        let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, crowding, age_max: None };
         tokio::select! {
             ended = connections::serve(listener, protocol, limits, tls, places, shutdown) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
@@ -106,13 +109,13 @@ pub(super) fn rls(
 
 pub(super) async fn admin(
     admin: Admin,
-    listener: Listener,
+    (listener, crowding): (Listener, Arc<Crowding>),
     tls: Option<Acceptor>,
     places: Places,
     shutdown: CancellationToken,
 ) -> Ended {
     let protocol = Http { router: admin.into_router() };
-    let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, age_max: None };
+    let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, crowding, age_max: None };
     let ended = connections::serve(listener, protocol, limits, tls, places, shutdown).await;
     ended.map_err(|error| format!("admin server: {error}"))
 }

@@ -4,11 +4,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::floods::{Others, PREFACE, assert_answers, begun_call, frame, start};
+use crate::harness::Tierflow;
+use crate::store::check;
 
 /// To each port.
 const SLOW: usize = 500;
@@ -76,11 +79,22 @@ async fn five_hundred_slow_connections_to_each_port_keep_nobody_from_an_answer()
         connect(port, SLOW, &slow);
     }
     assert_answers(&tierflow, ANSWERS, "500 slow connections to each port").await;
+    assert_eq!(check(&tierflow, "connections").await["ok"], true);
+    assert_eq!(sent_away(&tierflow).await, [0; 3]);
+}
+
+/// The connections of each port that were closed for others.
+async fn sent_away(tierflow: &Tierflow) -> [u64; 3] {
+    let metrics = tierflow.ask("/metrics").await.text();
+    ["xds", "rls", "admin"].map(|port| {
+        let series = format!("tierflow_connections_sent_away_total{{port=\"{port}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_an_answer_stays_however_many_come_that_ask_for_nothing() {
-    let (_folder, tierflow) = start().await;
+    let (folder, tierflow) = start().await;
     let mut asking = TcpStream::connect(tierflow.admin()).await.unwrap();
     let body = r#"{"kind":"Plan","name":"gold","limits":[{"rate":"1/h"}]}"#;
     let head = format!("POST /v1/check HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -88,6 +102,13 @@ async fn whoever_waits_for_an_answer_stays_however_many_come_that_ask_for_nothin
     let slow = Others::start();
     connect(tierflow.admin(), MORE, &slow);
     assert_answers(&tierflow, ANSWERS, "more slow connections than places").await;
+    let row = check(&tierflow, "connections").await;
+    assert_eq!(row, json!({ "name": "connections", "ok": false, "value": 1, "threshold": 0, "unit": "ports" }));
+    let [xds, rls, admin] = sent_away(&tierflow).await;
+    assert!(xds == 0 && rls == 0 && admin > 0, "{admin}");
+    let log = std::fs::read_to_string(folder.path().join("policies.log")).unwrap();
+    let told = log.lines().find(|line| line.contains("all places of a port are taken")).unwrap();
+    assert!(told.contains("\"port\":\"admin\"") && told.contains("\"places\":1024"), "{told}");
     asking.write_all(body.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     asking.read_exact(&mut answer).await.unwrap();

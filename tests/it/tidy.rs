@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 44] = [
+const LAYERS: [(&str, &[&str]); 45] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
     ("rotation", &["regular_file"]),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, &[&str]); 44] = [
     ("top", &["names", "clock", "shown"]),
     ("events", &["clock"]),
     ("denials", &["names", "metrics", "clock", "shown"]),
+    ("crowding", &["metrics", "clock"]),
     ("policy", &["names", "document", "shared_map", "shown"]),
     ("snapshot", &["names", "shared_map"]),
     ("compile", &["policy", "snapshot", "names", "document"]),
@@ -80,6 +81,7 @@ const LAYERS: [(&str, &[&str]); 44] = [
             "snapshot",
             "nodes",
             "counters",
+            "crowding",
             "certificates",
             "denial_log",
             "denials",
@@ -145,6 +147,7 @@ const OUTSIDE: [(&str, &[&str]); 15] = [
             "audit",
             "certificates",
             "counters",
+            "crowding",
             "denial_log",
             "denials",
             "editor",

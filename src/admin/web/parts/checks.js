@@ -2,7 +2,7 @@
 
 import { count, duration, plural } from '../lib/format.js';
 
-const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', refused_files: 'Refused files', counter_keys: 'Counters in memory', counter_store: 'Store of counters', certificates: 'Certificates', identities: 'Gateways for nobody', decision_calls: 'Requests that wait', xds_unread: 'Not read by Envoys', audit_log: 'Audit log', spans: 'Spans that wait', denials_log: 'Log of denials', last_good_set: 'Last good set on disk', leaving: 'Leaving' };
+const CHECKS = { policies: 'Policies', source: 'Source of policies', documents: 'Documents in the source', refused_documents: 'Refused documents', refused_files: 'Refused files', counter_keys: 'Counters in memory', counter_store: 'Store of counters', certificates: 'Certificates', identities: 'Gateways for nobody', connections: 'Ports without places', decision_calls: 'Requests that wait', xds_unread: 'Not read by Envoys', audit_log: 'Audit log', spans: 'Spans that wait', denials_log: 'Log of denials', last_good_set: 'Last good set on disk', leaving: 'Leaving' };
 const SECONDS_CHECKS = ['source'];
 
 export function titleOf({ name }) {
