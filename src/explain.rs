@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Asked, Described, Matcher, TenantDenial, ToldCounter};
 use crate::limiter::older::OlderForms;
-use crate::names::{Name, descriptor};
+use crate::names::{Name, descriptor, spelling};
 use crate::policy::form::Form;
 use crate::policy::gateway::{Gateway, TenantSource};
 use crate::policy::limit::Dimension;
@@ -123,7 +123,7 @@ pub fn explain(policies: &PolicySet, matcher: &Matcher, gateway: &Gateway, reque
         api: api.map(|api| api.name.to_string()),
         service: api.map(|api| api.service.to_string()),
         preflight,
-        tenant: tenant.map(|tenant| String::from_utf8_lossy(&tenant).into_owned()),
+        tenant: tenant.map(|tenant| spelling::spelled(&tenant).into_owned()),
         denied: None,
         limits: Vec::new(),
         passed_over: Vec::new(),
@@ -196,7 +196,7 @@ fn explained(applied: &Applied<'_>, counter: &ToldCounter<'_>) -> ExplainedLimit
     let limit = applied.limit;
     let mut by = Vec::new();
     counter.tell_values(|parts| {
-        let value = String::from_utf8_lossy(&parts.concat()).into_owned();
+        let value = spelling::spelled(&parts.concat()).into_owned();
         by.push(match limit.by.get(by.len()) {
             Some(dimension) => format!("{dimension}={value}"),
             // What a list reports says itself what it is.

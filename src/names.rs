@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod credential;
+pub mod spelling;
 
 use std::collections::BTreeMap;
 use std::fmt;

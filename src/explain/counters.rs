@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::limiter::Charge;
 use crate::limiter::matcher::{Applied, Described, Matcher, TenantDenial, Tier, shown_entry, shown_value};
-use crate::names::{Name, descriptor};
+use crate::names::{Name, descriptor, spelling};
 use crate::policy::gateway::{DefaultPlan, Gateway};
 use crate::policy::limit::{Algorithm, Dimension, Limit};
 use crate::policy::problem::nearest;
@@ -158,7 +158,8 @@ impl<'a> Naming<'a> {
     }
 
     fn tenant(&mut self, gateway: &'a Gateway, apis: &[&'a Name], tenant: &str) {
-        let entries = self.selection.entries(Some((descriptor::TENANT.as_bytes(), tenant.as_bytes())));
+        let tenant_bytes = spelling::read(tenant);
+        let entries = self.selection.entries(Some((descriptor::TENANT.as_bytes(), &tenant_bytes)));
         let described = Described { entries: &entries, hits: 0 };
         let found = match self.matcher.of_tenant(&gateway.name, apis, &described) {
             None => return,
@@ -169,7 +170,7 @@ impl<'a> Naming<'a> {
             Some(Ok(found)) => found,
         };
         self.tenancy = Some(Ok(()));
-        let tenant = String::from_utf8_lossy(&found.tenant);
+        let tenant = spelling::spelled(&found.tenant);
         let owner = |api| Owner { gateway, api, tenant: Some(&tenant), tier: Tier::Tenant };
         found.over_all.iter().for_each(|applied| self.add(owner(None), applied));
         for (&api, limits) in apis.iter().zip(&found.for_apis) {
@@ -196,7 +197,7 @@ impl<'a> Naming<'a> {
             }
         }
         let id = [(descriptor::RATE_LIMITS.as_bytes(), entry.id.as_bytes())];
-        let values = by.iter().map(|(action, value)| (action.descriptor_key().as_bytes(), value.as_bytes()));
+        let values = by.iter().map(|(action, value)| (action.descriptor_key().as_bytes(), value.as_slice()));
         let entries: Vec<_> = id.into_iter().chain(values).collect();
         let described = Described { entries: &entries, hits: 0 };
         let applied = self.matcher.of_list_entry(&gateway.name, &entry.id, &described);
@@ -317,7 +318,7 @@ fn named(
 
 /// The value of an action's entry.
 enum Value {
-    Is(String),
+    Is(Vec<u8>),
     /// The action adds no entry.
     LeftOut,
     NotGiven,
@@ -349,16 +350,16 @@ fn reported(action: &Action, selection: &Selection) -> (String, Value) {
         Action::MaskedRemoteAddress { v4_bits, v6_bits } => match selection.client_ip {
             Some(address) => {
                 let masked = super::list::masked_entry(address, *v4_bits, *v6_bits);
-                (descriptor::CLIENT_IP.to_owned(), Value::Is(masked))
+                (descriptor::CLIENT_IP.to_owned(), Value::Is(masked.into_bytes()))
             }
             None => (descriptor::CLIENT_IP.to_owned(), Value::NotGiven),
         },
         Action::RemoteAddressMatch { entry, .. }
         | Action::GenericKey(entry)
         | Action::HeaderMatch { entry, .. }
-        | Action::QueryMatch { entry, .. } => (own_key(), Value::Is(entry.value.clone())),
+        | Action::QueryMatch { entry, .. } => (own_key(), Value::Is(entry.value.clone().into_bytes())),
         Action::Metadata(metadata) => match (&metadata.default, given(own_key(), metadata.skip_if_absent)) {
-            (Some(default), (key, Value::NotGiven)) => (key, Value::Is(default.clone())),
+            (Some(default), (key, Value::NotGiven)) => (key, Value::Is(default.clone().into_bytes())),
             (_, given) => given,
         },
         Action::SourceCluster | Action::DestinationCluster => given(own_key(), false),

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::counters::{Admission, Trip};
 use crate::denial_log::{DenialLog, Event, Trace};
 use crate::limiter::matcher::{Applied, Found};
-use crate::names::Name;
+use crate::names::{Name, spelling};
 use crate::shown;
 use crate::traces::{Ended, Kind, Span, TRACEPARENT, TraceContext, Traces};
 
@@ -136,7 +136,7 @@ fn tenant(question: &Question<'_>) -> Option<String> {
 
 fn shown_tenant(tenant: &[u8]) -> String {
     let bytes = tenant.get(..TENANT_BYTES_MAX).unwrap_or(tenant);
-    shown::beginning(&String::from_utf8_lossy(bytes), TENANT_BYTES_MAX).to_owned()
+    shown::beginning(&spelling::spelled(bytes), TENANT_BYTES_MAX).to_owned()
 }
 
 #[cfg(test)]

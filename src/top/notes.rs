@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use crate::names::Name;
+use crate::names::{Name, spelling};
 use crate::shown;
 
 /// The longest name of a tenant, and the longest value that a counter is split by, in bytes. The rest of a longer one is cut off.
@@ -241,16 +241,23 @@ impl CounterName {
     }
 }
 
-/// A tenant's name as it is told here, which of a long one is its beginning.
+/// A tenant's name, by its spelling, as it is told here, which of a long one is its beginning.
 pub(super) fn told(tenant: &str) -> Box<str> {
-    text(tenant.as_bytes().get(..TEXT_BYTES_MAX).unwrap_or(tenant.as_bytes()))
+    let tenant = spelling::read(tenant);
+    text(tenant.get(..TEXT_BYTES_MAX).unwrap_or(&tenant))
 }
 
 /// Whatever a client sent, as text of a bounded length.
 fn text(bytes: &[u8]) -> Box<str> {
-    let text = String::from_utf8_lossy(bytes);
+    let whole = match std::str::from_utf8(bytes) {
+        // It was cut within a letter.
+        Err(error) if error.error_len().is_none() && bytes.len() == TEXT_BYTES_MAX => {
+            bytes.get(..error.valid_up_to()).unwrap_or(bytes)
+        }
+        _ => bytes,
+    };
     // What is no UTF-8 becomes longer.
-    shown::beginning(&text, TEXT_BYTES_MAX).into()
+    shown::beginning(&spelling::spelled(whole), TEXT_BYTES_MAX).into()
 }
 
 #[cfg(test)]
@@ -299,8 +306,7 @@ mod tests {
         add(&mut notes, b"acme", 2, b"1");
         add(&mut notes, b"", 0, b"");
         add(&mut notes, b"b\xff", 1, b"");
-        let expected =
-            ["acme", "acme.0 x=1 x=1 x=1 x=1", "-.1 x=1 x=1 x=1 x=1", "", "b\u{fffd}", "b\u{fffd}.0 x= x= x= x="];
+        let expected = ["acme", "acme.0 x=1 x=1 x=1 x=1", "-.1 x=1 x=1 x=1 x=1", "", r"b\xff", r"b\xff.0 x= x= x= x="];
         assert_eq!(told(&mut notes), expected);
         assert_eq!(told(&mut notes), [""; 0]);
     }

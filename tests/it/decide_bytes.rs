@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -68,6 +69,14 @@ rate_limits:
     assert_eq!(errors(&world).await, 0);
 }
 
+/// An Api for everybody, and the limit of whoever has no plan.
+fn strangers(limit: &str) -> String {
+    format!(
+        "{{kind: Api, name: pay, gateway: edge, match: {{path: /pay}}, service: upstream}}\n---\n\
+         {{kind: Plan, name: standard, limits: [{limit}]}}\n"
+    )
+}
+
 #[tokio::test]
 async fn a_tenant_that_is_no_text_is_a_stranger_with_the_default_plan() {
     for (source, request) in [
@@ -75,22 +84,43 @@ async fn a_tenant_that_is_no_text_is_a_stranger_with_the_default_plan() {
         ("{ query: t }", get("/pay?t=%ff", b"x: y")),
         ("{ cookie: t }", get("/pay", b"cookie: t=\xfe\xff")),
     ] {
-        let policies = "
-kind: Api
-name: pay
-gateway: edge
-match: { path: /pay }
-service: upstream
----
-kind: Plan
-name: standard
-limits: [{ rate: 1/h }]
-";
+        let policies = &strangers("{ rate: 1/h }");
         let gateway = format!("tenant: {{ from: {source}, default_plan: standard }}");
         let world = World::start(Setup { policies, gateway: &gateway, ..Default::default() }).await;
         is_counted(&world.edge, source, &request).await;
         // It is nobody else.
         assert_eq!(world.edge.get("/pay").await.status, 200);
+    }
+}
+
+/// They are looked at and reset by what is shown of them, and no two are shown alike.
+#[tokio::test]
+async fn tenants_that_are_no_text_have_names_of_their_own() {
+    let policies = &strangers("{ rate: 1/h, by: [{ header: x-key }] }");
+    let gateway = "tenant: { from: { header: x-tenant-id }, default_plan: standard }";
+    let world = World::start(Setup { policies, gateway, ..Default::default() }).await;
+    let tierflow = &world.tierflow;
+    let shown = [r"\xfe", r"\xff", r"\x5cxff"];
+    for tenant in [&b"\xfe"[..], b"\xff", br"\xff"] {
+        let header = [b"x-tenant-id: ", tenant, b"\r\nx-key: k\xff"].concat();
+        is_counted(&world.edge, format!("{tenant:?}"), &get("/pay", &header)).await;
+    }
+    let names = eventually("the busiest are told", async || {
+        let top: Value = serde_json::from_slice(&tierflow.ask("/v1/top").await.body).unwrap();
+        let rows = top["tenants"].as_array().unwrap();
+        let mut names: Vec<_> = rows.iter().map(|row| row["tenant"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        (names.len() == 3).then_some(names)
+    });
+    assert_eq!(names.await, [r"\x5cxff", r"\xfe", r"\xff"]);
+    for tenant in shown {
+        let counter = format!("/v1/counters?tenant={}&header.x-key=k%5Cxff", tenant.replace('\\', "%5C"));
+        let seen: Value = serde_json::from_slice(&tierflow.ask(&counter).await.body).unwrap();
+        let counter_of = &seen["counters"][0];
+        assert_eq!((&counter_of["tenant"], &counter_of["used"]), (&json!(tenant), &json!(1)), "{seen}");
+        assert_eq!(counter_of["by"][0]["value"], json!(r"k\xff"), "{seen}");
+        let reset: Value = serde_json::from_slice(&tierflow.send("DELETE", &counter, &[], "").await.body).unwrap();
+        assert_eq!(reset["reset"], 1, "{tenant}: {reset}");
     }
 }
 

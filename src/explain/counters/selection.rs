@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::limiter::matcher::Tier;
-use crate::names::descriptor;
+use crate::names::{descriptor, spelling};
 use crate::policy::gateway::Gateway;
 use crate::policy::problem::nearest;
 use crate::policy::set::PolicySet;
@@ -27,7 +27,7 @@ pub struct Selection {
     pub limit: Option<String>,
     pub tier: Option<Tier>,
     /// Values by the keys of the entries that would report them. An empty one is that of requests that lack it.
-    pub(super) parts: BTreeMap<String, String>,
+    pub(super) parts: BTreeMap<String, Vec<u8>>,
     pub(super) client_ip: Option<IpAddr>,
 }
 
@@ -88,11 +88,11 @@ impl Selection {
                 let expected = || format!("client_ip: found {value:?}, expected an IP address, as in 10.0.0.7");
                 let address: IpAddr = value.parse().map_err(|_| SelectionError::Unfit(expected()))?;
                 self.client_ip = Some(address);
-                self.parts.insert(descriptor::CLIENT_IP.to_owned(), address.to_string());
+                self.parts.insert(descriptor::CLIENT_IP.to_owned(), address.to_string().into_bytes());
                 return Ok(());
             }
             _ => {
-                self.parts.insert(key(name)?, value.to_owned());
+                self.parts.insert(key(name)?, spelling::read(value).into_owned());
                 return Ok(());
             }
         };
@@ -132,7 +132,7 @@ impl Selection {
 
     /// What is given, as the entries of a descriptor.
     pub(super) fn entries<'a>(&'a self, tenant: Option<(&'a [u8], &'a [u8])>) -> Vec<(&'a [u8], &'a [u8])> {
-        let parts = self.parts.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        let parts = self.parts.iter().map(|(key, value)| (key.as_bytes(), value.as_slice()));
         tenant.into_iter().chain(parts).collect()
     }
 }

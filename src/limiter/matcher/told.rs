@@ -9,7 +9,7 @@ use super::pick::TenantLists;
 use super::prepared::{Prepared, host_name, mask, parse_address, path, value};
 use super::{Applied, Asked, Described, Found, Matcher, Tier};
 use crate::names::credential::ShownValue;
-use crate::names::{Name, descriptor};
+use crate::names::{Name, descriptor, spelling};
 use crate::policy::limit::Dimension;
 use crate::policy::rate_limits::Action;
 
@@ -108,21 +108,21 @@ fn of_api<'a>(asked: &Asked<'a>) -> Option<&'a Described<'a>> {
 }
 
 /// The value of what a limit counts by, as people write it.
-pub fn shown_value(dimension: &Dimension, reported: &str) -> String {
+pub fn shown_value(dimension: &Dimension, reported: &[u8]) -> String {
     let mut shown = String::new();
-    tell_value(dimension, reported.as_bytes(), |parts| shown = joined(parts));
+    tell_value(dimension, reported, |parts| shown = joined(parts));
     shown
 }
 
 /// The value that an action of a list reports, as it is shown.
-pub fn shown_entry(action: &Action, value: &str) -> String {
+pub fn shown_entry(action: &Action, value: &[u8]) -> String {
     let mut shown = String::new();
-    tell_entry(value.as_bytes(), action.is_credential(), |parts| shown = joined(parts));
+    tell_entry(value, action.is_credential(), |parts| shown = joined(parts));
     shown
 }
 
 fn joined(parts: [&[u8]; 2]) -> String {
-    String::from_utf8_lossy(&parts.concat()).into_owned()
+    spelling::spelled(&parts.concat()).into_owned()
 }
 
 fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce([&[u8]; 2])) {
