@@ -13,6 +13,7 @@ use crate::floods::{self, question};
 use crate::harness::{Tierflow, any_addresses, eventually, tierflow as run};
 use crate::store::{Store, document, serves_rate};
 use crate::tls;
+use crate::web::Visit;
 
 /// So much may pass.
 fn policies(rate: &str) -> String {
@@ -130,6 +131,8 @@ async fn a_last_good_set_that_cannot_be_kept_is_told_until_it_is_kept_again() {
     unwell(&world, "last_good_set", &format!("not on disk for the next start: {}: No such file", state.display()))
         .await;
     assert_shown(tierflow, "last_good_set", false).await;
+    let visit = Visit::start(world.folder.path(), tierflow).await;
+    visit.sees("Last good set on disk: what is served is not on disk for the next start: ").await;
     std::fs::write(&state, "a file in its place").unwrap();
     unwell(&world, "last_good_set", "Not a directory").await;
     std::fs::remove_file(&state).unwrap();
