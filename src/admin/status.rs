@@ -1,5 +1,8 @@
 //! The state of the whole in one answer.
 
+mod held;
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,28 +14,21 @@ use utoipa::ToSchema;
 
 use super::documents::RefusedDocument;
 use super::health::Check;
-use super::nodes::{Look, NeededFeature};
 use super::{Admin, Listeners, in_background, rfc3339, wall};
 use crate::certificates::Certificate;
 use crate::counters::Counters;
 use crate::counters::redis::Report;
 use crate::denials::Denial;
 use crate::document::Instance;
-use crate::live::Parsed;
-use crate::names::{DocumentId, Kind, Name};
-use crate::nodes::state::{Condition, NodeState};
-use crate::nodes::{Node, Standing};
-use crate::rollout::{Hold, Reason};
+use crate::names::Name;
 use crate::shown;
 use crate::source::board::Replica;
 use crate::version::{COMMIT, VERSION};
+use held::{HELD_MAX, HeldGateway};
+use nodes::NodesStatus;
 
-/// Of so many Envoys that do not have the newest generation it is told why. `/v1/nodes` has all.
-const BEHIND_MAX: usize = 20;
 /// So many refused documents are told of. `/v1/policies` has all.
 const REFUSED_MAX: usize = 100;
-/// So many gateways that are held are told of, so many documents and refusals of each, and so many resources of a refusal.
-const HELD_MAX: usize = 20;
 /// So many instances of services that register themselves are told of, and so many that make no sense.
 const REGISTERED_MAX: usize = 1000;
 const STRANGE_MAX: usize = 20;
@@ -55,7 +51,7 @@ pub(super) struct Status {
     #[schema(required = true)]
     revision: Option<u64>,
     ready: bool,
-    /// The rows of `/readyz`.
+    /// The rows of `/readyz`, with what failed.
     checks: Vec<Check>,
     source: SourceStatus,
     /// The number of documents that are served.
@@ -147,109 +143,6 @@ struct SourceStatus {
     /// A large change that cannot be read, so that nobody serves it.
     #[schema(required = true)]
     unreadable_change: Option<String>,
-}
-
-/// How many Envoys have what, and the first of those that do not have the newest generation.
-#[derive(Serialize, ToSchema)]
-struct NodesStatus {
-    /// The number of Envoys in each state.
-    states: BTreeMap<NodeState, usize>,
-    connected: usize,
-    live: usize,
-    refusing: usize,
-    held: usize,
-    pending: usize,
-    /// Those that have not answered for more than 15 s.
-    late: usize,
-    selected_by_no_gateway: usize,
-    /// Those that are not SYNCED, the first 20 in the order of states; of one state those that are in it for the longest.
-    behind: Vec<NodeBehind>,
-    /// Those that are offered what they do not know, the first 20.
-    too_old: Vec<NodeTooOld>,
-    too_old_more: usize,
-}
-
-#[derive(Serialize, ToSchema)]
-struct NodeBehind {
-    id: String,
-    groups: Vec<String>,
-    state: NodeState,
-    reason: String,
-    /// The moment since which it is in that state.
-    #[schema(format = DateTime)]
-    since: String,
-    /// `live`, `pending`, `refusing` or `held`.
-    standing: &'static str,
-    late: bool,
-    /// The newest generation that is live on it; 0 if none is yet.
-    generation: u64,
-    refused: Vec<RefusedType>,
-}
-
-/// What an Envoy refuses.
-#[derive(Serialize, ToSchema)]
-struct RefusedType {
-    #[serde(rename = "type")]
-    resource_type: &'static str,
-    /// Envoy's own words.
-    message: String,
-    #[schema(format = DateTime)]
-    since: String,
-}
-
-/// An Envoy that is offered what it does not know.
-#[derive(Serialize, ToSchema)]
-struct NodeTooOld {
-    id: String,
-    /// Its version, as it says.
-    envoy: String,
-    too_old_for: Vec<NeededFeature>,
-}
-
-/// What the Envoys of a gateway are kept from.
-#[derive(Serialize, ToSchema)]
-struct HeldGateway {
-    gateway: String,
-    /// The generation that was refused first.
-    generation: u64,
-    /// True if they stay as they were altogether.
-    whole: bool,
-    /// The first 20.
-    documents: Vec<HeldDocument>,
-    documents_more: usize,
-    /// The first 20.
-    reasons: Vec<HoldingRefusal>,
-    reasons_more: usize,
-}
-
-/// A document that a group does not get in this version.
-#[derive(Serialize, ToSchema)]
-struct HeldDocument {
-    kind: Kind,
-    #[schema(value_type = String)]
-    name: Arc<str>,
-    /// True: that it is gone is what the group does not get.
-    deleted: bool,
-    #[schema(required = true)]
-    origin: Option<String>,
-    #[schema(required = true)]
-    revision: Option<u64>,
-}
-
-/// A refusal that holds a group back.
-#[derive(Serialize, ToSchema)]
-struct HoldingRefusal {
-    node: String,
-    #[serde(rename = "type")]
-    resource_type: &'static str,
-    /// The first 20.
-    #[schema(value_type = Vec<String>)]
-    resources: Vec<Arc<str>>,
-    resources_more: usize,
-    /// Envoy's own words.
-    message: String,
-    #[schema(format = DateTime)]
-    since: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -370,121 +263,6 @@ fn first_instances<'a>(
         told.insert(service.to_string(), of_service);
     }
     (told, more)
-}
-
-impl NodesStatus {
-    fn of(admin: &Admin) -> Self {
-        let look = Look::of(admin);
-        let (gone, nodes): (Vec<Node>, Vec<Node>) =
-            admin.nodes.after(None).map(|(_, node)| node).partition(|node| node.gone_at.is_some());
-        let conditions: Vec<(Condition, &Node)> = nodes.iter().chain(&gone).map(|node| (look.at(node), node)).collect();
-        let mut states: BTreeMap<NodeState, usize> = NodeState::ALL.into_iter().map(|state| (state, 0)).collect();
-        for (condition, _) in &conditions {
-            *states.entry(condition.state).or_default() += 1;
-        }
-        let mut behind: Vec<_> =
-            conditions.into_iter().filter(|(condition, _)| condition.state != NodeState::Synced).collect();
-        behind.sort_by_key(|(condition, _)| (condition.state, condition.since));
-        let is_current =
-            |node: &Node| node.position.standing == Standing::Live && node.position.live >= look.newest.generation;
-        let count = |condition: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| condition(node)).count();
-        let standing = |standing| count(&|node: &Node| node.position.standing == standing);
-        let (live, refusing, held) = (count(&is_current), standing(Standing::Refusing), standing(Standing::Held));
-        let behind = behind.into_iter().take(BEHIND_MAX);
-        let too_old: Vec<&Node> = nodes.iter().filter(|node| !node.too_old_for.is_empty()).collect();
-        let (too_old, too_old_more) = first(too_old.into_iter(), BEHIND_MAX, NodeTooOld::of);
-        Self {
-            states,
-            connected: nodes.len(),
-            live,
-            refusing,
-            held,
-            pending: nodes.len() - live - refusing - held,
-            late: count(&|node: &Node| node.is_late(look.now)),
-            selected_by_no_gateway: count(&|node: &Node| node.groups.is_empty()),
-            behind: behind.map(|(condition, node)| NodeBehind::of(node, condition, node.is_late(look.now))).collect(),
-            too_old,
-            too_old_more,
-        }
-    }
-}
-
-impl NodeBehind {
-    fn of(node: &Node, condition: Condition, late: bool) -> Self {
-        let Condition { state, reason, since } = condition;
-        let refused =
-            node.types.iter().filter_map(|(resource_type, status)| Some((resource_type, status.refused.as_ref()?)));
-        let refused = refused.map(|(resource_type, refused)| RefusedType {
-            resource_type: resource_type.as_str(),
-            message: refused.message.clone(),
-            since: rfc3339(refused.since),
-        });
-        Self {
-            id: node.identity.id.clone(),
-            groups: node.groups.iter().map(Name::to_string).collect(),
-            state,
-            reason,
-            since: rfc3339(since),
-            standing: node.position.standing.as_str(),
-            late,
-            generation: node.position.live,
-            refused: refused.collect(),
-        }
-    }
-}
-
-impl NodeTooOld {
-    fn of(node: &Node) -> Self {
-        Self {
-            id: node.identity.id.clone(),
-            envoy: node.envoy_version.clone(),
-            too_old_for: NeededFeature::all_of(node),
-        }
-    }
-}
-
-impl HeldGateway {
-    fn of(gateway: &Name, hold: &Hold) -> Self {
-        let of = |(id, parsed): (&DocumentId, &Option<Arc<Parsed>>)| HeldDocument::of(id, parsed.as_deref());
-        let (documents, documents_more) = first(hold.documents.iter(), HELD_MAX, of);
-        let (reasons, reasons_more) = first(hold.reasons.iter(), HELD_MAX, HoldingRefusal::of);
-        Self {
-            gateway: gateway.to_string(),
-            generation: hold.generation,
-            whole: hold.is_whole,
-            documents,
-            documents_more,
-            reasons,
-            reasons_more,
-        }
-    }
-}
-
-impl HeldDocument {
-    fn of(id: &DocumentId, parsed: Option<&Parsed>) -> Self {
-        let document = parsed.map(|parsed| &parsed.document);
-        Self {
-            kind: id.kind,
-            name: Arc::clone(&id.name),
-            deleted: parsed.is_none(),
-            origin: document.map(|document| document.origin.to_string()),
-            revision: document.and_then(|document| document.revision).map(|revision| revision.0),
-        }
-    }
-}
-
-impl HoldingRefusal {
-    fn of(reason: &Reason) -> Self {
-        let (resources, resources_more) = first(reason.resources.iter(), HELD_MAX, Arc::clone);
-        Self {
-            node: reason.node.clone(),
-            resource_type: reason.resource_type.as_str(),
-            resources,
-            resources_more,
-            message: reason.message.clone(),
-            since: rfc3339(reason.since),
-        }
-    }
 }
 
 impl CounterStore {
