@@ -70,6 +70,7 @@ pub mod diff;
 pub mod explain;
 pub mod limiter;
 // the outside, behind narrow seams
+pub mod budget;
 pub mod counters;
 pub mod denial_log;
 pub mod etcd;

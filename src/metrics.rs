@@ -61,6 +61,9 @@ pub struct Metrics {
     pub admin_turned_away: Family<ReasonLabels, Counter>,
     pub audit_lines_unnoted: Family<ReasonLabels, Counter>,
     pub identity_denials: Family<PortLabels, Counter>,
+    /// Beyond what each connection may hold in any case.
+    pub unfinished_request_bytes: Family<PortLabels, Gauge>,
+    pub unfinished_requests_refused: Family<PortLabels, Counter>,
     /// In seconds since 1970.
     pub certificate_expiration: Family<FileLabels, Gauge>,
     pub refused_documents: Gauge,
@@ -307,6 +310,18 @@ impl Default for Metrics {
                 r,
                 "identity_denials",
                 "Streams and requests that were refused because their gateway is not for the certificate of their Envoy",
+                Family::default(),
+            ),
+            unfinished_request_bytes: register(
+                r,
+                "unfinished_request_bytes",
+                "Bytes of requests that have not come to their end, beyond 64 KiB of each connection",
+                Family::default(),
+            ),
+            unfinished_requests_refused: register(
+                r,
+                "unfinished_requests_refused",
+                "Requests that were refused because too much of requests had come that were not whole",
                 Family::default(),
             ),
             certificate_expiration: Family::default(),

@@ -16,6 +16,7 @@
 
 mod access;
 mod activity;
+mod beside;
 mod certificates;
 mod connections;
 mod counters;

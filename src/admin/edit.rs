@@ -125,7 +125,7 @@ pub(super) async fn put(
     editing: Editing,
     OfPath(path): OfPath<DocumentPath>,
     headers: HeaderMap,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let (id, draft_editor) = (path.id()?, Arc::clone(editor));
@@ -176,7 +176,7 @@ pub(super) async fn apply(
     State(admin): State<Admin>,
     editing: Editing,
     headers: HeaderMap,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Response, ProblemDetails> {
     let editor = editor_of(&admin)?;
     let drafts = in_background(move || drafts(&"body".into(), &body)).await.map_err(explain)?;

@@ -1,12 +1,12 @@
 //! Axum's extractors, whose refusals are problem details like every other error.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::RequestExt as _;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -17,7 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Admin;
 use super::error::ProblemDetails;
+use crate::budget::{Allowance, Held};
 
+/// What a request takes before its body has come: its headers, which may be so large.
+const HEAD_BYTES: usize = 16 * 1024;
 /// The time that a body may take to come, from the end of the headers.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,8 +33,11 @@ pub(super) struct OfQuery<T>(pub(super) T);
 /// The body, which is JSON.
 pub(super) struct OfJson<T>(pub(super) T);
 
-/// The whole body.
-pub(super) struct Body(pub(super) Bytes);
+/// The whole body, which is among what its connection holds from its first byte on until this is dropped.
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    held: Held,
+}
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Admin> for OfPath<T> {
     type Rejection = ProblemDetails;
@@ -51,65 +57,66 @@ impl<T: DeserializeOwned> FromRequestParts<Admin> for OfQuery<T> {
     }
 }
 
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Body {
+    async fn read(request: Request) -> Result<Self, ProblemDetails> {
+        let allowance = request.extensions().get::<Arc<Allowance>>().cloned().unwrap_or_default();
+        let mut body = Self { bytes: Vec::new(), held: allowance.held() };
+        body.hold()?;
+        let mut coming = request.with_limited_body().into_body();
+        while let Some(frame) = coming.frame().await {
+            let Ok(data) = frame.map_err(unread)?.into_data() else { continue };
+            body.bytes.extend_from_slice(&data);
+            body.hold()?;
+        }
+        Ok(body)
+    }
+
+    fn hold(&mut self) -> Result<(), ProblemDetails> {
+        let held = self.held.set(HEAD_BYTES + self.bytes.capacity());
+        held.map_err(|full| ProblemDetails::unavailable(&full.to_string()).retry_after(1))
+    }
+}
+
 impl FromRequest<Admin> for Body {
     type Rejection = ProblemDetails;
 
-    async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
-        let refused = |refused: BytesRejection| ProblemDetails::of(refused.status(), &refused.body_text());
-        in_time(Bytes::from_request(request, admin)).await?.map(Self).map_err(refused)
+    async fn from_request(request: Request, _: &Admin) -> Result<Self, ProblemDetails> {
+        in_time(Self::read(request)).await?
     }
 }
 
 /// The sets of documents that are made at the same time, where anybody may send them: a set takes many times what its text
 /// does.
 const SETS: usize = 4;
-/// The bytes of such bodies that are kept at the same time, those that are still coming among them.
-const BYTES: usize = 64 * 1024 * 1024;
 
-/// Those who may send a set of documents now. Whoever takes long to send one takes nobody's turn, and room for no more than
-/// what came.
+/// Those who may send a set of documents now. Whoever takes long to send one takes nobody's turn.
 #[derive(Clone, Debug)]
-pub struct Turns {
-    sets: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-}
+pub struct Turns(Arc<Semaphore>);
 
 /// The whole body of somebody whose turn it is. The turn lasts as long as this does.
 pub(super) struct BodyInTurn {
-    pub(super) body: Vec<u8>,
-    pub(super) turn: Turn,
+    pub(super) body: Body,
+    pub(super) turn: OwnedSemaphorePermit,
 }
-
-/// A place among those whose set is made, and the room that its text takes.
-pub(super) struct Turn(#[expect(dead_code, reason = "held until it is dropped")] [Option<OwnedSemaphorePermit>; 2]);
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { sets: Arc::new(Semaphore::new(SETS)), bytes: Arc::new(Semaphore::new(BYTES)) }
+        Self(Arc::new(Semaphore::new(SETS)))
     }
 }
 
 impl Turns {
     /// A turn of those that there are, or none.
     pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.sets).try_acquire_owned().ok()
-    }
-
-    async fn read(&self, request: Request) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ProblemDetails> {
-        let mut coming = request.with_limited_body().into_body();
-        let (mut body, mut room) = (Vec::new(), None::<OwnedSemaphorePermit>);
-        while let Some(frame) = coming.frame().await {
-            let Ok(data) = frame.map_err(unread)?.into_data() else { continue };
-            let more = u32::try_from(data.len()).ok();
-            let more = more.and_then(|bytes| Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok());
-            let more = more.ok_or_else(|| no_turn("as much as there is room for"))?;
-            match &mut room {
-                Some(room) => room.merge(more),
-                None => room = Some(more),
-            }
-            body.extend_from_slice(&data);
-        }
-        Ok((body, room))
+        Arc::clone(&self.0).try_acquire_owned().ok()
     }
 }
 
@@ -117,15 +124,13 @@ impl FromRequest<Admin> for BodyInTurn {
     type Rejection = ProblemDetails;
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
-        let (body, room) = in_time(admin.turns.read(request)).await??;
-        let set = admin.turns.take().ok_or_else(|| no_turn(&format!("{SETS} of them")))?;
-        Ok(Self { body, turn: Turn([room, Some(set)]) })
+        let body = Body::from_request(request, admin).await?;
+        let turn = admin.turns.take().ok_or_else(|| {
+            let detail = format!("{SETS} sets of documents are looked at, and no more are at the same time");
+            ProblemDetails::unavailable(&detail).retry_after(1)
+        })?;
+        Ok(Self { body, turn })
     }
-}
-
-fn no_turn(taken: &str) -> ProblemDetails {
-    let detail = format!("sets of documents are looked at, {taken}, and no more are at the same time");
-    ProblemDetails::unavailable(&detail).retry_after(1)
 }
 
 /// In the words of axum's extractors.
@@ -142,7 +147,10 @@ impl<T: DeserializeOwned> FromRequest<Admin> for OfJson<T> {
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, ProblemDetails> {
         let refused = |refused: JsonRejection| ProblemDetails::of(refused.status(), &refused.body_text());
-        let read = in_time(Json::<Value>::from_request(request, admin)).await?;
+        let (head, body) = request.into_parts();
+        let with = |body| Request::from_parts(head.clone(), body);
+        let body = Body::from_request(with(body), admin).await?;
+        let read = Json::<Value>::from_request(with(body.bytes.into()), admin).await;
         of_value(read.map_err(refused)?.0).map(Self)
     }
 }

@@ -23,6 +23,7 @@ use super::*;
 use crate::access::file::{AccessFiles, credentials};
 use crate::access::{Credentials, Port};
 use crate::audit::{Audit, AuditSettings};
+use crate::budget::Allowance;
 use crate::certificates::Holds;
 use crate::compile::RateLimitService;
 use crate::counters::memory::{Memory, MemoryLimits};
@@ -72,6 +73,8 @@ impl Answer {
 pub(super) struct World {
     pub(super) admin: Admin,
     writer: Writer,
+    /// Of the connection that all ask on.
+    allowance: Arc<Allowance>,
 }
 
 impl World {
@@ -112,7 +115,7 @@ impl World {
             xds_unread_bytes_max: 1000,
             leaving: CancellationToken::new(),
         };
-        Self { admin, writer }
+        Self { admin, writer, allowance: Arc::default() }
     }
 
     pub(super) fn shop() -> Self {
@@ -179,7 +182,7 @@ impl World {
             request = request.header(*name, *value);
         }
         let peer = ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
-        let request = request.extension(peer).body(body.into()).unwrap();
+        let request = request.extension(peer).extension(Arc::clone(&self.allowance)).body(body.into()).unwrap();
         let response = self.admin.clone().into_router().call(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

@@ -40,6 +40,11 @@ impl Call {
         self.message.take(data)
     }
 
+    /// The bytes that are kept of the request until the rest of it comes.
+    pub(super) fn keep(&mut self) -> usize {
+        self.message.pieces().capacity()
+    }
+
     /// True once its caller has gone on without an answer.
     pub fn is_late(&self, now: Timestamp) -> bool {
         self.timeout.is_some_and(|timeout| now.since(self.came) >= timeout)
@@ -58,30 +63,33 @@ impl Call {
 /// The bytes that have come of a message. Nearly always they come at once, and are not copied.
 #[derive(Default)]
 struct Received {
-    first: Bytes,
-    all: BytesMut,
+    at_once: Bytes,
+    /// In the place of these, once more is to come.
+    pieces: Option<BytesMut>,
 }
 
 impl Received {
     fn take(&mut self, data: Bytes) -> Result<(), Status> {
-        let length = self.first.len().max(self.all.len()) + data.len();
+        let length = self.pieces.as_ref().map_or(self.at_once.len(), BytesMut::len) + data.len();
         if length > PREFIX_BYTES + REQUEST_BYTES_MAX {
             return Err(too_large(length - PREFIX_BYTES));
         }
-        if self.first.is_empty() {
-            self.first = data;
-            return Ok(());
+        match self.pieces.is_none() && self.at_once.is_empty() {
+            true => self.at_once = data,
+            false => self.pieces().extend_from_slice(&data),
         }
-        if self.all.is_empty() {
-            self.all.extend_from_slice(&self.first);
-        }
-        self.all.extend_from_slice(&data);
         Ok(())
+    }
+
+    /// Copies what has come: it shares the memory of all that was read with it, which may be many times as much.
+    fn pieces(&mut self) -> &mut BytesMut {
+        let at_once = std::mem::take(&mut self.at_once);
+        self.pieces.get_or_insert_with(|| BytesMut::from(&*at_once))
     }
 
     /// The message without its prefix.
     fn finish(self) -> Result<Bytes, Status> {
-        let mut message = if self.all.is_empty() { self.first } else { self.all.freeze() };
+        let mut message = self.pieces.map_or(self.at_once, BytesMut::freeze);
         let Some((&[is_compressed, ref length @ ..], _)) = message.split_first_chunk::<PREFIX_BYTES>() else {
             return Err(Status::internal("a request message is missing"));
         };
@@ -163,6 +171,15 @@ mod tests {
             }
         }
         assert_eq!(received(&[&[0; 5]]), Ok(Bytes::new()));
+    }
+
+    #[test]
+    fn what_waits_for_its_rest_keeps_nothing_of_what_it_was_read_with() {
+        let read = Bytes::from(vec![0; 1 << 20]);
+        let mut call = Call::new(&HeaderMap::new(), Timestamp::from_nanos(0), None).unwrap();
+        call.receive(read.slice(7..10)).unwrap();
+        assert!((3..100).contains(&call.keep()));
+        assert!(read.is_unique());
     }
 
     #[test]

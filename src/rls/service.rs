@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::call::{Call, LATE};
 use super::reply::Reply;
 use super::{Caller, Rls, Shown};
+use crate::budget::Held;
 use crate::clock::Timestamp;
 
 const CANCELLED: &str = "the caller took it back";
@@ -64,10 +65,11 @@ impl RateLimitServer {
         call.receive(data).map_err(|status| self.0.fail(status))
     }
 
-    /// Refuses a call whose connection has too much of requests that have not come to their end.
-    pub fn refuse_incomplete(&self, bytes_max: usize) -> Reply {
-        let message = format!("more than {bytes_max} bytes of requests that are not whole, on one connection");
-        self.0.fail(Status::resource_exhausted(message))
+    /// Notes in `held` what is kept of a request until more of it comes, of a call that takes so many bytes besides. Refuses it
+    /// where that is too much.
+    pub fn keep(&self, call: &mut Call, own_bytes: usize, held: &mut Held) -> Result<(), Reply> {
+        let kept = held.set(own_bytes + call.keep());
+        kept.map_err(|full| self.0.fail(Status::resource_exhausted(full.to_string())))
     }
 
     /// Decides a call of which all has come, of somebody with this certificate. Its hits are counted as of now: the

@@ -18,6 +18,7 @@ use super::room::{Place, Room};
 use super::tls::{Accepted, Acceptor};
 use super::turns::{self, InTurns};
 use super::workers::Places;
+use crate::budget::{Allowance, Budget};
 use crate::clock::wall;
 use crate::crowding::Crowding;
 use crate::names::certificate::ClientCertificate;
@@ -40,6 +41,8 @@ pub(super) struct Limits {
     /// The age at which a connection is renewed, so that Envoys spread over replicas again. It happens within a tenth
     /// of it before or after, or Envoys that came together would go together for ever (xDS rule 94).
     pub(super) age_max: Option<Duration>,
+    /// What all of them hold of requests that have not come to their end.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// The bytes of a connection, in plain text or within TLS...
@@ -55,11 +58,13 @@ pub(super) struct Peer {
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) connection: Connection,
     pub(super) activity: Arc<Activity>,
+    pub(super) allowance: Arc<Allowance>,
 }
 
 impl Peer {
     pub(super) fn new(address: SocketAddr, certificate: Option<Arc<ClientCertificate>>) -> Self {
-        Self { address, certificate, connection: Connection::default(), activity: Arc::default() }
+        let (connection, activity, allowance) = Default::default();
+        Self { address, certificate, connection, activity, allowance }
     }
 }
 
@@ -79,7 +84,7 @@ pub(super) async fn serve(
             Ok((stream, address, place)) => {
                 let all = places.clone();
                 let ending = ending(limits.age_max, move || spread(all.len()), shutdown.clone());
-                let (protocol, tls) = (protocol.clone(), tls.clone());
+                let (protocol, tls, allowance) = (protocol.clone(), tls.clone(), limits.budget.allowance());
                 places.spawn(async move {
                     // It belongs to the runtime that it is served on.
                     let Ok(stream) = TcpStream::from_std(stream) else { return };
@@ -88,7 +93,8 @@ pub(super) async fn serve(
                         () = place.wanted() => None,
                     };
                     if let Some((bytes, certificate)) = secured {
-                        let peer = Peer { activity: Arc::clone(place.activity()), ..Peer::new(address, certificate) };
+                        let activity = Arc::clone(place.activity());
+                        let peer = Peer { activity, allowance, ..Peer::new(address, certificate) };
                         talk(bytes, peer, protocol, ending, &place).await;
                     }
                 });

@@ -38,6 +38,9 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes of a call's answer that are taken before the peer has read those before them, besides what its window holds.
 /// The rest need not be there yet.
 pub(super) const SEND_BUFFER_BYTES: usize = 16 * 1024;
+/// RFC 9113, section 6.9: bytes of requests that a client may send before they are read, on all streams of a connection. While an
+/// Envoy does not read what it is sent, nothing is read of what it sends. A connection begins with no less.
+const WINDOW_BYTES: u32 = 65_535;
 /// Calls under way on an HTTP/2 connection of a browser or a script.
 const HTTP_STREAMS_MAX: u32 = 64;
 
@@ -82,6 +85,8 @@ impl Protocol for Grpc {
             .keep_alive_timeout(PING_TIMEOUT)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
             .max_concurrent_streams(self.streams_max);
         builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(calls))
     }
@@ -120,6 +125,8 @@ impl Http {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
             .max_concurrent_streams(HTTP_STREAMS_MAX);
         let service = TowerToHyperService::new(Calls { service: self.router.clone(), peer, tell: address });
         builder.serve_connection(TokioIo::new(Box::pin(io)), service).into_owned()
@@ -136,16 +143,17 @@ pub(super) struct Calls<S> {
 
 fn connection(peer: &Peer, call: &mut http::Extensions) {
     call.insert(peer.connection.clone());
-    certificate(peer, call);
+    of_all(peer, call);
 }
 
 fn address(peer: &Peer, call: &mut http::Extensions) {
     call.insert(ConnectInfo(peer.address));
-    certificate(peer, call);
+    of_all(peer, call);
 }
 
-/// An `Arc<ClientCertificate>` is with a call where the client had to show one.
-fn certificate(peer: &Peer, call: &mut http::Extensions) {
+/// An `Arc<Allowance>` is with each call, and an `Arc<ClientCertificate>` where the client had to show one.
+fn of_all(peer: &Peer, call: &mut http::Extensions) {
+    call.insert(Arc::clone(&peer.allowance));
     if let Some(certificate) = &peer.certificate {
         call.insert(Arc::clone(certificate));
     }

@@ -10,6 +10,7 @@ mod receiving;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
@@ -191,7 +192,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
 
     fn take(
         &mut self,
-        request: http::Request<RecvStream>,
+        mut request: http::Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         context: &mut Context<'_>,
     ) {
@@ -199,6 +200,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
         let service = &self.rate_limit.service;
         if request.uri().path() != RateLimitServer::PATH {
             let (under_way, others) = (self.peer.activity.begin(), self.rate_limit.others.clone());
+            request.extensions_mut().insert(Arc::clone(&self.peer.allowance));
             tokio::spawn(async move {
                 routed::answer(others, request, respond).await;
                 drop(under_way);
@@ -213,19 +215,24 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Calls<I> {
             Err(reply) => return send(respond, reply),
         };
         let mut body = request.into_body();
-        let mut came = 0;
-        if let Poll::Ready(Some(Ok(data))) = body.poll_data(context) {
-            came = data.len();
+        loop {
+            let data = match body.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => data,
+                Poll::Ready(Some(Err(_))) => return service.note_cancelled(),
+                Poll::Ready(None) => break,
+                Poll::Pending => {
+                    let (held, under_way) = (self.peer.allowance.held(), self.peer.activity.begin());
+                    return self.receiving.wait(service, Waiting { call, respond }, body, held, under_way);
+                }
+            };
             if let Err(reply) = service.receive(&mut call, data) {
                 return send(respond, reply);
             }
+            if body.is_end_stream() {
+                break;
+            }
         }
-        let waiting = Waiting { call, respond };
-        if body.is_end_stream() {
-            self.waiting.push_back(waiting);
-        } else {
-            self.receiving.wait(service, waiting, body, came, self.peer.activity.begin());
-        }
+        self.waiting.push_back(Waiting { call, respond });
     }
 
     /// Puts a call among those that came before and after it, which clients number in their order (RFC 9113, section 5.1.1).

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::StartError;
+use super::beside::{self, Beside};
 use super::connections::{self, Limits};
 use super::listen::Listener;
 use super::protocol::{Grpc, Http};
@@ -16,6 +19,7 @@ use super::rate_limit::RateLimit;
 use super::tls::Acceptor;
 use super::workers::Places;
 use crate::admin::Admin;
+use crate::budget::{ALLOWANCE_BYTES, Budget};
 use crate::config::XdsLimits;
 use crate::crowding::Crowding;
 use crate::rls::{self, Rls};
@@ -26,6 +30,9 @@ const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 
 /// Streams of one connection. An Envoy has one ADS stream, two while it restarts.
 const XDS_STREAMS_MAX: u32 = 16;
+/// What a connection may have sent of requests that are not whole, whatever others have: twice what an Envoy says first. An Envoy
+/// 1.40 says 61 kB, nearly all of it names of its extensions.
+const XDS_ALLOWANCE_BYTES: usize = 128 * 1024;
 /// Connections beyond those that may have a stream: who comes too many is told so on a stream.
 const XDS_CONNECTIONS_SPARE: usize = 1024;
 /// Calls under way on one connection. Envoy opens one connection a worker.
@@ -51,7 +58,8 @@ pub(super) fn xds(
     Ending { leaving, shutdown }: Ending,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(AdsServer::NAME)?;
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (health, health_service) = health();
+    let budget = Budget::new(&xds.metrics, "xds", XDS_ALLOWANCE_BYTES);
     Ok(async move {
         serving(&health, AdsServer::NAME).await;
         let follow = xds.clone().follow();
@@ -60,6 +68,7 @@ pub(super) fn xds(
             connections_max: limits.admission.streams_max + XDS_CONNECTIONS_SPARE,
             crowding,
             age_max: limits.connection_age,
+            budget,
         };
         let protocol = Grpc { routes, streams_max: XDS_STREAMS_MAX };
         let leave = async {
@@ -80,7 +89,8 @@ pub(super) fn rls(
     Ending { leaving, shutdown }: Ending,
 ) -> Result<impl Future<Output = Ended> + Send + use<>, StartError> {
     let reflection = reflection(rls::SERVICE_NAME)?;
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (health, health_service) = health();
+    let budget = Budget::new(&rls.metrics, "rls", ALLOWANCE_BYTES);
     let mut generations = rls.live.subscribe();
     Ok(async move {
         // Without a policy set there is nothing to decide by: Envoys should not ask yet.
@@ -97,7 +107,7 @@ pub(super) fn rls(
         };
         let others = Routes::new(health_service).add_service(reflection);
         let protocol = RateLimit { service: rls.into_service(), others, streams_max: RLS_STREAMS_MAX };
-        let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, crowding, age_max: None };
+        let limits = Limits { connections_max: RLS_CONNECTIONS_MAX, crowding, age_max: None, budget };
         tokio::select! {
             ended = connections::serve(listener, protocol, limits, tls, places, shutdown) => {
                 ended.map_err(|error| format!("rate limit server: {error}"))
@@ -114,10 +124,16 @@ pub(super) async fn admin(
     places: Places,
     shutdown: CancellationToken,
 ) -> Ended {
+    let budget = Budget::new(&admin.metrics, "admin", ALLOWANCE_BYTES);
     let protocol = Http { router: admin.into_router() };
-    let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, crowding, age_max: None };
+    let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, crowding, age_max: None, budget };
     let ended = connections::serve(listener, protocol, limits, tls, places, shutdown).await;
     ended.map_err(|error| format!("admin server: {error}"))
+}
+
+fn health() -> (HealthReporter, Beside<HealthServer<impl Health>>) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    (reporter, Beside(service.max_decoding_message_size(beside::MESSAGE_BYTES_MAX)))
 }
 
 async fn serving(health: &HealthReporter, service: &str) {
@@ -128,16 +144,12 @@ async fn not_serving(health: &HealthReporter, service: &str) {
     health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
 }
 
-fn reflection(
-    service: &str,
-) -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection + use<>>,
-    StartError,
-> {
+fn reflection(service: &str) -> Result<Beside<ServerReflectionServer<impl ServerReflection + use<>>>, StartError> {
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(service)
         .with_service_name(HEALTH_SERVICE);
-    builder.build_v1().map_err(|error| StartError::Reflection(error.to_string()))
+    let service = builder.build_v1().map_err(|error| StartError::Reflection(error.to_string()))?;
+    Ok(Beside(service.max_decoding_message_size(beside::MESSAGE_BYTES_MAX)))
 }

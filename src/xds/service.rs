@@ -18,6 +18,7 @@ use tower_service::Service;
 use super::Xds;
 use super::stream::{Connection, Stream};
 use super::variant::{Delta, Sotw, Variant};
+use crate::budget::Allowance;
 use crate::frames::Requests;
 use crate::names::certificate::ClientCertificate;
 
@@ -60,7 +61,9 @@ async fn open<V: Variant>(xds: Xds, request: http::Request<Body>) -> Result<http
     let (mut head, body) = request.into_parts();
     let connection = head.extensions.remove::<Connection>().unwrap_or_default();
     let certificate = head.extensions.remove::<Arc<ClientCertificate>>();
-    let stream = Box::new(Stream::<V>::new(xds, connection, certificate, place, Requests::new(body)));
+    let allowance = head.extensions.remove::<Arc<Allowance>>().unwrap_or_default();
+    let requests = Requests::new(body, allowance.held());
+    let stream = Box::new(Stream::<V>::new(xds, connection, certificate, place, requests));
     let frames = futures_util::stream::unfold(Some(stream), async |stream| {
         let mut stream = stream?;
         match stream.next().await {

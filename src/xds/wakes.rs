@@ -20,6 +20,7 @@ use super::stream::{Connection, Stream};
 use super::variant::Delta;
 use super::wire::{self, DeltaDiscoveryRequest};
 use super::{Admission, AdmissionLimits, UNREAD_BYTES_MAX, Unread, Xds, pace};
+use crate::budget::Allowance;
 use crate::clock::{Clock, Timestamp};
 use crate::compile::RateLimitService;
 use crate::denials::Denials;
@@ -140,7 +141,7 @@ fn connect(xds: &Xds, group: usize, stream: usize) -> Connected {
     let frames = [first, request("1")].map(|request| Ok::<_, Status>(Frame::data(Bytes::from(message(&request)))));
     let frames = futures_util::stream::iter(frames).chain(futures_util::stream::pending());
     let place = futures_util::FutureExt::now_or_never(xds.admission.admit()).unwrap().unwrap();
-    let requests = Requests::new(Body::new(StreamBody::new(frames)));
+    let requests = Requests::new(Body::new(StreamBody::new(frames)), Arc::<Allowance>::default().held());
     let mut stream = Stream::<Delta>::new(xds.clone(), Connection::default(), None, place, requests);
     let chunks = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&chunks);

@@ -106,6 +106,7 @@ mod timeouts;
 mod tls;
 mod traces;
 mod traces_tls;
+mod unfinished;
 mod upgrades;
 mod upstream_dns;
 mod upstream_tls;

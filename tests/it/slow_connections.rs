@@ -1,17 +1,18 @@
 //! Connections on which next to nothing comes take no answer from anybody else, and however many there are, nobody is
 //! pushed out who waits for an answer.
 
+pub(crate) mod kinds;
+
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::floods::{Others, PREFACE, assert_answers, begun_call, frame, start};
+use crate::floods::{Others, assert_answers, start};
 use crate::harness::Tierflow;
 use crate::store::check;
+use kinds::keep_one;
 
 /// To each port.
 const SLOW: usize = 500;
@@ -19,55 +20,12 @@ const SLOW: usize = 500;
 const MORE: usize = 1500;
 /// The answers that a good client gets on each port meanwhile.
 const ANSWERS: usize = 100;
-/// Between two bytes of one of them.
-const PAUSE: Duration = Duration::from_millis(250);
-const SETTINGS: u8 = 4;
-/// A frame of DATA for the first call of a connection, with one byte.
-const BYTE_OF_CALL: &[u8] = &[0, 0, 1, 0, 0, 0, 0, 0, 1, 0];
-
-/// What they send at first, and byte by byte from then on.
-fn begun(number: usize) -> (Vec<u8>, &'static [u8]) {
-    let head = "host: 127.0.0.1\r\ncontent-length: 1000000\r\n\r\n";
-    match number % 6 {
-        // Nothing, or a part of a head that never ends.
-        0 => (Vec::new(), b""),
-        1 => (PREFACE[..10].to_vec(), b""),
-        2 => (b"GET / HTTP/1.1\r\nho".to_vec(), b"o"),
-        // One question, whose answer they do not read, and nothing after it.
-        3 => (b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".to_vec(), b""),
-        // A body that is never there.
-        4 => (format!("POST /v1/check HTTP/1.1\r\n{head}").into_bytes(), b"{"),
-        _ => ([PREFACE, &frame(SETTINGS, 0, 0, &[]), &begun_call(1)].concat(), BYTE_OF_CALL),
-    }
-}
-
-/// Connects so many times, and goes on. Whoever is sent away comes back.
+/// Connects so many times, and goes on.
 fn connect(to: SocketAddr, count: usize, others: &Others) {
     for number in 0..count {
         let io = std::net::TcpStream::connect(to).unwrap();
         io.set_nonblocking(true).unwrap();
-        others.spawn(async move {
-            let mut io = TcpStream::from_std(io).unwrap();
-            loop {
-                dribble(&mut io, begun(number)).await;
-                io = TcpStream::connect(to).await.unwrap();
-            }
-        });
-    }
-}
-
-/// Until the connection is closed.
-async fn dribble(io: &mut TcpStream, (first, more): (Vec<u8>, &[u8])) {
-    let mut more = more.iter().cycle();
-    let mut is_open = io.write_all(&first).await.is_ok();
-    while is_open {
-        is_open = match timeout(PAUSE, io.read(&mut [0; 1024])).await {
-            Ok(read) => read.is_ok_and(|length| length > 0),
-            Err(_) => match more.next() {
-                Some(byte) => io.write_all(&[*byte]).await.is_ok(),
-                None => true,
-            },
-        };
+        others.spawn(async move { keep_one(TcpStream::from_std(io).unwrap(), to, number).await });
     }
 }
 

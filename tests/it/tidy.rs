@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use paths::{ModulePath, NamedPath};
 
 /// Each module of the crate, and the modules that it may name.
-const LAYERS: [(&str, &[&str]); 45] = [
+const LAYERS: [(&str, &[&str]); 46] = [
     ("shared_map", &[]),
     ("regular_file", &[]),
     ("rotation", &["regular_file"]),
@@ -47,11 +47,13 @@ const LAYERS: [(&str, &[&str]); 45] = [
     ("editor", &["bulk", "live", "etcd", "document", "policy", "names", "shown"]),
     ("nodes", &["names", "snapshot", "clock"]),
     ("rollout", &["live", "policy", "snapshot", "names", "clock", "shared_map"]),
-    ("frames", &[]),
-    ("xds", &["denials", "frames", "live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
+    ("budget", &["metrics"]),
+    ("frames", &["budget"]),
+    ("xds", &["budget", "denials", "frames", "live", "rollout", "snapshot", "nodes", "names", "metrics", "clock"]),
     (
         "rls",
         &[
+            "budget",
             "denial_log",
             "denials",
             "live",
@@ -69,6 +71,7 @@ const LAYERS: [(&str, &[&str]); 45] = [
         "admin",
         &[
             "access",
+            "budget",
             "diff",
             "document",
             "editor",
@@ -132,6 +135,7 @@ const OUTSIDE: [(&str, &[&str]); 15] = [
             "editor",
             "etcd",
             "events",
+            "frames",
             "live",
             "rollout",
             "source",

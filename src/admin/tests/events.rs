@@ -184,6 +184,15 @@ async fn so_many_sets_of_documents_are_looked_at_at_once_and_none_takes_its_time
     let meanwhile = async {
         tokio::task::yield_now().await;
         is_refused(&send("/v1/check", Body::from(vec![b'#'; 9 << 20])).await);
+        let rest = send("/v1/check", after(3 << 20));
+        let meanwhile = async {
+            tokio::task::yield_now().await;
+            for (method, path) in [("POST", "/v1/apply"), ("PUT", "/v1/policies/Plan/gold"), ("POST", "/v1/explain")] {
+                let body = Body::from(vec![b' '; 3 << 19]);
+                is_refused(&world.send(method, path, &[("content-type", "application/json")], body).await);
+            }
+        };
+        tokio::join!(rest, meanwhile);
     };
     let late = futures_util::future::join_all((0..4).map(|_| slow(15 << 20)));
     assert!(tokio::join!(late, meanwhile).0.iter().all(|answer| answer.status == 408));

@@ -4,8 +4,6 @@
 //! came would be decided before newer ones, however long it had waited for that.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,21 +14,17 @@ use h2::server::SendResponse;
 use prost::bytes::Bytes;
 
 use super::Waiting;
+use crate::budget::Held;
 use crate::rls::{Call, RateLimitServer, Reply};
 use crate::serve::activity::UnderWay;
 
 /// The time that a request may take to come, from its headers on.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// Bytes of requests that have not come to their end yet, of all calls on a connection: twice the largest request. What an Envoy
-/// sends comes at once.
-pub(super) const INCOMPLETE_BYTES_MAX: usize = 32 << 20;
+/// What a call takes meanwhile, besides what has come of its request.
+pub(super) const CALL_BYTES: usize = 2 * 1024;
 
 #[derive(Default)]
-pub(super) struct Receiving {
-    calls: FuturesUnordered<Pin<Box<dyn Future<Output = Received> + Send>>>,
-    /// Of all of them.
-    bytes: Arc<AtomicUsize>,
-}
+pub(super) struct Receiving(FuturesUnordered<Pin<Box<dyn Future<Output = Received> + Send>>>);
 
 /// What became of a call that had not come as a whole.
 pub(super) enum Received {
@@ -42,19 +36,19 @@ pub(super) enum Received {
 }
 
 impl Receiving {
-    /// Waits for the rest of a call, of which so many bytes have come.
+    /// Waits for the rest of a call.
     pub(super) fn wait(
         &self,
         service: &RateLimitServer,
         Waiting { mut call, respond }: Waiting,
         body: RecvStream,
-        came: usize,
+        held: Held,
         under_way: UnderWay,
     ) {
-        let (service, incomplete) = (service.clone(), Incomplete::of(came, &self.bytes));
-        self.calls.push(Box::pin(async move {
+        let service = service.clone();
+        self.0.push(Box::pin(async move {
             let _under_way = under_way;
-            let received = receive(&service, &mut call, body, incomplete);
+            let received = receive(&service, &mut call, body, held);
             match tokio::time::timeout(REQUEST_MAX, received).await {
                 Ok(Some(Ok(()))) => Received::Whole(Waiting { call, respond }),
                 Ok(Some(Err(reply))) => Received::Refused(respond, reply),
@@ -65,36 +59,10 @@ impl Receiving {
 
     /// The next call that is not waited for any more. `None` where all of them are.
     pub(super) fn next(&mut self, context: &mut Context<'_>) -> Option<Received> {
-        match self.calls.poll_next_unpin(context) {
+        match self.0.poll_next_unpin(context) {
             Poll::Ready(received) => received,
             Poll::Pending => None,
         }
-    }
-}
-
-/// The bytes of a request until all of it has come, among those of its connection.
-struct Incomplete {
-    own: usize,
-    all: Arc<AtomicUsize>,
-}
-
-impl Incomplete {
-    /// A request of which so much has come.
-    fn of(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
-        all.fetch_add(bytes, Ordering::Relaxed);
-        Self { own: bytes, all: Arc::clone(all) }
-    }
-
-    /// Adds what has come of it. False where it is too much.
-    fn add(&mut self, bytes: usize) -> bool {
-        self.own += bytes;
-        self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= INCOMPLETE_BYTES_MAX
-    }
-}
-
-impl Drop for Incomplete {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.own, Ordering::Relaxed);
     }
 }
 
@@ -103,17 +71,17 @@ async fn receive(
     service: &RateLimitServer,
     call: &mut Call,
     mut body: RecvStream,
-    mut incomplete: Incomplete,
+    mut held: Held,
 ) -> Option<Result<(), Reply>> {
-    while let Some(data) = body.data().await {
+    loop {
+        if let Err(reply) = service.keep(call, CALL_BYTES, &mut held) {
+            return Some(Err(reply));
+        }
+        let Some(data) = body.data().await else { return Some(Ok(())) };
         let data = data.ok()?;
         body.flow_control().release_capacity(data.len()).ok()?;
-        if !incomplete.add(data.len()) {
-            return Some(Err(service.refuse_incomplete(INCOMPLETE_BYTES_MAX)));
-        }
         if let Err(reply) = service.receive(call, data) {
             return Some(Err(reply));
         }
     }
-    Some(Ok(()))
 }

@@ -1,18 +1,20 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
-use super::receiving::{INCOMPLETE_BYTES_MAX, REQUEST_MAX};
+use super::receiving::{CALL_BYTES, REQUEST_MAX};
 use super::*;
+use crate::budget::{ALLOWANCE_BYTES, Allowance, Budget, use_up};
 use crate::clock::Clock;
 use crate::compile::RateLimitService;
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::limiter::key::KeyHasher;
 use crate::live::{Live, Settings};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PortLabels};
 use crate::rls::{Failures, Followers, Rls};
 use crate::serve::activity::Activity;
 use crate::serve::keep_alive::{PING_INTERVAL, PING_TIMEOUT};
@@ -59,6 +61,8 @@ struct Client {
     io: DuplexStream,
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
+    budget: Arc<Budget>,
+    allowance: Arc<Allowance>,
 }
 
 /// A connection whose client has sent its preface and these frames before anything of it is read.
@@ -104,9 +108,11 @@ fn ends() -> (Client, DuplexStream, RateLimit, Peer) {
     };
     let rate_limit = RateLimit { service: rls.into_service(), others: Routes::default(), streams_max: UNDER_WAY_MAX };
     let (client, server) = tokio::io::duplex(1 << 21);
-    let peer = Peer::new(([127, 0, 0, 1], 1).into(), None);
+    let budget = Budget::new(&metrics, "rls", ALLOWANCE_BYTES);
+    let allowance = budget.allowance();
+    let peer = Peer { allowance: Arc::clone(&allowance), ..Peer::new(([127, 0, 0, 1], 1).into(), None) };
     let activity = Arc::clone(&peer.activity);
-    (Client { io: client, metrics, activity }, server, rate_limit, peer)
+    (Client { io: client, metrics, activity, budget, allowance }, server, rate_limit, peer)
 }
 
 impl Client {
@@ -173,7 +179,7 @@ async fn as_many_calls_as_may_be_under_way_are_all_answered() {
     let sent: Vec<u8> = (0..UNDER_WAY_MAX).flat_map(|number| call(2 * number + 1)).collect();
     let (mut client, connection) = connect(&sent);
     let answers = async {
-        let mut answers = std::collections::BTreeSet::new();
+        let mut answers = BTreeSet::new();
         while answers.len() < UNDER_WAY_MAX as usize {
             answers.insert(client.next().await.1);
         }
@@ -355,15 +361,16 @@ async fn a_request_that_does_not_come_to_its_end_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_not_whole_take_no_more_of_a_connection_than_so_much() {
+    const REQUEST_BYTES: usize = 12 << 20;
     let (client, connection) = open();
     let asking = async {
         let (send, answering) = h2::client::handshake(client.io).await.unwrap();
         let calls = async {
             let (mut answers, mut streams) = (Vec::new(), Vec::new());
-            for _ in 0..3 {
+            for _ in 0..6 {
                 let request = http::Request::post(format!("http://rls{}", RateLimitServer::PATH)).body(()).unwrap();
                 let (answer, mut stream) = send.clone().ready().await.unwrap().send_request(request, false).unwrap();
-                stream.send_data(vec![0; INCOMPLETE_BYTES_MAX / 5 * 2].into(), false).unwrap();
+                stream.send_data(vec![0; REQUEST_BYTES].into(), false).unwrap();
                 answers.push(answer);
                 streams.push(stream);
             }
@@ -376,6 +383,61 @@ async fn requests_that_are_not_whole_take_no_more_of_a_connection_than_so_much()
         }
     };
     assert_eq!(during(connection, asking).await, "8");
+}
+
+/// Where nothing more may be held, neither by this connection nor by all others, which of these is answered by a decision: a call
+/// that comes at once, in one frame or in several, and one of which more has to come.
+#[tokio::test]
+async fn only_calls_of_which_more_has_to_come_are_held() {
+    let in_frames = |stream| {
+        let [first, second] = [&MESSAGE[..2], &MESSAGE[2..]].map(|part| frame(DATA, 0, stream, part));
+        [head(stream, &[]), first, second, frame(DATA, END_STREAM, stream, &[])].concat()
+    };
+    let in_part = |stream| [head(stream, &[]), frame(DATA, 0, stream, &MESSAGE[..2])].concat();
+    let (mut client, connection) = connect(&[call(1), in_frames(3), in_part(5)].concat());
+    let _others = use_up(&client.budget);
+    let mut own = client.allowance.held();
+    own.set(ALLOWANCE_BYTES).expect("each connection has so much");
+    let answers = async {
+        let mut answered = BTreeSet::new();
+        while answered.len() < 3 {
+            answered.insert(client.next().await.1);
+        }
+        answered
+    };
+    assert_eq!(during(connection, answers).await, BTreeSet::from([1, 3, 5]));
+    assert_eq!((client.failed("UNAVAILABLE"), client.failed("RESOURCE_EXHAUSTED")), (2, 1));
+}
+
+/// One that came as a whole later, one that was taken back and one whose connection is gone.
+#[tokio::test]
+async fn what_was_held_of_calls_is_given_back_however_they_end() {
+    let pieces = |stream| [head(stream, &[]), frame(DATA, 0, stream, &[0; 2000])].concat();
+    let sent: Vec<u8> = (0..30).flat_map(|number| pieces(2 * number + 1)).collect();
+    let (mut client, connection) = connect(&sent);
+    let metrics = Arc::clone(&client.metrics);
+    let bytes = move || metrics.unfinished_request_bytes.get_or_create(&PortLabels { port: "rls" }).get();
+    let ends = async {
+        let less_than = async |most: i64| {
+            while bytes() == 0 || bytes() >= most {
+                tokio::task::yield_now().await;
+            }
+            bytes()
+        };
+        let all = less_than(i64::MAX).await;
+        client.io.write_all(&frame(DATA, END_STREAM, 1, &[])).await.unwrap();
+        let fewer = less_than(all).await;
+        client.io.write_all(&frame(RST_STREAM, 0, 3, &CANCEL)).await.unwrap();
+        less_than(fewer).await
+    };
+    let held = timeout(Duration::from_secs(30), during(connection, ends)).await.expect("it is given back");
+    assert!(held >= 28 * (2000 + CALL_BYTES as i64) - ALLOWANCE_BYTES as i64, "{held}");
+    let nothing = async {
+        while bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), nothing).await.expect("all of it is given back");
 }
 
 #[tokio::test(start_paused = true)]
