@@ -555,6 +555,9 @@ async fn a_private_key_is_in_nothing_that_the_program_says() {
 /// What somebody wrote into the wrong place, or not as it is read, is an error that says where.
 #[test]
 fn a_secret_in_the_wrong_place_is_refused_and_not_repeated() {
+    /// It is refused once its ports are there.
+    const ANY_PORTS: [&str; 4] =
+        ["serve", "--xds-listen=127.0.0.1:0", "--rls-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
     let (mut said, folder) = (Said::default(), tempfile::tempdir().unwrap());
     let access = folder.path().join("access.yaml");
     let flag = format!("--admin-access={}", access.display());
@@ -567,11 +570,12 @@ fn a_secret_in_the_wrong_place_is_refused_and_not_repeated() {
         (format!("{URL}: ci\n"), "access.yaml:1:1: (not shown): unknown field, expected one of `tokens`"),
     ] {
         std::fs::write(&access, text).unwrap();
-        let told = said.hear_verb(&["serve", "--policies=policies", &flag]);
+        let told = said.hear_verb(&[&ANY_PORTS[..], &["--policies=policies", &flag]].concat());
         assert!(told.contains(place), "{told}");
     }
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_tierflow"))
-        .args(["serve", "--policies=policies", "--traces-otlp=http://127.0.0.1:1"])
+        .args(ANY_PORTS)
+        .args(["--policies=policies", "--traces-otlp=http://127.0.0.1:1"])
         .env("OTEL_EXPORTER_OTLP_HEADERS", format!("a=b,{URL}"))
         .output()
         .unwrap();
