@@ -26,13 +26,13 @@ impl Rotation {
         Ok(file.metadata()?.len() >= max.get())
     }
 
-    /// Moves the file away, and the oldest one out of existence.
+    /// Moves the file away, and the oldest one out of existence where all places are taken. Others move no further than to the
+    /// first free place: where the file itself cannot be moved, each attempt would take one more of them away.
     pub fn move_away(&self, path: &Path) -> io::Result<()> {
-        for number in (1..self.files_max.get()).rev() {
-            let from = older(path, number);
-            if from.exists() {
-                std::fs::rename(from, older(path, number + 1))?;
-            }
+        let last = self.files_max.get();
+        let free = (1..last).find(|number| !older(path, *number).exists()).unwrap_or(last);
+        for number in (1..free).rev() {
+            std::fs::rename(older(path, number), older(path, number + 1))?;
         }
         std::fs::rename(path, older(path, 1))
     }
@@ -64,7 +64,13 @@ pub fn meet(one: &Path, other: &Path) -> bool {
         let number = file.strip_prefix(log).and_then(|rest| rest.strip_prefix(b"."));
         number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
     };
-    one == other || is_older(&one, &other) || is_older(&other, &one)
+    one == other || is_older(&one, &other) || is_older(&other, &one) || are_one_file(&one, &other)
+}
+
+/// True for two names of a file, as hard links are.
+fn are_one_file(one: &Path, other: &Path) -> bool {
+    let (Ok(one), Ok(other)) = (std::fs::metadata(one), std::fs::metadata(other)) else { return false };
+    one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The path without links and detours, as far as its folders and its file are there.
@@ -98,9 +104,18 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("there"), "").unwrap();
         std::os::unix::fs::symlink(path("there"), path("link")).unwrap();
+        std::fs::hard_link(path("there"), path("twin")).unwrap();
         std::fs::create_dir(path("folder")).unwrap();
-        let meeting =
-            [("a", "a"), ("a", "folder/../a"), ("a", "a.1"), ("a.12", "a"), ("link", "there"), ("link", "there.3")];
+        let meeting = [
+            ("a", "a"),
+            ("a", "folder/../a"),
+            ("a", "a.1"),
+            ("a.12", "a"),
+            ("link", "there"),
+            ("link", "there.3"),
+            ("twin", "there"),
+            ("twin", "link"),
+        ];
         for (one, other) in meeting {
             assert!(meet(&path(one), &path(other)), "{one} {other}");
             assert!(meet(&path(other), &path(one)), "{other} {one}");
@@ -145,6 +160,16 @@ mod tests {
         }
         let read = |number| std::fs::read_to_string(older(&path, number)).ok();
         assert_eq!([read(1), read(2), read(3)].map(Option::unwrap_or_default), ["dd", "cc", ""]);
+        let many = Rotation { files_max: NonZeroU32::new(9).unwrap(), ..rotation };
+        // It cannot be moved: it is not there.
+        std::fs::remove_file(&path).unwrap_or_default();
+        for _ in 0..20 {
+            many.move_away(&path).unwrap_err();
+        }
+        assert_eq!([read(1), read(2), read(3)].map(Option::unwrap_or_default), ["", "dd", "cc"], "no others go for it");
+        std::fs::write(&path, "ee").unwrap();
+        many.move_away(&path).unwrap();
+        assert_eq!([read(1), read(2), read(3)].map(Option::unwrap_or_default), ["ee", "dd", "cc"]);
         let never = Rotation { bytes_max: None, ..rotation };
         assert!(!never.is_full(&File::open(older(&path, 1)).unwrap()).unwrap());
     }
