@@ -158,6 +158,11 @@ impl Certificates {
 }
 
 impl Holds {
+    /// The moment at which a file is of no use any more, or of less. `None`: it cannot be read.
+    pub fn end(self, file: &PemFile, now: SystemTime) -> Option<SystemTime> {
+        self.shown(&file.described().ok()?, now).map(|(_, end)| end)
+    }
+
     /// The certificate that the file is told by, and the moment at which the file is of no use any more, or of less.
     fn shown(self, all: &[Described], now: SystemTime) -> Option<(&Described, SystemTime)> {
         let end = |certificate: &&Described| certificate.not_after;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -130,9 +130,11 @@ impl Tls {
     /// Looks at the files again. True where there was something new.
     fn look(&self) -> Result<bool, Unusable> {
         let content = Content::read(&self.files)?;
-        if content == self.serving.load().content {
+        let before = self.serving.load();
+        if content == before.content {
             return Ok(false);
         }
+        content.check_end(&before.content, wall())?;
         let serving = Serving::new(content)?;
         serving.content.note(&self.told.certificates);
         self.serving.store(Arc::new(serving));
@@ -168,6 +170,18 @@ impl Content {
             .map_err(|error| self.certificate.unusable(format_args!("cannot be used with the key: {error}")))?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
+    }
+
+    /// A certificate that has ended does not take the place of one that has not: whoever looks at it would be turned away.
+    fn check_end(&self, before: &Self, now: SystemTime) -> Result<(), Unusable> {
+        let ended = |content: &Self| Holds::Chain.end(&content.certificate, now).filter(|end| *end < now);
+        match (ended(self), ended(before)) {
+            (Some(end), None) => {
+                let end = humantime::format_rfc3339_seconds(end);
+                Err(self.certificate.unusable(format_args!("the certificate is not valid since {end}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells until when it can be used.
@@ -228,7 +242,6 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
-    use std::time::SystemTime;
 
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -368,6 +381,28 @@ mod tests {
         let connector = TlsConnector::from(Arc::new(config));
         let connecting = connector.connect("127.0.0.1".try_into().unwrap(), client);
         tokio::join!(acceptor.accept(server, address), connecting).0
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_takes_the_place_of_none_that_has_not() {
+        let (world, authority) = (World::new(), Authority::new());
+        let long_ago = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000 + days * 24 * 3600);
+        let put = |end: SystemTime| {
+            let issued = authority.issue(&["tierflow.internal"], end);
+            world.put("tls.crt", issued.certificate.as_bytes());
+            world.put("tls.key", issued.key.as_bytes());
+        };
+        put(long_ago(1));
+        let tls = world.load(None).unwrap();
+        put(long_ago(0));
+        assert!(tls.look().unwrap(), "there is none that is better");
+        put(in_days(3));
+        assert!(tls.look().unwrap());
+        let valid = Arc::clone(&tls.serving.load().grpc);
+        put(long_ago(2));
+        let told = tls.look().unwrap_err().to_string();
+        assert!(told.contains("tls.crt: the certificate is not valid since 20"), "{told}");
+        assert!(is_same(&tls, &valid));
     }
 
     #[tokio::test]
