@@ -79,7 +79,8 @@ async fn a_key_with_a_mistake_keeps_its_last_good_version_also_in_another_run() 
     let message = strange["problems"][0]["message"].as_str().unwrap();
     assert_eq!(message, "is no key of a document: expected /tierflow/policies/<Kind>/<name>");
 
-    drop(tierflow);
+    tierflow.signal("TERM");
+    assert!(tierflow.ended().await.success(), "with what it served on the disk");
     let tierflow = store.tierflow_at(store.endpoint(), &store.state_dir()).await;
     refused(&tierflow).await;
     assert_eq!(rate(&tierflow).await, Some(1), "from the last good set");
