@@ -2,8 +2,8 @@
 //!
 //! A limit may count by a token, a session or a key that a service gave out. More people see who is busy or denied than may
 //! have these. So everywhere the value is shown by the beginning of its SHA-256: the same value is the same text on every
-//! replica, and whoever has the value finds it. The query of a path or a URL may have one in it under any name, and is shown
-//! by its hash as well.
+//! replica, and whoever has the value finds it. Any other value may be an address, with one in its query or before its host,
+//! and what stands there is shown by its hash as well. How addresses are spelled is not looked at: there are too many ways.
 
 use std::fmt;
 
@@ -62,39 +62,57 @@ impl Concealed {
     }
 }
 
-/// A value of a request as it is shown: what stands before a secret in it, and what is in the secret's place.
+/// A value of a request as it is shown: what is no secret in it, and what is in the place of the two that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownValue<'a> {
-    plain: &'a [u8],
-    concealed: Option<Concealed>,
+    plain: [&'a [u8]; 2],
+    /// Each behind the plain text of its place.
+    concealed: [Option<Concealed>; 2],
 }
 
 impl<'a> ShownValue<'a> {
     pub fn credential(value: &'a [u8]) -> Self {
-        Self { plain: &[], concealed: Concealed::of(value) }
+        Self { plain: [&[]; 2], concealed: [Concealed::of(value), None] }
     }
 
-    /// As in `/pay?sha256:ba7816bf8f01`.
-    pub fn without_query(value: &'a [u8]) -> Self {
-        match split_query(value) {
-            Some((before, query)) => Self { plain: before, concealed: Concealed::of(query) },
-            None => Self { plain: value, concealed: None },
-        }
+    /// As in `https://sha256:961fd459c359@shop.example/pay?sha256:ba7816bf8f01`.
+    pub fn without_user_and_query(value: &'a [u8]) -> Self {
+        let (value, query) = split_query(value);
+        let (before, user, rest) = split_user(value);
+        Self { plain: [before, rest], concealed: [user, query].map(Concealed::of) }
     }
 
-    /// What is shown, in two parts of which either may be empty.
-    pub fn parts(&self) -> [&[u8]; 2] {
-        [self.plain, self.concealed.as_ref().map_or(&[], |concealed| concealed.as_str().as_bytes())]
+    /// What is shown, in parts of which each may be empty.
+    pub fn parts(&self) -> [&[u8]; 4] {
+        let [before, rest] = self.plain;
+        let [user, query] = self.concealed.each_ref().map(|concealed| match concealed {
+            Some(concealed) => concealed.as_str().as_bytes(),
+            None => &[],
+        });
+        [before, user, rest, query]
     }
 }
 
-/// The query or fragment of a path or a URL (RFC 3986, section 3), and all that stands before it. Other texts have none,
-/// whatever they ask.
-fn split_query(value: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = value.iter().position(|b| matches!(b, b'?' | b'#'))?;
-    let (before, _) = value.split_at_checked(end)?;
-    let is_address = before.starts_with(b"/") || before.windows(3).any(|part| part == b"://");
-    is_address.then(|| value.split_at_checked(end + 1)).flatten()
+/// What stands up to the first `?` or `#`, and what follows it.
+fn split_query(value: &[u8]) -> (&[u8], &[u8]) {
+    let start = value.iter().position(|b| matches!(b, b'?' | b'#')).map_or(value.len(), |end| end + 1);
+    value.split_at(start)
+}
+
+/// What stands between `//` and an `@` without a `/` between them (RFC 3986, section 3.2.1), and what stands before and behind
+/// it. Of several addresses in one value it is from the first user to the last.
+fn split_user(value: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let user_at = |(at, _)| {
+        let start = at + 2;
+        let authority = value.get(start..)?.split(|b| *b == b'/').next()?;
+        authority.iter().rposition(|b| *b == b'@').map(|length| (start, start + length))
+    };
+    let starts = value.windows(2).enumerate().filter(|(_, letters)| letters == b"//");
+    let users = starts.filter_map(user_at).reduce(|(start, _), (_, end)| (start, end));
+    let (start, end) = users.unwrap_or_default();
+    let (before, user_and_rest) = value.split_at(start);
+    let (user, rest) = user_and_rest.split_at(end - start);
+    (before, user, rest)
 }
 
 fn digit(number: u8) -> u8 {
@@ -146,18 +164,38 @@ mod tests {
     }
 
     #[test]
-    fn of_paths_and_urls_the_query_is_shown_by_its_hash() {
+    fn of_whatever_is_shown_users_and_queries_are_shown_by_their_hashes() {
         for (value, expected) in [
-            ("/pay?abc", "/pay?sha256:ba7816bf8f01"),
-            ("//?abc", "//?sha256:ba7816bf8f01"),
-            ("https://shop.example?abc", "https://shop.example?sha256:ba7816bf8f01"),
-            ("https://shop.example/cb#abc", "https://shop.example/cb#sha256:ba7816bf8f01"),
+            ("/pay?abc", "/pay?HASH"),
+            ("https://shop.example/cb#abc", "https://shop.example/cb#HASH"),
+            ("mailto:a@shop.example?abc", "mailto:a@shop.example?HASH"),
+            ("shop.example/pay?abc", "shop.example/pay?HASH"),
+            ("?abc", "?HASH"),
+            ("./pay?abc", "./pay?HASH"),
+            ("https:/shop.example/pay?abc", "https:/shop.example/pay?HASH"),
+            ("https://abc@shop.example/@ann", "https://HASH@shop.example/@ann"),
+            ("//abc@shop.example?abc", "//HASH@shop.example?HASH"),
+            ("to https://a:1/ and ftp://abc@", "to https://a:1/ and ftp://HASH@"),
             ("/pay", "/pay"),
             ("/pay?", "/pay?"),
-            ("who? https://a", "who? https://a"),
+            ("//@shop.example//", "//@shop.example//"),
+            ("https://shop.example/@ann", "https://shop.example/@ann"),
+            ("ann@shop.example", "ann@shop.example"),
             ("", ""),
         ] {
-            assert_eq!(ShownValue::without_query(value.as_bytes()).parts().concat(), expected.as_bytes(), "{value}");
+            let expected = expected.replace("HASH", "sha256:ba7816bf8f01");
+            let shown = ShownValue::without_user_and_query(value.as_bytes()).parts().concat();
+            assert_eq!(String::from_utf8(shown).unwrap(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn no_user_of_several_addresses_is_shown_and_no_end_of_one() {
+        for value in
+            ["https://a:SECRET@b,https://c:SECRET@d/", "https://a:b@SECRET@c/", "a/?b?SECRET#SECRET", "////SECRET@/"]
+        {
+            let shown = ShownValue::without_user_and_query(value.as_bytes()).parts().concat();
+            assert!(!String::from_utf8(shown).unwrap().contains("SECRET"), "{value}");
         }
     }
 }

@@ -36,8 +36,10 @@ const COLLECTOR: &str = "planted+collector/token=1";
 const CLIENT: &str = "planted+client/token=1";
 const COOKIE: &str = "planted+cookie/session1";
 const QUERY: &str = "planted-query-key-1";
-/// In a query that an address in a header has.
+/// In addresses that headers have: in a query, in one of an address without a scheme, and before a host.
 const REFERER: &str = "planted-referer-code-1";
+const ORIGINAL_URI: &str = "planted-uri-code-1";
+const CALLBACK: &str = "planted-callback-user-1";
 const TENANT: &str = "planted+tenant/key=1";
 const URL: &str = "planted-url-password-1";
 
@@ -61,6 +63,8 @@ rate_limits:
   - request_headers: { header_name: authorization, descriptor_key: who }
   - request_headers: { header_name: ':path', descriptor_key: at }
   - request_headers: { header_name: referer, descriptor_key: from }
+  - request_headers: { header_name: x-original-uri, descriptor_key: uri }
+  - request_headers: { header_name: x-callback, descriptor_key: callback }
   limit: { unit: HOUR, requests_per_unit: 1000 }
 ";
 
@@ -239,9 +243,10 @@ impl World {
     /// What a client sends with all that it has, until it is denied.
     async fn is_denied(&self) {
         let (bearer, cookie) = (format!("Bearer {CLIENT}"), format!("session={COOKIE}"));
-        let referer = referer();
-        let headers =
-            [("authorization", bearer.as_str()), ("cookie", &cookie), ("x-api-key", TENANT), ("referer", &referer)];
+        let addresses = addresses();
+        let own = [("authorization", bearer.as_str()), ("cookie", &cookie), ("x-api-key", TENANT)];
+        let headers: Vec<_> =
+            own.into_iter().chain(addresses.iter().map(|(name, address)| (*name, address.as_str()))).collect();
         let path = format!("/pay?access_token={QUERY}");
         eventually("the client is denied", async || {
             (self.edge.send("GET", &path, &headers).await.status == 429).then_some(())
@@ -314,10 +319,11 @@ impl World {
             COOKIE.replace('+', "%2B")
         );
         // Whoever has the values finds the counter, whatever is shown of them.
+        let addresses = addresses().map(|(name, address)| format!("&header.{name}={}", address.replace('?', "%3F")));
         let of_list = format!(
-            "gateway=edge&tier=rate_limits&header.authorization=Bearer%20{}&path=/pay%3Faccess_token%3D{QUERY}&header.referer={}",
+            "gateway=edge&tier=rate_limits&header.authorization=Bearer%20{}&path=/pay%3Faccess_token%3D{QUERY}{}",
             CLIENT.replace('+', "%2B"),
-            referer().replace('?', "%3F")
+            addresses.concat()
         );
         let found = ask(&self.tierflow, &format!("/v1/counters?{of_list}"), TOKEN).await;
         let used = &serde_json::from_slice::<Value>(&found.body).unwrap()["counters"][0];
@@ -420,8 +426,12 @@ async fn put_policies(store: &Store, listen: SocketAddr, upstream: SocketAddr) {
     }
 }
 
-fn referer() -> String {
-    format!("https://shop.example/signed-in?code={REFERER}")
+fn addresses() -> [(&'static str, String); 3] {
+    [
+        ("referer", format!("https://shop.example/signed-in?code={REFERER}")),
+        ("x-original-uri", format!("shop.example/signed-in?code={ORIGINAL_URI}")),
+        ("x-callback", format!("https://ann:{CALLBACK}@shop.example/")),
+    ]
 }
 
 fn explained() -> String {
@@ -429,9 +439,9 @@ fn explained() -> String {
         ("authorization", format!("Bearer {CLIENT}")),
         ("cookie", format!("session={COOKIE}")),
         ("x-api-key", TENANT.to_owned()),
-        ("referer", referer()),
     ];
-    let headers = headers.map(|(name, value)| json!({ "name": name, "value": value }));
+    let headers = headers.into_iter().chain(addresses());
+    let headers: Vec<_> = headers.map(|(name, value)| json!({ "name": name, "value": value })).collect();
     json!({ "path": "/pay", "headers": headers, "gateway": "edge" }).to_string()
 }
 
@@ -478,6 +488,8 @@ async fn a_planted_secret_is_in_nothing_that_the_program_says() {
         ("a client's cookie", COOKIE),
         ("a client's key", QUERY),
         ("a query in an address that a client sends", REFERER),
+        ("a query in one without a scheme", ORIGINAL_URI),
+        ("a user in an address that a client sends", CALLBACK),
         ("a tenant's key", TENANT),
     ];
     let signatures = signatures.iter().map(|signature| ("a JWT", signature.as_str()));

@@ -86,8 +86,8 @@ impl ToldCounter<'_> {
         let Some((prepared, described)) = self.of else { return };
         if self.is_list {
             for (key, value) in described.entries.iter().skip(1) {
-                tell_entry(value, prepared.is_credential(key), |[plain, concealed]| {
-                    tell(&[key, b"=", plain, concealed]);
+                tell_entry(value, prepared.is_credential(key), |[before, user, rest, query]| {
+                    tell(&[key, b"=", before, user, rest, query]);
                 });
             }
             return;
@@ -121,11 +121,11 @@ pub fn shown_entry(action: &Action, value: &[u8]) -> String {
     shown
 }
 
-fn joined(parts: [&[u8]; 2]) -> String {
+fn joined(parts: [&[u8]; 4]) -> String {
     spelling::spelled(&parts.concat()).into_owned()
 }
 
-fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce([&[u8]; 2])) {
+fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce([&[u8]; 4])) {
     match dimension {
         Dimension::ClientIp { prefix } => match (parse_address(reported), prefix) {
             (Some(IpAddr::V4(address)), Some(bits)) => {
@@ -136,34 +136,35 @@ fn tell_value(dimension: &Dimension, reported: &[u8], tell: impl FnOnce([&[u8]; 
                 tell_written(format_args!("{}/64", Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)), tell);
             }
             (Some(address), None) => tell_written(format_args!("{address}"), tell),
-            (None, _) => tell([reported, &[]]),
+            (None, _) => tell_text(reported, tell),
         },
-        Dimension::Path => tell([&path(reported), &[]]),
-        Dimension::Host => tell([&host_name(reported), &[]]),
-        _ => tell_plain(reported, dimension.is_credential(), tell),
+        Dimension::Path => tell_text(&path(reported), tell),
+        Dimension::Host => tell_text(&host_name(reported), tell),
+        _ if dimension.is_credential() => tell(ShownValue::credential(reported).parts()),
+        _ => tell_text(reported, tell),
     }
 }
 
 /// The query of a path has no part in the counter of a list's entry, and so none in what is told.
-fn tell_entry(value: &[u8], is_credential: bool, tell: impl FnOnce([&[u8]; 2])) {
+fn tell_entry(value: &[u8], is_credential: bool, tell: impl FnOnce([&[u8]; 4])) {
     match value {
-        [b'/', ..] if !is_credential => tell([&path(value), &[]]),
-        _ => tell_plain(value, is_credential, tell),
+        _ if is_credential => tell(ShownValue::credential(value).parts()),
+        [b'/', ..] => tell_text(&path(value), tell),
+        _ => tell_text(value, tell),
     }
 }
 
-fn tell_plain(value: &[u8], is_credential: bool, tell: impl FnOnce([&[u8]; 2])) {
-    let shown = if is_credential { ShownValue::credential(value) } else { ShownValue::without_query(value) };
-    tell(shown.parts());
+fn tell_text(value: &[u8], tell: impl FnOnce([&[u8]; 4])) {
+    tell(ShownValue::without_user_and_query(value).parts());
 }
 
-fn tell_written(text: std::fmt::Arguments<'_>, tell: impl FnOnce([&[u8]; 2])) {
+fn tell_written(text: std::fmt::Arguments<'_>, tell: impl FnOnce([&[u8]; 4])) {
     // An address and its network have 43 bytes at most.
     let mut written = [0; 64];
     let mut rest = &mut written[..];
     let _ = rest.write_fmt(text);
     let left = rest.len();
-    tell([written.get(..written.len() - left).unwrap_or_default(), &[]]);
+    tell_text(written.get(..written.len() - left).unwrap_or_default(), tell);
 }
 
 #[cfg(test)]
@@ -178,11 +179,14 @@ mod tests {
             (&network, b"2001:db8::1:2:3:4", "2001:db8::/64"),
             (&network, b"ffff:ffff:ffff:ffff:ffff::", "ffff:ffff:ffff:ffff::/64"),
             (&network, b"unix", "unix"),
+            (&network, b"?abc", "?sha256:ba7816bf8f01"),
             (&Dimension::ClientIp { prefix: None }, b"::ffff:10.1.2.3", "10.1.2.3"),
             (&Dimension::Host, b"Shop.example:80", "shop.example"),
+            (&Dimension::Host, b"shop.example?abc", "shop.example?sha256:ba7816bf8f01"),
             (&Dimension::Path, b"/a%2f?q", "/a%2F"),
+            (&Dimension::Path, b"/to/https://abc@b", "/to/https://sha256:ba7816bf8f01@b"),
             (&Dimension::Header("x-a".to_owned()), b"V", "V"),
-            (&Dimension::Header("referer".to_owned()), b"https://a/?abc", "https://a/?sha256:ba7816bf8f01"),
+            (&Dimension::Header("referer".to_owned()), b"a/?abc", "a/?sha256:ba7816bf8f01"),
             (&Dimension::Header("authorization".to_owned()), b"abc", "sha256:ba7816bf8f01"),
             (&Dimension::Cookie("sid".to_owned()), b"abc", "sha256:ba7816bf8f01"),
             (&Dimension::Query("access_token".to_owned()), b"", ""),
@@ -196,7 +200,9 @@ mod tests {
     fn of_what_a_list_reports_no_query_is_told() {
         for (value, is_credential, expected) in [
             (&b"/a%2f?q"[..], false, "/a%2F"),
-            (b"http://a/?abc", false, "http://a/?sha256:ba7816bf8f01"),
+            (b"/to/https://abc@b?q", false, "/to/https://sha256:ba7816bf8f01@b"),
+            (b"a/?abc", false, "a/?sha256:ba7816bf8f01"),
+            (b"http://abc@b", false, "http://sha256:ba7816bf8f01@b"),
             (b"browser?", false, "browser?"),
             (b"abc", true, "sha256:ba7816bf8f01"),
         ] {
