@@ -6,6 +6,7 @@
 //! few are kept: a file that does not agree with its own hash is passed over for the one before.
 
 mod keeping;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -20,7 +21,10 @@ use crate::document::{Document, Documents, Instance, Origin, Registered};
 use crate::names::{DocumentId, Kind, Name, Revision, Version};
 use crate::{regular_file, shown};
 
+use written::Stamp;
+
 pub use keeping::{Keeping, LAG_MAX, Report};
+pub use written::Written;
 
 /// The number of sets that are kept.
 const SETS_KEPT: usize = 3;
@@ -129,30 +133,28 @@ impl StateDir {
         (None, unusable)
     }
 
-    /// Keeps a set, in the file that is returned. When this returns without an error, it outlives a power failure.
+    /// Keeps a set. When this returns without an error, it outlives a power failure.
     pub fn save<'a>(
         &self,
         revision: Revision,
         registered: &Registered,
         documents: impl ExactSizeIterator<Item = (&'a DocumentId, &'a Arc<Document>)>,
-    ) -> io::Result<PathBuf> {
+    ) -> io::Result<Written> {
         let files = self.files()?;
         let number = files.last().map_or(0, |(number, _)| *number) + 1;
         let file = self.folder.join(format!("{number:020}{ENDING}"));
         let unfinished = self.folder.join(format!(".{number:020}{ENDING}.part"));
-        let written =
-            self.write(&unfinished, revision, registered, documents).and_then(|()| fs::rename(&unfinished, &file));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&unfinished);
-            return Err(error);
-        }
+        let written = self
+            .write(&unfinished, revision, registered, documents)
+            .and_then(|stamp| fs::rename(&unfinished, &file).map(|()| stamp));
+        let stamp = written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
         // Also where that cannot be synced, or each try would leave one more.
         let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         // What a later version wrote is not ours to remove.
         let is_ours = |file: &&PathBuf| !matches!(read_format(file), Ok(format) if format > FORMAT);
         let old = files.iter().rev().map(|(_, file)| file).filter(is_ours).skip(SETS_KEPT - 1);
         old.for_each(|file| drop(fs::remove_file(file)));
-        synced.map(|()| file)
+        synced.map(|()| Written::new(file, stamp))
     }
 
     fn write<'a>(
@@ -161,7 +163,7 @@ impl StateDir {
         revision: Revision,
         registered: &Registered,
         documents: impl ExactSizeIterator<Item = (&'a DocumentId, &'a Arc<Document>)>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Stamp> {
         let mut text = Vec::new();
         let header =
             Header { format: FORMAT, source: self.source.clone(), revision: revision.0, documents: documents.len() };
@@ -186,7 +188,8 @@ impl StateDir {
         let mut file = BufWriter::new(file);
         file.write_all(&text)?;
         file.flush()?;
-        file.get_ref().sync_all()
+        file.get_ref().sync_all()?;
+        Stamp::of(file.get_ref())
     }
 
     fn read(&self, file: &Path) -> Result<(Documents, Registered), Unusable> {
@@ -291,10 +294,10 @@ mod tests {
         [(Name::parse("order").unwrap(), [instance].into())].into_iter().collect()
     }
 
-    fn save(state: &StateDir, revision: u64) {
+    fn save(state: &StateDir, revision: u64) -> Written {
         let documents = [document("a", revision), document("b c/\"d", 1)];
         let documents = documents.iter().map(|(id, document)| (id, document));
-        state.save(Revision(revision), &registered(), documents).unwrap();
+        state.save(Revision(revision), &registered(), documents).unwrap()
     }
 
     /// The revision of what is loaded, after a look at its documents; and how many sets were passed over.
@@ -324,7 +327,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = state(&folder);
         assert_eq!(loaded(&state), (None, 0));
-        (1..=5).for_each(|revision| save(&state, revision));
+        (1..=5).for_each(|revision| drop(save(&state, revision)));
         assert_eq!(loaded(&state), (Some(5), 0));
         assert_eq!(files(&state).len(), 3);
     }
@@ -344,6 +347,32 @@ mod tests {
             assert_eq!(loaded(&state), (Some(1), 1), "flipped at {place}");
             fs::write(&newest, &whole[..place]).unwrap();
             assert_eq!(loaded(&state), (Some(1), 1), "cut at {place}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_does_to_a_set_that_was_written_is_noticed() {
+        type Damage = fn(&Path) -> io::Result<()>;
+        let damages: [(&str, Damage); 6] = [
+            ("removed", |file| fs::remove_file(file)),
+            ("cut off", |file| OpenOptions::new().write(true).open(file)?.set_len(100)),
+            ("longer", |file| OpenOptions::new().append(true).open(file)?.write_all(b"more")),
+            ("of another time", |file| File::open(file)?.set_modified(std::time::SystemTime::UNIX_EPOCH)),
+            ("a folder", |file| fs::remove_file(file).and_then(|()| fs::create_dir(file))),
+            ("another file of this time and length", |file| {
+                let (bytes, time) = (fs::read(file)?, fs::metadata(file)?.modified()?);
+                let other = file.with_extension("other");
+                fs::write(&other, vec![b'x'; bytes.len()])?;
+                File::options().write(true).open(&other)?.set_modified(time)?;
+                fs::rename(other, file)
+            }),
+        ];
+        for (what, damage) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            let written = save(&state(&folder), 1);
+            assert!(written.is_unchanged(), "before it is {what}");
+            damage(written.file()).unwrap();
+            assert!(!written.is_unchanged(), "{what}");
         }
     }
 
@@ -377,7 +406,7 @@ mod tests {
         let later = state.folder.join(format!("{:020}{ENDING}", 2));
         fs::write(&later, "{\"format\":2,\"new\":true}\n").unwrap();
         assert_eq!(loaded(&state), (Some(1), 1));
-        (3..=8).for_each(|revision| save(&state, revision));
+        (3..=8).for_each(|revision| drop(save(&state, revision)));
         assert_eq!(loaded(&state), (Some(8), 0));
         assert!(later.exists());
     }

@@ -1,7 +1,6 @@
 //! Keeps what is served on disk, behind what is served: the source has it, so nobody waits for the disk.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::last_good::{Keeping, StateDir};
+use crate::last_good::{Keeping, StateDir, Written};
 use crate::live::Generation;
 use crate::shown;
 
 /// The shortest time from one set to the next. Changes that come faster are kept together.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Between two looks whether what was kept is still there. What is not is kept again.
+/// Between two looks whether what was kept is still there, as it was written. What is not is kept again.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What keeps sets, and whom it tells how that goes.
@@ -49,18 +48,23 @@ impl Keeper {
         }
     }
 
-    /// Sees to it that a generation is on disk, where it may be in a file already. Returns the file that it is in.
-    async fn see_to(&self, generation: Arc<Generation>, kept: Option<PathBuf>) -> Option<PathBuf> {
+    /// Sees to it that a generation is on disk, where it may be in a file already. Returns what it is in.
+    async fn see_to(&self, generation: Arc<Generation>, kept: Option<Written>) -> Option<Written> {
         self.keeping.begins(self.clock.now());
         let state = self.state.clone();
         let written = tokio::task::spawn_blocking(move || match kept {
-            Some(file) if file.is_file() => Ok(file),
-            _ => save(&state, &generation),
+            Some(written) if written.is_unchanged() => Ok(written),
+            Some(written) => {
+                let file = shown::path(written.file());
+                tracing::warn!("--state-dir {file}: somebody changed or removed it; the last good set is written anew");
+                save(&state, &generation)
+            }
+            None => save(&state, &generation),
         });
         match written.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
-            Ok(file) => {
+            Ok(written) => {
                 self.keeping.succeeded();
-                Some(file)
+                Some(written)
             }
             Err(error) => {
                 let why = format!("{}: {error}", shown::path(self.state.folder()));
@@ -73,7 +77,7 @@ impl Keeper {
     }
 }
 
-pub(super) fn save(state: &StateDir, generation: &Generation) -> io::Result<PathBuf> {
+pub(super) fn save(state: &StateDir, generation: &Generation) -> io::Result<Written> {
     let mut documents: Vec<_> = generation.documents.iter().map(|(id, parsed)| (id, &parsed.document)).collect();
     documents.sort_by_key(|(id, _)| *id);
     state.save(generation.revision, &generation.registered, documents.into_iter())

@@ -139,6 +139,27 @@ async fn is_served_again(source: Vec<String>, empty: impl AsyncFnOnce(), fill: i
     eventually("the source is served again", is_told).await;
 }
 
+#[tokio::test]
+async fn a_set_that_is_cut_off_while_it_is_served_is_written_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let (policies, state, log) = (root.path().join("policies"), root.path().join("state"), root.path().join("log"));
+    std::fs::create_dir(&policies).unwrap();
+    std::fs::write(policies.join("plan.yaml"), plan(7)).unwrap();
+    let source = vec![format!("--policies={}", policies.display())];
+    let flags = [format!("--state-dir={}", state.display())];
+    let mut tierflow = Tierflow::serve(&log, source.clone(), &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+    let first = eventually("a set is kept", async || newest(&state)).await;
+    let file = std::fs::OpenOptions::new().write(true).open(state.join(&first)).unwrap();
+    file.set_len(100).unwrap();
+    eventually("it is kept again", async || (newest(&state)? != first).then_some(())).await;
+    assert!(std::fs::read_to_string(&log).unwrap().contains(&format!("{first}: somebody changed or removed it")));
+    tierflow.kill();
+    std::fs::remove_dir_all(&policies).unwrap();
+    let tierflow = Tierflow::serve(&log, source, &flags, any_addresses()).await;
+    serves_rate(&tierflow, 7).await;
+}
+
 fn plan(rate: u32) -> String {
     document("Plan", "standard", &format!("{{limits: [{{rate: {rate}/h}}]}}"))
 }
