@@ -21,6 +21,7 @@ use crate::denial_log::{DenialLogSettings, Target};
 use crate::rotation::{self, Rotation};
 use crate::serve::{self, Running};
 use crate::shown;
+use crate::source::dir::has_policy_ending;
 use crate::telemetry::{self, LogFormat};
 use crate::xds::{AdmissionLimits, UNREAD_BYTES_MAX};
 
@@ -94,7 +95,8 @@ pub(super) struct Args {
     /// Anybody may read /metrics, without a token or a certificate.
     #[arg(long, env = "TIERFLOW_ADMIN_METRICS_OPEN")]
     admin_metrics_open: bool,
-    /// File that changes are noted in, as JSON lines. Without it they are noted in the log.
+    /// File that changes are noted in, as JSON lines. Without it they are noted in the log. It is none that would be read as a
+    /// policy.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
     /// The size in bytes from which on the audit log is moved away, to FILE.1, and a new one begun. 1 to 1099511627776 (1 TiB).
@@ -104,7 +106,8 @@ pub(super) struct Args {
     /// The number of audit logs that were moved away and are kept, 1 to 1000. Older ones are deleted.
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_files_max, requires = "audit_log", env = "TIERFLOW_AUDIT_LOG_FILES_MAX")]
     audit_log_files_max: NonZeroU32,
-    /// File that requests which were denied are noted in, as JSON lines; `-` is the standard output.
+    /// File that requests which were denied are noted in, as JSON lines; `-` is the standard output. It is none that would be read
+    /// as a policy.
     #[arg(long, value_name = "FILE", env = "TIERFLOW_DENIALS_LOG")]
     denials_log: Option<PathBuf>,
     /// The most denials that are noted in a second, 1 to 100000. The file says how many it leaves out.
@@ -232,13 +235,7 @@ impl Check for Args {
                     .to_owned(),
             );
         }
-        // What is written there would be read again, or noticed, as if it were policies.
-        if let Some(state_dir) = self.state_dir.as_ref().filter(|_| self.etcd.etcd.is_empty())
-            && rotation::resolved(state_dir).starts_with(rotation::resolved(&self.policies))
-        {
-            let (state_dir, policies) = (shown::path(state_dir), shown::path(&self.policies));
-            return Err(format!("--state-dir {state_dir}: expected a folder outside of --policies {policies}"));
-        }
+        self.check_policies_are_apart()?;
         let rotations = [
             ("audit_log_files_max", "--audit-log-bytes-max", self.audit_log_bytes_max),
             ("denials_log_files_max", "--denials-log-bytes-max", self.denials_log_bytes_max),
@@ -269,6 +266,32 @@ fn write_no_core_dump() {
 }
 
 impl Args {
+    /// What is written where policies come from would be read again, or noticed, as if it were policies; and written into them.
+    fn check_policies_are_apart(&self) -> Result<(), String> {
+        if !self.etcd.etcd.is_empty() {
+            return Ok(());
+        }
+        let (policies, shown_policies) = (rotation::resolved(&self.policies), shown::path(&self.policies));
+        if let Some(state_dir) = self.state_dir.as_ref().filter(|dir| rotation::resolved(dir).starts_with(&policies)) {
+            let state_dir = shown::path(state_dir);
+            return Err(format!("--state-dir {state_dir}: expected a folder outside of --policies {shown_policies}"));
+        }
+        for (flag, log) in [("--audit-log", &self.audit_log), ("--denials-log", &self.denials_log)] {
+            let Some(log) = log else { continue };
+            let file = rotation::resolved(log);
+            // A file that was moved away ends with its number, and is never read.
+            let is_policy = file == policies || file.starts_with(&policies) && has_policy_ending(&file);
+            if is_policy {
+                let log = shown::path(log);
+                return Err(format!(
+                    "{flag} {log}: would be read as a policy; expected a file outside of --policies {shown_policies}, or one \
+                     with another ending than .yaml, .yml and .json"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn config(self) -> Result<Config, Failure> {
         let source = match self.etcd.settings()? {
             Some(settings) => SourceConfig::Etcd(settings),

@@ -85,6 +85,12 @@ fn flags_that_make_no_sense_are_named_with_what_was_expected() {
             "serve --policies=/tmp/../tmp --state-dir=/tmp/nonexistent/state",
             "expected a folder outside of --policies /tmp",
         ),
+        (
+            "serve --audit-log=policies/gateway.yaml",
+            "--audit-log policies/gateway.yaml: would be read as a policy; expected a file outside of --policies policies",
+        ),
+        ("serve --policies=/tmp/../tmp --denials-log=/tmp/nonexistent/d.json", "d.json: would be read as a policy"),
+        ("serve --policies=p.txt --audit-log=./p.txt", "--audit-log ./p.txt: would be read as a policy"),
         ("audit verify - -", "found `-`, which is standard input, 2 times"),
         ("serve --rls-advertise=a:1,b", "expected HOST:PORT, as in 10.0.0.7:8081"),
         ("serve --replica-id=a/b", "expected 1 to 128 printable characters without /"),

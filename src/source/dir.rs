@@ -71,10 +71,9 @@ impl Reader {
             if name.starts_with('.') {
                 continue;
             }
-            let is_policy = ENDINGS.iter().any(|ending| name.ends_with(ending));
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.read_folder_within(&path, depth)?,
-                _ if is_policy => self.read_file(&path),
+                _ if has_policy_ending(&path) => self.read_file(&path),
                 _ if looks_like_a_policy(&name) => {
                     self.warn(&path);
                 }
@@ -146,6 +145,12 @@ impl Reader {
     fn is_inside(&self, path: &Path) -> bool {
         fs::canonicalize(path).is_ok_and(|real| real.starts_with(&self.real_root))
     }
+}
+
+/// True for files that are read, unless a dot hides them.
+pub fn has_policy_ending(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
 }
 
 /// True where only the case of its ending keeps the file from being read. Copies that editors and people put aside
