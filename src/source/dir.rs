@@ -90,9 +90,19 @@ impl Reader {
         } else if depth >= DEPTH_MAX {
             self.refuse(folder, format!("lies more than {DEPTH_MAX} folders deep"));
         } else if self.visited.insert(real) {
+            let before = self.found();
             self.read_folder(folder, depth + 1)?;
+            // In the place of a file that was served, it would delete it silently.
+            if has_policy_ending(folder) && self.found() == before {
+                self.refuse(folder, "is a folder without policies, expected a file".to_owned());
+            }
         }
         Ok(())
+    }
+
+    /// Grows with each file that is read, and each file or folder that is refused.
+    fn found(&self) -> usize {
+        self.reading.files.len() + self.reading.documents.len()
     }
 
     fn warn(&mut self, path: &Path) {
@@ -244,6 +254,20 @@ mod tests {
             std::os::unix::fs::symlink(target, root.join(link)).unwrap();
         }
         assert_eq!(shown(root), ["/b/x.yaml:1 x: 1"]);
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_refused_unless_policies_lie_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["acme.yaml", "many.yaml", "comments.yml", "other"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        fs::write(root.join("acme.yaml/README"), "x").unwrap();
+        fs::write(root.join("many.yaml/a.yaml"), "a: 1").unwrap();
+        fs::write(root.join("comments.yml/a.yaml"), "# nothing\n").unwrap();
+        let refused = "/acme.yaml:1 is a folder without policies, expected a file";
+        assert_eq!(shown(root), [refused, "/many.yaml/a.yaml:1 a: 1"]);
     }
 
     #[test]
