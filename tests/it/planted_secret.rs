@@ -305,13 +305,14 @@ impl World {
 
     async fn changes(&self, said: &mut Said) {
         let bearer = format!("Bearer {TOKEN}");
-        let send = async |method: &str, path: &str, body: &str| {
+        let send = async |method: &str, path: &str, body: &str, number: usize| {
             let headers = [
                 ("authorization", bearer.as_str()),
                 ("x-config-base-version", "0"),
                 ("content-type", "application/json"),
+                ("idempotency-key", &format!("change-{number}")),
             ];
-            self.tierflow.send(method, path, &headers, body).await
+            in_time(async || self.tierflow.send(method, path, &headers, body).await).await
         };
         let key = format!(
             "api=pay&limit=caller&header.authorization=Bearer%20{}&cookie.session={}&query.access_token={QUERY}",
@@ -325,11 +326,11 @@ impl World {
             CLIENT.replace('+', "%2B"),
             addresses.concat()
         );
-        let found = ask(&self.tierflow, &format!("/v1/counters?{of_list}"), TOKEN).await;
+        let found = in_time(async || ask(&self.tierflow, &format!("/v1/counters?{of_list}"), TOKEN).await).await;
         let used = &serde_json::from_slice::<Value>(&found.body).unwrap()["counters"][0];
         assert_eq!((&used["used"], &used["by"][1]["value"]), (&json!(1), &json!("/pay")), "{}", found.text());
         said.hear_answer("a list's counter", &found);
-        for (method, path, body, status) in [
+        let changes = [
             ("DELETE", format!("/v1/counters?{of_list}"), String::new(), 200),
             ("GET", format!("/v1/counters?{key}"), String::new(), 200),
             ("DELETE", format!("/v1/counters?{key}"), String::new(), 200),
@@ -346,8 +347,9 @@ impl World {
                 200,
             ),
             ("POST", "/v1/explain".to_owned(), explained(), 200),
-        ] {
-            let answer = send(method, &path, &body).await;
+        ];
+        for (number, (method, path, body, status)) in changes.into_iter().enumerate() {
+            let answer = send(method, &path, &body, number).await;
             assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
             said.hear_answer(&path, &answer);
         }
@@ -366,7 +368,7 @@ impl World {
                 .replace("{folder}/{file}", "lib/api.js")
                 .replace("{file}", "app.js");
             let query = if path == "/v1/config_dump" { "?gateway=edge" } else { "" };
-            let answer = ask(&self.tierflow, &format!("{path}{query}"), TOKEN).await;
+            let answer = in_time(async || ask(&self.tierflow, &format!("{path}{query}"), TOKEN).await).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
             said.hear_answer(&path, &answer);
             asked += 1;
@@ -447,6 +449,11 @@ fn explained() -> String {
 
 async fn ask(tierflow: &Tierflow, path: &str, token: &str) -> Answer {
     tierflow.send("GET", path, &[("authorization", &format!("Bearer {token}"))], "").await
+}
+
+/// A store that is busy is asked again: 503 says so.
+async fn in_time(ask: impl AsyncFn() -> Answer) -> Answer {
+    eventually("a store has time", async || Some(ask().await).filter(|answer| answer.status != 503)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
