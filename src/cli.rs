@@ -130,8 +130,11 @@ fn exit(mut error: clap::Error, streams: &mut Streams<'_>) -> ! {
 fn conceal_url(error: &mut clap::Error) {
     let is_url =
         matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag.contains("<URL>"));
-    if let (true, Some(ContextValue::String(typed))) = (is_url, error.get(ContextKind::InvalidValue)) {
-        let shown = shown::url(typed).into_owned();
+    if let (true, Some(ContextValue::String(typed))) = (is_url, error.get(ContextKind::InvalidValue))
+        // One that has a scheme is found in the whole of what is told.
+        && !typed.contains("://")
+    {
+        let shown = shown::address(typed).into_owned();
         error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     }
 }
